@@ -1,0 +1,47 @@
+"""The command `hpcspawner`: the pipeline stopped early, and a demo of all of it."""
+
+import difflib
+import sys
+from typing import Any
+
+from traitlets.config import Application
+
+from hpcspawner._version import __version__
+from hpcspawner.cli.check import Check
+from hpcspawner.cli.demo import Demo
+from hpcspawner.cli.render import Render
+
+
+class HPCSpawnerApp(Application):
+    """Open a Jupyter notebook on a supercomputer."""
+
+    name = "hpcspawner"
+    version = __version__
+    description = __doc__
+    subcommands = {
+        "check": (Check, "Check site profiles; every mistake is named."),
+        "render": (Render, "Print the job script that a request makes."),
+        "demo": (Demo, "Start a Hub with HTTPS on this machine, for trying out."),
+    }
+
+    def start(self) -> None:
+        """Run the subcommand, or say which there are."""
+        if self.subapp is not None:
+            return self.subapp.start()
+        words = [word for word in self.extra_args if not word.startswith("-")]
+        if words:
+            near = difflib.get_close_matches(words[0], self.subcommands, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            self.exit_with(f"There is no command {words[0]!r}.{hint} There are: {', '.join(self.subcommands)}.")
+        self.print_help()
+        return self.exit(2)
+
+    def exit_with(self, message: str) -> None:
+        """End with a message and the exit code for bad usage."""
+        print(f"hpcspawner: {message}", file=sys.stderr)
+        self.exit(2)
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point of the console script."""
+    return HPCSpawnerApp.launch_instance(argv)

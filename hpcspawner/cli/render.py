@@ -1,0 +1,51 @@
+"""`hpcspawner render`: the job script that a request makes, without a Hub and without a scheduler."""
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Any
+
+from traitlets import Unicode
+from traitlets.config import Application
+
+from hpcspawner.errors import ProfileError, RequestError
+from hpcspawner.job.script import CallHome, render
+from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.site.profile import load
+
+
+class Render(Application):
+    """Print the job script that a request makes; the ticket in it is a stand-in.
+
+    hpcspawner render site.toml partition=debug walltime=30m
+    """
+
+    name = "hpcspawner render"
+    description = __doc__
+    user = Unicode(config=True, help="Account that the job is for. Default: your own.")
+    aliases = {"user": "Render.user"}
+
+    def start(self) -> None:
+        """Print the script; exit code 1 where the request is refused, 2 where the usage is wrong."""
+        path, options = self._words()
+        user = self.user or getpass.getuser()
+        try:
+            profile = load(path)
+            request = make(options, profile, LocalAccount(user, f"/home/{user}"))
+        except (ProfileError, RequestError) as error:
+            print(f"hpcspawner render: {error}", file=sys.stderr)
+            return self.exit(1)
+        home = CallHome("https://hub.example.org/hub/api/hpcspawner", "A-TICKET-STANDS-HERE")
+        scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"))
+        print(render(request, scheduler, profile.job, JobLabel("jupyter", "h0000example"), home), end="")
+        return None
+
+    def _words(self) -> tuple[str, dict[str, Any]]:
+        words = self.extra_args
+        if not words or any("=" not in word for word in words[1:]):
+            print(f"usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: {', '.join(OPTIONS)}", file=sys.stderr)
+            self.exit(2)
+        return words[0], dict(word.split("=", 1) for word in words[1:])

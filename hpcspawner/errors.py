@@ -1,0 +1,99 @@
+"""What can go wrong, named by who must act."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a server did not start or ended: a word for metrics and logs."""
+
+    BAD_OPTIONS = "bad-options"
+    REJECTED = "rejected"
+    NOT_SET_UP = "not-set-up"
+    UNREACHABLE = "unreachable"
+    JOB_ENDED = "job-ended"
+    SERVER_FAILED = "server-failed"
+    QUEUE_LIMIT = "queue-limit"
+    START_LIMIT = "start-limit"
+
+
+class HPCSpawnerError(Exception):
+    """Root of this package's errors; its text is fit for the person who must act."""
+
+    reason = Reason.SERVER_FAILED
+
+
+class ProfileError(HPCSpawnerError):
+    """A site profile is wrong; the admin must act. Holds every mistake, not only the first.
+
+    `problems` are lines "key path: what is wrong and how to write it".
+    """
+
+    def __init__(self, path: str, problems: Sequence[str]):
+        self.path = path
+        self.problems = tuple(problems)
+        count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
+        lines = "\n".join(f"  {path}: {problem}" for problem in self.problems)
+        super().__init__(f"The site profile has {count}:\n{lines}")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One refused value: the option's name and a sentence that says what was asked and what is allowed."""
+
+    field: str
+    message: str
+
+
+class RequestError(HPCSpawnerError):
+    """A researcher asked for something the site does not offer; they can change it. Holds every problem."""
+
+    reason = Reason.BAD_OPTIONS
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = tuple(problems)
+        super().__init__(" ".join(problem.message for problem in self.problems))
+
+
+class SchedulerError(HPCSpawnerError):
+    """A scheduler command did not do what it should.
+
+    `command` is the argv as text, `words` what the scheduler said, both for the log.
+    """
+
+    def __init__(self, message: str, command: str = "", words: str = ""):
+        self.command = command
+        self.words = words
+        super().__init__(message)
+
+
+class SchedulerRejected(SchedulerError):
+    """The scheduler read the request and said no; its own words are kept."""
+
+    reason = Reason.REJECTED
+
+
+class SchedulerUnreachable(SchedulerError):
+    """No answer, or none that can be trusted: the state is unknown; wait."""
+
+    reason = Reason.UNREACHABLE
+
+
+class SchedulerNotSetUp(SchedulerError):
+    """A command is missing or not allowed; the admin must act. `cure` says how, for the log."""
+
+    reason = Reason.NOT_SET_UP
+
+    def __init__(self, message: str, command: str, words: str, cure: str):
+        self.cure = cure
+        super().__init__(message, command, words)
+
+
+class ServerLost(HPCSpawnerError):
+    """The job ended or the server failed; start again. `log` holds the last lines the job wrote."""
+
+    def __init__(self, message: str, reason: Reason, log: Sequence[str] = ()):
+        self.reason = reason
+        self.log = tuple(log)
+        super().__init__(message)

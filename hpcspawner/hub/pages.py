@@ -1,0 +1,206 @@
+"""What a researcher sees of us in the Hub: the form, the news of a waiting job, the words of a failure."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from tornado import web
+
+from hpcspawner.errors import (
+    HPCSpawnerError,
+    Problem,
+    Reason,
+    RequestError,
+    SchedulerError,
+    SchedulerNotSetUp,
+    SchedulerUnreachable,
+    ServerLost,
+)
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.request.form import fields, strangers
+from hpcspawner.site.profile import SiteProfile
+
+TEMPLATES = Path(__file__).parent / "templates"
+STATIC = Path(__file__).parent / "static"
+
+_GROUPS = (("what", "What to open"), ("where", "Where it runs"), ("size", "How much"))
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What the form shows in one web request: the values asked for, what was wrong with them, a note above."""
+
+    values: Mapping[str, Any]
+    problems: tuple[Problem, ...] = ()
+    note: str = ""
+
+
+# Travels with the web request, never on a spawner: two tabs must not see each other's mistakes.
+draft: ContextVar[Draft | None] = ContextVar("hpcspawner_draft", default=None)
+
+
+def render_form(profile: SiteProfile, shown: Draft) -> str:
+    """The inside of the Hub's spawn form as HTML."""
+    every = fields(profile, shown.values, shown.problems)
+    groups = [(title, [field for field in every if field.group == key]) for key, title in _GROUPS]
+    return (
+        _templates()
+        .get_template("hpc_form.html")
+        .render(
+            profile=profile,
+            groups=[(title, members) for title, members in groups if members],
+            others=strangers(shown.problems, every),
+            problems=shown.problems,
+            note=shown.note,
+        )
+    )
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("hpcspawner.hub"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+_STATUS_CODES = {
+    Reason.BAD_OPTIONS: 400,
+    Reason.REJECTED: 400,
+    Reason.UNREACHABLE: 503,
+}
+
+
+class ShownError(web.HTTPError):
+    """An error that the Hub shows; JupyterHub 5 and 6 read the two attributes."""
+
+    jupyterhub_message: str
+    jupyterhub_html_message: str | None = None
+
+
+def as_hub_error(error: HPCSpawnerError, profile: SiteProfile) -> ShownError:
+    """One of our errors as the Hub shows it to the user and writes it to its log."""
+    # tornado formats the log message with its arguments: a percent sign in the scheduler's words is no format.
+    shown = ShownError(_STATUS_CODES.get(error.reason, 500), "%s", _for_the_log(error))
+    text = _for_the_user(error, profile)
+    shown.jupyterhub_message = text
+    log = error.log if isinstance(error, ServerLost) else ()
+    if log:
+        lines = Markup("\n").join(escape(line) for line in log)
+        shown.jupyterhub_html_message = Markup(
+            '{}</p><p>The last lines of its log:</p><pre class="text-start border rounded p-2 hpc-log">{}</pre><p>'
+        ).format(text, lines)
+    return shown
+
+
+def _for_the_user(error: HPCSpawnerError, profile: SiteProfile) -> str:
+    if isinstance(error, SchedulerNotSetUp):
+        return (
+            f"This site is not set up for starting servers yet: {error} "
+            f"Please tell {profile.contact}; the Hub's log has the details."
+        )
+    if isinstance(error, SchedulerUnreachable):
+        return f"{error} No server was started. Please try again in a few minutes."
+    if isinstance(error, SchedulerError):
+        return f"The scheduler did not take the job: {error}"
+    return str(error)
+
+
+def _for_the_log(error: HPCSpawnerError) -> str:
+    if isinstance(error, SchedulerError):
+        cure = f"; to allow it: {error.cure}" if isinstance(error, SchedulerNotSetUp) else ""
+        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}"
+    if isinstance(error, RequestError):
+        return f"refused: {error}"
+    return str(error)
+
+
+_PROGRESS = {
+    JobState.PENDING: 20,
+    JobState.HELD: 20,
+    JobState.SUSPENDED: 30,
+    JobState.RUNNING: 50,
+    JobState.ENDED: 100,
+}
+
+
+class News:
+    """What is told of one start, in order; every open page gets all of it, and nothing is told twice."""
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._changed = asyncio.Condition()
+        self._last: tuple[Any, ...] = ()
+        self._over = False
+
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The newest event's facts about the job, for a page without JavaScript."""
+        jobs = (event["job"] for event in reversed(self._events) if "job" in event)
+        return next(jobs, {})
+
+    async def say(self, message: str, progress: int | None = None) -> None:
+        """One sentence that is no state of the job."""
+        await self._add({"message": message} if progress is None else {"message": message, "progress": progress})
+
+    async def status(self, job_id: str, status: JobStatus, explained: str, details: str = "") -> None:
+        """The job's state, if it differs from what was told last."""
+        seen = (job_id, status.state, status.host, status.reason, status.starts)
+        if seen == self._last or status.state is JobState.UNKNOWN:
+            return
+        self._last = seen
+        await self._add(
+            {
+                "progress": _PROGRESS.get(status.state, 10),
+                "message": _sentence(job_id, status, explained),
+                "job": {
+                    "id": job_id,
+                    "state": status.state.value,
+                    "reason": explained,
+                    "host": status.host or "",
+                    "starts": status.starts,
+                    "details": details,
+                },
+            }
+        )
+
+    async def close(self) -> None:
+        """Nothing more will come."""
+        async with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        told = 0
+        while True:
+            async with self._changed:
+                while len(self._events) == told and not self._over:
+                    await self._changed.wait()
+            fresh = self._events[told:]
+            told += len(fresh)
+            for event in fresh:
+                yield dict(event)
+            if self._over and told == len(self._events):
+                return
+
+    async def _add(self, event: dict[str, Any]) -> None:
+        async with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+
+def _sentence(job_id: str, status: JobStatus, explained: str) -> str:
+    if status.state is JobState.RUNNING:
+        return f"Job {job_id} runs on {status.host}; the server is starting"
+    because = f": {explained}" if explained else ""
+    starts = f" Expected start: {status.starts}." if status.starts else ""
+    return f"Job {job_id} is {status.state.value}{because}{starts}"

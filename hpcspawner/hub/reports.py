@@ -1,0 +1,153 @@
+"""The two endpoints that a launcher calls: a ticket for its environment, and reports of what became of the server."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from jupyterhub.apihandlers.base import APIHandler
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from tornado import web
+
+from hpcspawner.hub.ledger import End, Row, ledger, now
+from hpcspawner.job.state import JobState
+
+_BODY_CAP = 64 * 1024
+Secret = Annotated[str, Field(min_length=20, max_length=200)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TicketRequest(_Body):
+    """The launcher's first call: its ticket, and a random mark of this run of the job."""
+
+    ticket: Secret
+    run: Secret
+
+
+class Listening(_Body):
+    """The server listens on this port; the host is never taken from here."""
+
+    report_key: Secret
+    event: Literal["listening"]
+    port: Annotated[int, Field(ge=1024, le=65535)]
+
+
+class Ended(_Body):
+    """The server has ended, or never began."""
+
+    report_key: Secret
+    event: Literal["ended"]
+    reason: Literal[
+        "server-exited",
+        "signalled",
+        "setup-failed",
+        "bad-directory",
+        "missing-program",
+        "no-port",
+        "never-listened",
+    ]
+    message: Annotated[str, Field(max_length=500)] = ""
+    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    signal: Annotated[int, Field(ge=1, le=64)] | None = None
+    log: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=20)] = []
+
+
+_REPORT: TypeAdapter[Listening | Ended] = TypeAdapter(Annotated[Listening | Ended, Field(discriminator="event")])
+_TICKET = TypeAdapter(TicketRequest)
+
+
+class _LauncherHandler(APIHandler):
+    """Neither a login nor a cookie counts here: what a caller may do hangs on the secret in its body alone."""
+
+    async def prepare(self) -> None:
+        """Do without the Hub's look-up of a user: a launcher has none."""
+        self._jupyterhub_user = None
+        self._resolve_roles_and_scopes()
+
+    def check_xsrf_cookie(self) -> None:
+        """Do without: no cookie gives any right here."""
+
+    def body(self, shape: TypeAdapter[Any]) -> Any:
+        """The checked body, or 400 without a word of what was sent."""
+        if len(self.request.body) > _BODY_CAP:
+            raise web.HTTPError(413, "body too long")
+        try:
+            return shape.validate_json(self.request.body)
+        except ValidationError as error:
+            places = "; ".join(".".join(str(step) for step in entry["loc"]) for entry in error.errors())
+            raise web.HTTPError(400, f"malformed launcher call: {places}") from None
+
+    def answer(self, status: int, body: dict[str, Any]) -> None:
+        """Send JSON."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(json.dumps(body))
+
+    def not_yet(self, why: str) -> None:
+        """Ask the launcher to call again; nothing is spent."""
+        self.set_header("Retry-After", "1")
+        self.answer(503, {"message": why})
+
+
+class TicketHandler(_LauncherHandler):
+    """`POST /hub/api/hpcspawner/ticket`: 200 with the environment, 503 not yet, 403 no such ticket, 410 job ended."""
+
+    async def post(self) -> None:
+        """Trade a ticket, once the scheduler itself says that the job runs."""
+        call: TicketRequest = self.body(_TICKET)
+        row = ledger().by_ticket(call.ticket)
+        if row is None or (row.run and row.run != call.run):
+            self.log.warning("A ticket that is not valid (any more) was presented from %s", self.request.remote_ip)
+            raise web.HTTPError(403, "this ticket is not valid")
+        if not row.job_id or row.ask is None:
+            return self.not_yet("the job's number is not known yet")
+        status = await row.ask(now())
+        if status.state is JobState.ENDED:
+            raise web.HTTPError(410, "the scheduler says that this job has ended")
+        if status.state is not JobState.RUNNING or not status.host:
+            return self.not_yet(f"the scheduler says that this job is {status.state.value}")
+        if ledger().by_ticket(call.ticket) is not row or (row.run and row.run != call.run):
+            # Another call was faster while this one waited for the scheduler.
+            raise web.HTTPError(403, "this ticket is not valid")
+        row.host = status.host
+        row.open(call.run)
+        self.log.info("%s: job %s runs on %s and got its environment", row.server, row.job_id, status.host)
+        return self.answer(200, {"environment": row.environment, "report_key": row.report_key})
+
+
+class ReportHandler(_LauncherHandler):
+    """`POST /hub/api/hpcspawner/report`: 200 taken, 403 no such key, 409 not now."""
+
+    def post(self) -> None:
+        """Take note of a listening server or of an end."""
+        call: Listening | Ended = self.body(_REPORT)
+        row = ledger().by_report_key(call.report_key)
+        if row is None:
+            self.log.warning("A report with a key that is not known came from %s", self.request.remote_ip)
+            raise web.HTTPError(403, "this key is not known")
+        if isinstance(call, Listening):
+            self._listening(row, call)
+        else:
+            self._ended(row, call)
+        self.answer(200, {})
+
+    def _listening(self, row: Row, call: Listening) -> None:
+        if row.port and row.port != call.port:
+            raise web.HTTPError(409, "this server has reported another port already")
+        if row.end:
+            raise web.HTTPError(410, "this server has ended")
+        self.log.info("%s: job %s listens on %s:%s", row.server, row.job_id, row.host, call.port)
+        row.listening(row.host, call.port)
+
+    def _ended(self, row: Row, call: Ended) -> None:
+        self.log.info("%s: job %s reports its end: %s %s", row.server, row.job_id, call.reason, call.message)
+        row.ended(End(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
+
+
+HANDLERS: list[tuple[str, type[APIHandler]]] = [
+    (r"/api/hpcspawner/ticket", TicketHandler),
+    (r"/api/hpcspawner/report", ReportHandler),
+]
+"""What `configure()` adds to the Hub's routes."""

@@ -1,0 +1,626 @@
+"""Runs on the compute node: trades the job's ticket for the server's environment, starts the server, tells its port.
+
+It travels inside the job script, so it is one file, for Python 3.6 and later, with the standard library alone.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import secrets
+import select
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+SETTINGS_FD = 4
+OUR_VARIABLES = ("HPC_LOG", "HPC_SETUP_FAILED")
+NODE = os.uname().nodename
+
+REQUEST_S = 30.0
+END_REPORT_S = 5.0
+STOP_S = 10.0
+LEFTOVERS_S = 2.0
+PROBE_S = 60.0
+ANSWER_BYTES = 1 << 20
+LOG_BYTES = 1 << 16
+
+REFUSED_CODE = 3
+UNTRUSTED_CODE = 4
+MISSING_CODE = 127
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+NOTED = (signal.SIGUSR1, signal.SIGUSR2)
+ADVICE = {
+    400: "it runs another version of hpcspawner than the one that wrote this job. Start the server again.",
+    403: "it is not valid, or was used before. Start the server again.",
+    404: "it knows no such address or job. Start the server again; if that fails, tell the Hub's administrators.",
+    410: "this server was stopped or replaced in the meantime. Start it again if you still need it.",
+}
+
+_ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+_SECRET_NAME = re.compile("TOKEN|SECRET|KEY|PASSWORD", re.IGNORECASE)
+_random = random.SystemRandom()
+_hidden = set()  # values that may stand in no log line and no message
+
+
+class HubError(Exception):
+    """Asking the Hub again would not help; `code` is how the job exits."""
+
+    def __init__(self, message, code=REFUSED_CODE):
+        super().__init__(message)
+        self.code = code
+
+
+class HubBusyError(Exception):
+    """This call had no answer; another may have one, not before `wait_s` seconds."""
+
+    def __init__(self, message, wait_s=0):
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class EndError(Exception):
+    """The job ends, for a reason that the Hub is told; `code` is how the job exits."""
+
+    def __init__(self, reason, message, code=1, exit_code=None, number=None):
+        super().__init__(message)
+        self.code = code
+        self.report = {"reason": reason, "message": message, "exit_code": exit_code, "signal": number}
+
+
+def clean(text, limit):
+    """`text` without control characters and secrets, at most `limit` characters of it."""
+    # Secrets last: a dropped character must not put one together again.
+    text = "".join(" " if c.isspace() else c for c in _ANSI.sub("", text) if c.isspace() or c.isprintable())
+    for secret in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text[:limit]
+
+
+def say(text):
+    """Write one line to the job's log."""
+    with contextlib.suppress(OSError):  # a full disk must not end the server
+        # Not print(): under LC_ALL=C Python 3.6 can't print an accent.
+        os.write(1, ("hpcspawner: %s\n" % clean(text, 1000)).encode("utf-8", "replace"))
+
+
+def last_lines(path):
+    """The last lines of the job's log, fit to be shown."""
+    try:
+        with open(path, "rb") as log:
+            start = max(0, log.seek(0, os.SEEK_END) - LOG_BYTES)
+            log.seek(start)
+            lines = log.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    # A line cut at its start could hold the unrecognised rest of a secret.
+    cleaned = [clean(line, 300) for line in (lines[1:] if start else lines)]
+    return [line for line in cleaned if line.strip()][-20:]
+
+
+def native(text):
+    """`text` so that the operating system gets it as UTF-8, whatever the job's locale."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def signal_name(number):
+    """SIGTERM for 15; real-time signals have no name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else "signal %d" % number
+
+
+class Signals:
+    """Signals in the order they came. They interrupt nothing: all waiting is done here."""
+
+    def __init__(self):
+        self.ending = []
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer)
+        for number in (*ENDING, *NOTED, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+
+    def wake(self):
+        """End a pause from another thread."""
+        os.write(self._writer, b"\0")
+
+    def pause(self, seconds):
+        """Wait until a signal comes, a child ends, `wake` is called or the time has passed."""
+        if not select.select([self._reader], [], [], max(0, seconds))[0]:
+            return
+        for number in os.read(self._reader, 4096):
+            if number in ENDING:
+                self.ending.append(number)
+            if number in ENDING or number in NOTED:
+                say("signal %s received" % signal_name(number))
+
+    def until(self, condition, seconds):
+        """Wait until `condition()` holds or the time has passed; say whether it holds."""
+        deadline = time.monotonic() + seconds
+        while not condition() and time.monotonic() < deadline:
+            self.pause(min(0.1, deadline - time.monotonic()))
+        return condition()
+
+
+def trusting(ca):
+    """TLS 1.2 or newer; certificate and host name are verified against `ca`, or the system's store if it is None."""
+    try:
+        context = ssl.create_default_context(cadata=ca)
+    except (OSError, TypeError, ValueError) as error:
+        raise HubError("The job's certificate authority can't be read: %s" % error, UNTRUSTED_CODE) from None
+    if hasattr(context, "minimum_version"):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # novermin: not reached on Python 3.6
+    else:
+        context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+    return context
+
+
+def call(url, body, context):
+    """POST `body` as JSON, once, and return the JSON of the answer."""
+    # http.client heeds no proxy variable and follows no redirect: the secret in `body` goes to this host or nowhere.
+    parts = urlsplit(url)
+    connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=REQUEST_S, context=context)
+    try:
+        text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        connection.request("POST", parts.path, text, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        data = response.read(ANSWER_BYTES + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # Python 3.6 raises CertificateError, a ValueError, for a wrong name and SSLError for everything else.
+        if isinstance(error, ssl.CertificateError) or getattr(error, "reason", "") == "CERTIFICATE_VERIFY_FAILED":
+            why = getattr(error, "verify_message", "") or error
+            message = "The certificate of %s was not accepted, so nothing was sent: %s" % (parts.hostname, why)
+            raise HubError(message, UNTRUSTED_CODE) from None
+        raise HubBusyError("%s: %s" % (type(error).__name__, error)) from None
+    finally:
+        connection.close()
+    return answered(response, data, "this job's %s" % parts.path.rpartition("/")[2])
+
+
+def answered(response, data, what):
+    """The JSON of a good answer; `what` names for a message what was sent."""
+    if response.status >= 500 or response.status in (408, 425, 429):
+        wait = response.getheader("Retry-After", "")
+        raise HubBusyError("status %d" % response.status, int(wait) if wait.isdigit() else 0)
+    if not 200 <= response.status < 300:
+        advice = ADVICE.get(response.status, "check the callback address in the Hub's configuration.")
+        raise HubError("The Hub refused %s (status %d): %s" % (what, response.status, advice))
+    try:
+        if len(data) <= ANSWER_BYTES:
+            return json.loads(data.decode("utf-8") or "{}")
+    except ValueError:
+        pass
+    raise HubBusyError("an answer that is too long or no JSON")
+
+
+class Hub:
+    """The Hub's endpoints for this job; `stopped` says when an answer is no longer wanted, and None is returned."""
+
+    def __init__(self, callback, ca, signals):
+        try:
+            parts = urlsplit(callback)
+            usable = parts.scheme == "https" and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise HubError("The Hub's callback address must begin with https://; the ticket was not sent.", 1)
+        self._callback = callback.rstrip("/")
+        self._context = trusting(ca)
+        self._signals = signals
+
+    def ask(self, name, body, limit_s, stopped, tries=sys.maxsize):
+        """POST to the endpoint `name`, again and again while the Hub is busy or away."""
+        deadline = time.monotonic() + limit_s
+        pause_s = 0.2
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self._once(self._callback + name, body, min(left, REQUEST_S), stopped)
+            except HubBusyError as busy:
+                tries -= 1
+                # Jitter also on what the Hub asked for: many jobs may have been sent away at once.
+                wait_s = min(busy.wait_s, 30) + pause_s * _random.uniform(0.5, 1)
+                if not tries or time.monotonic() + wait_s >= deadline:
+                    raise HubBusyError("The Hub gave no answer (last try: %s)." % busy) from None
+                if pause_s == 0.2:
+                    say("the Hub gives no answer yet (%s); trying on" % busy)
+            if self._signals.until(stopped, wait_s):
+                return None
+            pause_s = min(2 * pause_s, 5)
+
+    def _once(self, url, body, limit_s, stopped):
+        # In a thread, because a name look-up and an answer that drips have no time-out of their own.
+        outcome = []
+
+        def work():
+            try:
+                outcome.append(call(url, body, self._context))
+            except Exception as error:
+                outcome.append(error)
+            self._signals.wake()
+
+        threading.Thread(target=work, daemon=True).start()
+        deadline = time.monotonic() + limit_s
+        while not outcome:
+            if stopped():
+                return None
+            if time.monotonic() >= deadline:
+                raise HubBusyError("nothing came within %.0f s" % limit_s)
+            self._signals.pause(deadline - time.monotonic())
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+
+def exchange(hub, ticket, limit_s, stopped):
+    """Trade the ticket for the server's environment and the key for reports; None if stopped meanwhile."""
+    # The mark lets the Hub give the same run the same answer again when the first was lost on its way.
+    answer = hub.ask("/ticket", {"ticket": ticket, "run": secrets.token_urlsafe(24)}, limit_s, stopped)
+    if answer is None:
+        return None
+    try:
+        environment = {str(name): str(value) for name, value in answer["environment"].items()}
+        report_key = str(answer["report_key"])
+    except (AttributeError, KeyError, TypeError):
+        raise HubError("The Hub's answer has no environment or no report key; its version differs.") from None
+    _hidden.update(value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= 8)
+    _hidden.add(report_key)
+    return environment, report_key
+
+
+def processes():
+    """Every process that is no zombie: {pid: (parent, session, start time)}."""
+    table = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % name, "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()  # the command before it may hold anything
+        except OSError:
+            continue  # ended meanwhile
+        if fields[0] not in (b"Z", b"X"):
+            table[int(name)] = (int(fields[1]), int(fields[3]), int(fields[19]))
+    return table
+
+
+def family(leader, table):
+    """Processes in the session of `leader` and all that descend from one: {pid: start time}."""
+    members = {pid for pid, (_, session, _) in table.items() if session == leader}
+    grown = True
+    while grown:
+        children = {pid for pid, (parent, _, _) in table.items() if parent in members}
+        grown = not children <= members
+        members |= children
+    return {pid: table[pid][2] for pid in members}
+
+
+def open_files(pid):
+    """What the descriptors of a process point to."""
+    found = set()
+    with contextlib.suppress(OSError):  # it may end meanwhile
+        for fd in os.listdir("/proc/%d/fd" % pid):
+            with contextlib.suppress(OSError):  # and close files
+                found.add(os.readlink("/proc/%d/fd/%s" % (pid, fd)))
+    return found
+
+
+def listeners(port):
+    """The TCP sockets that listen on `port` of any address, and their users: {"socket:[inode]": uid}."""
+    found = {}
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(path) as table:  # without IPv6 there is no tcp6
+            for row in map(str.split, table):
+                if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port:
+                    found["socket:[%s]" % row[9]] = int(row[7])
+    return found
+
+
+def owner(port, leader):
+    """Who listens on `port`: "nobody", "server" (the family of `leader` alone) or "other"."""
+    found = listeners(port)
+    if not found:
+        return "nobody"
+    held = set()
+    for pid in family(leader, processes()):
+        held |= open_files(pid)
+    return "server" if held >= set(found) and set(found.values()) == {os.geteuid()} else "other"
+
+
+def hold(host, port):
+    """A listening socket on `port` (0: any free one) of `host` (empty: every address)."""
+    every = "::" if os.path.exists("/proc/net/if_inet6") else None
+    where = socket.getaddrinfo(host or every, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    held = socket.socket(where[0], where[1], where[2])
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if where[0] == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        held.bind(where[4])
+        held.listen(1)
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+def is_free(host, port):
+    """Whether a server could listen on `port`."""
+    with contextlib.suppress(OSError):
+        hold(host, port).close()
+        return True
+    return False
+
+
+def take_port(host, ports, tried):
+    """A free port that is not in `tried`, and the socket that holds it."""
+    numbers = [number for number in range(ports[0], ports[1] + 1) if number not in tried] if ports else [0]
+    _random.shuffle(numbers)
+    why = "every one was tried"
+    for number in numbers:
+        try:
+            held = hold(host, number)
+        except OSError as error:
+            why = error.strerror or error
+        else:
+            return held.getsockname()[1], held
+    among = "between %d and %d " % tuple(ports) if ports else ""
+    raise EndError("no-port", "No port %son %s is free for the server: %s." % (among, NODE, why))
+
+
+class Server:
+    """A program in a session of its own, and everything that it starts."""
+
+    def __init__(self, argv, extra, signals, stdout=None):
+        self._signals = signals
+        self._relatives = {}
+        variables = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES}
+        variables.update((native(name), native(value)) for name, value in extra.items())
+        streams = {"stdin": subprocess.DEVNULL, "stdout": stdout}
+        try:
+            argv = [native(word) for word in argv]
+            self._process = subprocess.Popen(argv, env=variables, start_new_session=True, **streams)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", "") or error
+            message = "%s could not be started on %s: %s." % (argv[0], NODE, why)
+            raise EndError("missing-program", message, MISSING_CODE) from None
+        self.pid = self._process.pid
+
+    @property
+    def code(self):
+        """None while it runs, then its exit code or the negative number of the signal that ended it."""
+        return self._process.poll()
+
+    def signal(self, number):
+        """Signal its process group."""
+        # Kernels have sessions of their own; once their parent has ended nothing else tells that they are ours.
+        self._relatives.update(family(self.pid, processes()))
+        with contextlib.suppress(OSError):  # ended meanwhile
+            os.killpg(self.pid, number)
+
+    def end(self):
+        """End the program if it still runs, then whatever is left of its family."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.code is None:
+                self.signal(number)
+                self._signals.until(lambda: self.code is not None, STOP_S)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self._left():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+            self._signals.until(lambda: not self._left(), LEFTOVERS_S)
+
+    def _left(self):
+        table = processes()
+        known = {pid for pid, began in self._relatives.items() if pid in table and table[pid][2] == began}
+        return known | set(family(self.pid, table))
+
+
+class Job:
+    """One server on this node, from the ticket to the report of its end."""
+
+    def __init__(self, settings, signals):
+        self.settings = settings
+        self.signals = signals
+        self.hub = Hub(settings["callback"], settings["ca"], signals)
+        self.log = os.path.abspath(os.environ.get("HPC_LOG", os.devnull))
+        self.title = settings["command"][0]
+        self.place = "the environment '%s' on %s" % (settings["environment"], NODE)
+        self.limit_s = settings["limit_s"]
+        self.environment = {}
+        self.report_key = None
+        self.server = None
+        self.port = None
+
+    def run(self):
+        """Do it all; return how the job exits."""
+        try:
+            self._exchange()
+            self._prepare()
+            self._start()
+            self._report_listening()
+            return self._report_end(self._watch())
+        except EndError as error:
+            end = error
+        except (HubError, HubBusyError) as error:
+            self._end_server()
+            say(str(error))
+            return getattr(error, "code", 1)
+        except Exception as error:
+            end = EndError("server-exited", "The launcher failed on %s: %s: %s" % (NODE, type(error).__name__, error))
+        say(str(end))
+        self._end_server()
+        return self._report_end(end)
+
+    def _ending(self):
+        return bool(self.signals.ending)
+
+    def _stopped(self):
+        return self._ending() or self.server.code is not None
+
+    def _end_server(self):
+        if self.server:
+            self.server.end()
+
+    def _heed_signals(self):
+        if self.signals.ending:
+            number = self.signals.ending[0]
+            message = "The job received %s on %s before the server was started." % (signal_name(number), NODE)
+            raise EndError("signalled", message, 128 + number, number=number)
+
+    def _exchange(self):
+        answer = exchange(self.hub, self.settings["ticket"], self.limit_s, self._ending)
+        self._heed_signals()
+        self.environment, self.report_key = answer
+        say("environment received")
+
+    def _prepare(self):
+        failed = os.environ.get("HPC_SETUP_FAILED")
+        if failed:
+            raise EndError("setup-failed", "The set-up of %s failed at: %s" % (self.place, failed))
+        directory = self.settings["directory"]
+        try:
+            os.chdir(native(directory))
+        except OSError as error:
+            message = "The directory %s can't be entered on %s: %s." % (directory, NODE, error.strerror)
+            raise EndError("bad-directory", message) from None
+        wrap, programs = self.settings["wrap"], self.settings["programs"]
+        for program in wrap[:1] or programs:
+            self._require(shutil.which(native(program)), program)
+        for program in programs if wrap else ():
+            self._probe(wrap, program)
+
+    def _require(self, found, program):
+        if not found:
+            message = "%s was not found in %s." % (program, self.place)
+            raise EndError("missing-program", message, MISSING_CODE)
+
+    def _probe(self, wrap, program):
+        argv = [*wrap, "sh", "-c", 'command -v "$1"', "sh", program]
+        self.server = Server(argv, {}, self.signals, subprocess.DEVNULL)
+        self.signals.until(self._stopped, PROBE_S)
+        code = self.server.code
+        self.server.end()
+        self.server = None
+        self._heed_signals()
+        self._require(code not in (1, 127), program)
+        if code != 0:
+            how = "gave no answer within %d s" % PROBE_S if code is None else "ended with exit code %d" % code
+            message = "%s could not enter %s: it %s. See the job's log." % (wrap[0], self.place, how)
+            raise EndError("missing-program", message, MISSING_CODE)
+
+    def _start(self):
+        url = urlsplit(self.environment.get("JUPYTERHUB_SERVICE_URL", "http://:0/"))
+        host = url.hostname or ""
+        extra = dict(self.environment, **self.settings["variables"])
+        deadline = time.monotonic() + self.limit_s
+        tried = set()
+        for _ in range(4):
+            self.port, held = take_port(host, self.settings["ports"], tried)
+            tried.add(self.port)
+            netloc = "%s:%d" % ("[%s]" % host if ":" in host else host, self.port)
+            extra["JUPYTERHUB_SERVICE_URL"] = url._replace(netloc=netloc).geturl()
+            held.close()
+            self.server = Server([*self.settings["wrap"], *self.settings["command"]], extra, self.signals)
+            if self._has_port(host, deadline):
+                return
+            say("port %d was taken by somebody else; trying another" % self.port)
+            self.server.end()
+        raise EndError("no-port", "Others on %s were faster to take each of 4 ports." % NODE)
+
+    def _has_port(self, host, deadline):
+        """Wait until the server listens or nothing is left to wait for; False if its port is somebody else's."""
+        pause_s = 0.1
+        others = 0
+        while not self._ending():
+            ended = self.server.code is not None
+            who = owner(self.port, self.server.pid)
+            if who == "server":
+                return True
+            if ended:
+                return is_free(host, self.port)
+            # Not at first sight: a process may have begun between the two looks at /proc.
+            others = others + 1 if who == "other" else 0
+            if others == 3:
+                return False
+            if time.monotonic() >= deadline:
+                message = "%s did not listen on port %d of %s within %d s."
+                raise EndError("never-listened", message % (self.title, self.port, NODE, self.limit_s))
+            self.signals.pause(pause_s)
+            pause_s = min(pause_s * 1.02, 0.5)
+        return True
+
+    def _report_listening(self):
+        if self._stopped():
+            return
+        say("server listens on port %d" % self.port)
+        body = {"report_key": self.report_key, "event": "listening", "port": self.port}
+        try:
+            self.hub.ask("/report", body, self.limit_s, self._stopped)
+        except HubBusyError as error:
+            message = "%s listens on port %d of %s, but the Hub could not be told. %s"
+            raise EndError("never-listened", message % (self.title, self.port, NODE, error)) from None
+
+    def _watch(self):
+        """Stay as the server's parent until it ends, and pass on what asks for its end."""
+        passed = 0
+        while self.server.code is None:
+            if passed < len(self.signals.ending):
+                passed = len(self.signals.ending)
+                self.server.signal(signal.SIGTERM)
+            self.signals.pause(60)
+        # A scheduler may signal both of us, and the server may be faster.
+        self.signals.until(self._ending, 0.2)
+        code = self.server.code
+        number = -code if code < 0 else None
+        how = "was ended by %s" % signal_name(number) if number else "ended with exit code %d" % code
+        say("server %s" % how)
+        message = "%s %s on %s." % (self.title, how, NODE)
+        if number == signal.SIGKILL:
+            message += " Often that means: more memory was used than the job asked for."
+        self.server.end()
+        reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
+        return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
+
+    def _report_end(self, end):
+        if self.report_key:
+            body = {"report_key": self.report_key, "event": "ended", "log": last_lines(self.log)}
+            body.update(end.report, message=clean(end.report["message"], 500))
+            try:
+                self.hub.ask("/report", body, END_REPORT_S, lambda: False, tries=3)
+            except (HubError, HubBusyError) as error:
+                say("the Hub was not told of the end. %s" % error)
+        return end.code
+
+
+def read_settings():
+    """The settings, read to their end and closed, so that the server can't inherit them."""
+    with open(SETTINGS_FD, "rb") as file:
+        return json.loads(file.read().decode("utf-8"))
+
+
+def main():
+    """Run the job's server; return how the job exits."""
+    signals = Signals()
+    try:
+        settings = read_settings()
+        _hidden.add(settings["ticket"])
+        job = Job(settings, signals)
+    except HubError as error:
+        say(str(error))
+        return error.code
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        say("this job's settings can't be read: %s" % type(error).__name__)
+        return 1
+    return job.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""The one place that judges what a user asks for, whichever door it came through."""
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hpcspawner.errors import Problem, RequestError
+from hpcspawner.request.model import Choice, JobRequest, LocalAccount
+from hpcspawner.schedulers.base import Resources
+from hpcspawner.site.profile import ANY_GPU, Image, Partition, SiteProfile
+from hpcspawner.units import Memory, Walltime
+
+OPTIONS = (
+    "partition",
+    "account",
+    "qos",
+    "reservation",
+    "features",
+    "environment",
+    "image",
+    "interface",
+    "walltime",
+    "nodes",
+    "cpus",
+    "memory",
+    "gpus",
+    "gpu_type",
+    "directory",
+    "details",
+)
+"""Every option there is: the names of form fields, REST keys and link arguments alike."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+# Line breaks and control characters of any alphabet, and halves of characters that no file can hold.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NO_IMAGE = "none"
+"""The image's name that means: none, though the environment or the site has a default."""
+_LONGEST = 1000
+_YES = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+_DIGITS = re.compile(r"[0-9]{1,7}")
+
+
+def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobRequest:
+    """Judge options of any origin and shape; raise RequestError with every problem in them.
+
+    Options that are absent, null or empty take the site's defaults, brought within the partition's limits.
+    """
+    judge = _Judge(options, profile)
+    partition = judge.partition()
+    resources = judge.resources(partition, user) if partition else None
+    environment = judge.listed("environment", profile.environments, profile.default_environment)
+    interface = judge.listed("interface", profile.interfaces, profile.default_interface)
+    image = judge.image(environment.image if environment else None)
+    details = judge.flag("details")
+    if judge.problems or resources is None:
+        raise RequestError(judge.problems)
+    return JobRequest(
+        resources=resources,
+        environment=environment,
+        image=image,
+        interface=interface,
+        details=details,
+        choices=_choices(resources, environment.name, image, interface.name, details=details),
+    )
+
+
+def directory_of(text: str, user: LocalAccount) -> str:
+    """A folder as an absolute path: `~`, `{home}` and `{user}` replaced, `//` and `.` taken out."""
+    text = text.replace("{user}", user.name).replace("{home}", user.home)
+    if text == "~" or text.startswith("~/"):
+        text = user.home + text[1:]
+    return posixpath.normpath("/" + text.lstrip("/")) if text.startswith("/") else text
+
+
+def _choices(
+    resources: Resources, environment: str, image: Image | None, interface: str, *, details: bool
+) -> dict[str, Choice]:
+    asked: dict[str, Any] = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "reservation": resources.reservation,
+        "features": list(resources.features),
+        "environment": environment,
+        "image": image.name if image else NO_IMAGE,
+        "interface": interface,
+        "walltime": str(resources.walltime),
+        "nodes": resources.nodes,
+        "cpus": None if resources.whole_nodes else resources.cpus,
+        "memory": str(resources.memory) if resources.memory else None,
+        "gpus": resources.gpus,
+        "gpu_type": resources.gpu_type,
+        "directory": resources.directory,
+        "details": details,
+    }
+    return {name: value for name, value in asked.items() if value not in (None, [], False)}
+
+
+class _Judge:
+    """Reads options one by one and collects what is wrong with them."""
+
+    def __init__(self, options: object, profile: SiteProfile):
+        self.profile = profile
+        self.problems: list[Problem] = []
+        self.options: dict[str, Any] = {}
+        if not isinstance(options, Mapping):
+            self.refuse("options", f"The options must be an object with names and values, not {_shown(options)}.")
+            return
+        for name, value in options.items():
+            if name not in OPTIONS:
+                self.refuse(str(name)[:60], f"There is no option {_shown(name)}. There are: {', '.join(OPTIONS)}.")
+            elif value is not None and value not in ("", []):
+                self.options[name] = value
+
+    def refuse(self, field: str, message: str) -> None:
+        """Note one problem."""
+        self.problems.append(Problem(field, message))
+
+    def text(self, name: str) -> str | None:
+        """One line of text, or None where it isn't given or is refused."""
+        value = self.options.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            self.refuse(name, f"{_label(name)} must be text, not {_shown(value)}.")
+        elif len(value) > _LONGEST:
+            self.refuse(name, f"{_label(name)} is {len(value)} characters long; {_LONGEST} are allowed.")
+        elif _CONTROL.search(value):
+            self.refuse(name, f"{_label(name)} {_shown(value)} has a line break or another control character in it.")
+        else:
+            return value.strip() or None
+        return None
+
+    def flag(self, name: str) -> bool:
+        """Yes or no; no where it isn't given."""
+        value = self.options.get(name, False)
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in _YES:
+            return _YES[value.lower()]
+        self.refuse(name, f"{_label(name)} must be true or false, not {_shown(value)}.")
+        return False
+
+    def count(self, name: str, low: int, high: int, default: int) -> int:
+        """A whole number within the partition's limits; the default is brought within them."""
+        value = self.options.get(name)
+        if value is None:
+            return max(low, min(default, high))
+        if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.refuse(name, f"{_label(name)} must be a whole number, not {_shown(value)}.")
+        elif not low <= value <= high:
+            allowed = f"{low} to {high}" if low < high else f"only {low}"
+            self.refuse(name, f"{_label(name)}: you asked for {_shown(value)}; allowed here: {allowed}.")
+        else:
+            return value
+        return low
+
+    def listed(self, name: str, offered: Sequence[Any], default: Any) -> Any:
+        """The offered entry of this name, the default where none is given, None where it is refused."""
+        asked = self.text(name)
+        if asked is None:
+            return None if name in self.refused else default
+        found = next((entry for entry in offered if entry.name == asked), None)
+        if found is None:
+            self.refuse(name, _not_offered(name, asked, [entry.name for entry in offered]))
+        return found
+
+    @property
+    def refused(self) -> set[str]:
+        """Names of the options that have a problem."""
+        return {problem.field for problem in self.problems}
+
+    def partition(self) -> Partition | None:
+        """The partition asked for, or the site's default."""
+        found: Partition | None = self.listed("partition", self.profile.partitions, self.profile.default_partition)
+        return found
+
+    def image(self, of_environment: str | None) -> Image | None:
+        """The image asked for by name or path, else the environment's, else the site's default."""
+        asked = self.text("image")
+        if asked is None:
+            return self.profile.image(of_environment or self.profile.defaults.image or "")
+        found = self.profile.image(asked)
+        if found is None and asked != NO_IMAGE:
+            self.refuse("image", _not_offered("image", asked, [image.name for image in self.profile.images]))
+        return found
+
+    def resources(self, partition: Partition, user: LocalAccount) -> Resources:
+        """Everything that the scheduler is asked for, within this partition's limits."""
+        chosen = self.profile.defaults
+        gpu_type, gpus = self._gpus(partition)
+        cpus = self.count("cpus", 1, partition.max_cpus, chosen.cpus)
+        memory = self._limited("memory", Memory.parse, partition.max_memory, chosen.memory)
+        # A whole node gives at least what was asked, so what fits is taken without a word.
+        whole = partition.whole_nodes
+        return Resources(
+            partition=partition.name,
+            walltime=self._limited("walltime", Walltime.parse, partition.max_walltime, chosen.walltime),
+            directory=self._directory(user),
+            nodes=self.count("nodes", 1, partition.max_nodes, chosen.nodes),
+            cpus=partition.max_cpus if whole else cpus,
+            memory=None if whole else memory,
+            gpus=gpus,
+            gpu_type=gpu_type,
+            account=self._account(partition),
+            qos=self._one_of("qos", partition.qos),
+            reservation=self._reservation(),
+            features=self._features(partition),
+            whole_nodes=whole,
+            directives=tuple((one.option, one.value) for one in (*self.profile.job.directives, *partition.directives)),
+        )
+
+    def _limited(self, name: str, parse: Callable[[object], Any], limit: Any, default: Any) -> Any:
+        value = self.options.get(name)
+        if value is None:
+            return default if default is None or limit is None else min(default, limit)
+        try:
+            parsed = parse(value)
+        except ValueError as error:
+            self.refuse(name, f"{_label(name)}: {error}.")
+            return default
+        if limit is not None and parsed > limit:
+            self.refuse(name, f"{_label(name)}: you asked for {parsed}; at most {limit} is allowed here.")
+        return parsed
+
+    def _gpus(self, partition: Partition) -> tuple[str | None, int]:
+        if not partition.gpus:
+            for name in ("gpus", "gpu_type"):
+                if self.options.get(name) not in (None, 0, "0"):
+                    self.refuse(name, f"Partition {partition.name!r} has no GPUs. {self._gpu_partitions()}")
+            return None, 0
+        gpu_type = self._one_of("gpu_type", tuple(partition.gpus)) or next(iter(partition.gpus))
+        if gpu_type not in partition.gpus:
+            return None, 0
+        count = self.count("gpus", partition.min_gpus, partition.gpus[gpu_type], self.profile.defaults.gpus)
+        return (gpu_type if count and gpu_type != ANY_GPU else None), count
+
+    def _gpu_partitions(self) -> str:
+        names = [one.name for one in self.profile.partitions if one.gpus]
+        return f"With GPUs: {', '.join(names)}." if names else "This site offers none."
+
+    def _one_of(self, name: str, offered: Sequence[str]) -> str | None:
+        asked = self.text(name)
+        if asked is not None and asked not in offered:
+            self.refuse(name, _not_offered(name, asked, offered))
+        return asked
+
+    def _account(self, partition: Partition) -> str | None:
+        profile, asked = self.profile, self.text("account")
+        offered = partition.accounts or profile.accounts
+        if asked is None:
+            default = profile.defaults.account
+            if offered and default not in offered:
+                # Where only some accounts may be charged, the user's own default might be another one.
+                default = offered[0] if partition.accounts else None
+            if default is None and profile.account == "required" and "account" not in self.refused:
+                self.refuse("account", f"{_label('account')} must be given at this site.")
+            return default
+        if profile.account == "hidden":
+            self.refuse("account", "This site does not take an account; leave it empty.")
+        elif offered and asked not in offered:
+            self.refuse("account", _not_offered("account", asked, offered))
+        elif not _NAME.fullmatch(asked):
+            self.refuse("account", _not_a_name("account", asked))
+        return asked
+
+    def _reservation(self) -> str | None:
+        asked = self.text("reservation")
+        if asked is not None and self.profile.reservation == "hidden":
+            self.refuse("reservation", "This site does not take a reservation; leave it empty.")
+        elif asked is not None and not _NAME.fullmatch(asked):
+            self.refuse("reservation", _not_a_name("reservation", asked))
+        return asked
+
+    def _features(self, partition: Partition) -> tuple[str, ...]:
+        asked = self.options.get("features", [])
+        if isinstance(asked, str):
+            asked = [part for part in re.split(r"[,\s]+", asked) if part]
+        if not isinstance(asked, list) or not all(isinstance(one, str) for one in asked):
+            self.refuse("features", f"Node features must be a list of names, not {_shown(asked)}.")
+            return ()
+        for one in asked:
+            if one not in partition.features:
+                self.refuse("features", _not_offered("features", one, partition.features))
+        return tuple(dict.fromkeys(asked))
+
+    def _directory(self, user: LocalAccount) -> str:
+        asked = self.text("directory")
+        path = directory_of(asked or self.profile.defaults.directory, user)
+        allowed = [directory_of(folder, user) for folder in self.profile.directories.allowed]
+        if not path.startswith("/") or ".." in path.split("/") or ".." in (asked or "").split("/"):
+            self.refuse(
+                "directory", f"Directory {_shown(asked)}: write an absolute path, or one that begins with '~/'."
+            )
+        elif allowed and not any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in allowed):
+            self.refuse("directory", f"Directory {_shown(path)} is not in one of: {', '.join(allowed)}.")
+        return path
+
+
+_LABELS = {"walltime": "Wall time", "cpus": "CPUs", "gpus": "GPUs", "gpu_type": "GPU type", "qos": "QOS"}
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name, name.capitalize())
+
+
+def _not_offered(name: str, asked: str, offered: Sequence[str]) -> str:
+    choose = f"Choose one of: {', '.join(offered)}." if offered else "This site offers none here; leave it empty."
+    return f"{_label(name)} {_shown(asked)} is not offered. {choose}"
+
+
+def _not_a_name(name: str, asked: str) -> str:
+    return f"{_label(name)} {_shown(asked)} is not a name: letters, digits and the signs _ . + - are allowed."
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,0 +1,101 @@
+"""What a batch system must tell us: pure builders of commands and parsers of answers, in pairs."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hpcspawner.job.state import JobStatus
+from hpcspawner.units import Memory, Walltime
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What is asked of a scheduler. `cpus`, `memory` and `gpus` are per node; None leaves it to the scheduler."""
+
+    partition: str
+    walltime: Walltime
+    directory: str
+    nodes: int = 1
+    cpus: int | None = 1
+    memory: Memory | None = None
+    gpus: int = 0
+    gpu_type: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    features: tuple[str, ...] = ()
+    whole_nodes: bool = False
+    directives: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class JobLabel:
+    """How a job is told apart in a listing: a name for people, a tag for us."""
+
+    name: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command left behind: exit code (negative: killed by that signal), standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """What it said, for people: standard error, else standard output."""
+        return (self.err.strip() or self.out.strip())[:2000]
+
+
+class Scheduler(Protocol):
+    """What one batch system does differently. Pure: no process, no clock, no file.
+
+    In the order of events: `directives` head the script, `submit_command` takes it on standard input and
+    `parse_submit` finds the job id; `query_commands` list every job that may be seen (the first that the
+    installation understands is used) and `parse_query` reads the list; `cancel_command` ends a job;
+    `details_command` asks for all that is known of one. A parser sees the output of commands that succeeded,
+    and raises ValueError for what it can't trust.
+    """
+
+    name: str
+    template: str
+    listen_ip: str
+    """Where servers listen unless the admin says otherwise: nodes must be reached from the Hub's machine."""
+
+    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+        """Pairs of option and raw value; the template quotes. An empty value is an option that has none."""
+
+    def submit_command(self) -> list[str]:
+        """The argv of a submit; the script goes to its standard input."""
+
+    def parse_submit(self, out: str) -> str:
+        """The job id, verbatim."""
+
+    def query_commands(self, mark: str) -> list[list[str]]:
+        """Listings of all jobs, best first; `mark` is a fresh word that nobody else can know."""
+
+    def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
+        """Jobs by id."""
+
+    def cancel_command(self, job_id: str) -> list[str]:
+        """The argv that ends a job."""
+
+    def details_command(self, job_id: str) -> list[str]:
+        """The argv that prints all that the scheduler knows of a job."""
+
+    def unreachable(self, answer: Answer) -> bool:
+        """Whether a failed command means that nobody answered, rather than that somebody said no."""
+
+    def misunderstood(self, answer: Answer) -> bool:
+        """Whether a failed listing means that this installation has no such option."""
+
+    def lists_nothing(self, answer: Answer) -> bool:
+        """Whether a failed listing means that there are no jobs at all."""
+
+    def already_gone(self, answer: Answer) -> bool:
+        """Whether a failed cancel means that the job had ended before."""
+
+    def explain(self, reason: str) -> str:
+        """A reason for waiting, as a sentence; "" where there is nothing to say."""

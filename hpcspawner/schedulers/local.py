@@ -1,0 +1,127 @@
+"""The embedded scheduler as the Hub sees it; spool.py is the program behind it."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.schedulers import spool as program
+from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+
+_JOB = re.compile(r"\d{1,10}", re.ASCII)
+
+_STATES = {
+    "pending": JobState.PENDING,
+    "running": JobState.RUNNING,
+    "ending": JobState.UNKNOWN,  # got its SIGTERM and has 5 s: no server that runs, and not gone either
+    "ended": JobState.ENDED,
+}
+
+_REASONS = {
+    "Slots": "As many servers run on this machine as may run at once; yours starts when one ends.",
+    "cancelled": "The job was stopped.",
+    "lost": "The machine was restarted, or the job's supervising process was killed.",
+    "walltime": "The job's time was up.",
+}
+
+
+class Local:
+    """Jobs on this machine, as the Hub's own account, `slots` at a time. `spool` is the folder that holds them."""
+
+    name = "local"
+    template = "local.sh.j2"
+    listen_ip = "127.0.0.1"
+
+    def __init__(self, spool: Path, slots: int):
+        self.spool = spool
+        self.slots = slots
+
+    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+        """What the embedded scheduler knows; it hands out slots, not cores or memory."""
+        return [
+            ("name", label.name),
+            ("tag", label.tag),
+            ("walltime", str(resources.walltime.seconds)),
+            ("directory", resources.directory),
+            ("cpus", str(resources.cpus or 1)),
+            *resources.directives,
+        ]
+
+    def submit_command(self) -> list[str]:
+        """Reads the script from standard input."""
+        return self._command("submit")
+
+    def submit_commands(self) -> list[list[str]]:
+        """The one form."""
+        return [self.submit_command()]
+
+    def parse_submit(self, out: str) -> str:
+        """A number on a line."""
+        job_id = out.removesuffix("\n")
+        if not _JOB.fullmatch(job_id):
+            raise ValueError(f"no job id but {out[:200]!r}")
+        return job_id
+
+    def query_commands(self, mark: str) -> list[list[str]]:
+        """One JSON array, in which nothing can be forged, so the mark is not needed."""
+        return [self._command("list")]
+
+    def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
+        """Jobs by id."""
+        try:
+            return {str(job["id"]): _status(job) for job in json.loads(out)}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a list of jobs: {out[:200]!r}") from error
+
+    def cancel_command(self, job_id: str) -> list[str]:
+        """Ends the job; SIGTERM first, SIGKILL after 5 s."""
+        return self._command("cancel", _checked(job_id))
+
+    def details_command(self, job_id: str) -> list[str]:
+        """The job's file."""
+        return self._command("show", _checked(job_id))
+
+    def unreachable(self, answer: Answer) -> bool:
+        """Killed, or no turn at the locked folder in time."""
+        return answer.code < 0 or answer.code == program.BUSY
+
+    def misunderstood(self, answer: Answer) -> bool:
+        """Program and caller are of one version."""
+        return False
+
+    def lists_nothing(self, answer: Answer) -> bool:
+        """Without jobs the list is empty, and that is a success."""
+        return False
+
+    def already_gone(self, answer: Answer) -> bool:
+        """A job that ended is remembered for 5 minutes and then unknown."""
+        return answer.code == program.UNKNOWN_JOB
+
+    def explain(self, reason: str) -> str:
+        """A sentence."""
+        return _REASONS.get(reason, reason)
+
+    def _command(self, verb: str, *words: str) -> list[str]:
+        # By its path: the interpreter's isolated mode sees no package that is not installed.
+        spool, slots = str(self.spool.absolute()), str(self.slots)
+        return [sys.executable, "-I", program.__file__, verb, *words, "--spool", spool, "--slots", slots]
+
+
+def _status(job: dict[str, str | None]) -> JobStatus:
+    word = job["state"] or ""
+    return JobStatus(
+        state=_STATES.get(word, JobState.UNKNOWN),
+        host=job["host"],
+        reason=job["reason"] or "",
+        owner=job["owner"] or "",
+        tag=job["tag"] or "",
+        starts=job["starts"] or "",
+        word=word,
+    )
+
+
+def _checked(job_id: str) -> str:
+    if not _JOB.fullmatch(job_id):
+        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
+    return job_id

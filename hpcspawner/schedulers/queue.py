@@ -1,0 +1,89 @@
+"""One query per cluster for all jobs, whatever their number; the spawners read memory."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpcspawner.errors import SchedulerError
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.schedulers.client import Client, Listing
+
+_SHORTEST_GAP_S = 1.0
+# A listing that takes long shows a busy controller: leave it four times as long in peace.
+_GAP_PER_DURATION = 5.0
+_LONGEST_GAP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedJob:
+    """What must agree before a line of a listing is believed to be our job. `submitted_at` is Unix time."""
+
+    job_id: str
+    owner: str
+    tag: str
+    submitted_at: float
+
+
+class Queue:
+    """The last two successful listings of one cluster, refreshed on demand, never twice at once."""
+
+    def __init__(self, client: Client, clock: Callable[[], float] = time.time):
+        self.client = client
+        self.error: SchedulerError | None = None
+        self._clock = clock
+        self._newest: Listing | None = None
+        self._previous: Listing | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._last_attempt = float("-inf")
+        self._last_duration_s = 0.0
+
+    async def status(self, job: OwnedJob, after: float) -> JobStatus:
+        """State of one job by a listing begun after this Unix time; UNKNOWN where the scheduler gave none."""
+        if await self._ask(after):
+            return judge(job, self._newest, self._previous)
+        return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
+
+    async def _ask(self, after: float) -> bool:
+        while self._newest is None or self._newest.begun_at <= after:
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._refresh())
+            # Shielded: one caller that gives up must not take the answer from the others.
+            await asyncio.shield(self._asking)
+            if self._last_attempt > after:
+                return self.error is None
+        return True
+
+    async def _refresh(self) -> None:
+        gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * self._last_duration_s), _LONGEST_GAP_S)
+        await asyncio.sleep(max(0.0, min(gap, self._last_attempt + gap - self._clock())))
+        begun = self._clock()
+        try:
+            listing = await self.client.listing()
+        except SchedulerError as error:
+            self.error = error
+        else:
+            self.error = None
+            self._previous, self._newest = self._newest, listing
+        finally:
+            self._last_attempt = begun
+            self._last_duration_s = self._clock() - begun
+
+
+def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> JobStatus:
+    """State of one job from the last two successful listings; "gone" needs both to be younger than the submit."""
+    if newest is None:
+        return JobStatus(JobState.UNKNOWN)
+    found = newest.jobs.get(job.job_id)
+    if found is not None:
+        return found if _is_ours(found, job) else JobStatus(JobState.UNKNOWN, reason="owner or tag do not agree")
+    absent = [
+        listing
+        for listing in (newest, previous)
+        if listing is not None and listing.begun_at > job.submitted_at and job.job_id not in listing.jobs
+    ]
+    return JobStatus(JobState.ENDED if len(absent) == 2 else JobState.UNKNOWN)
+
+
+def _is_ours(found: JobStatus, job: OwnedJob) -> bool:
+    return found.owner in ("", job.owner) and found.tag in ("", job.tag)

@@ -1,0 +1,327 @@
+"""Slurm 22.05 and newer: sbatch, squeue, scancel."""
+
+import re
+from collections.abc import Iterator
+
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.site.profile import ANY_GPU
+
+_SUBMITTED = re.compile(r"(\d{1,10})(?:;[\w.-]{1,100})?", re.ASCII)
+_OUR_JOB = re.compile(r"\d{1,10}", re.ASCII)
+# A waiting array is `17_[0-2]`, one of its tasks `17_1`, a part of a heterogeneous job `17+0`.
+_ANY_JOB = re.compile(r"\d{1,10}(?:_(?:\d{1,10}|\[[^\]]{1,1000}\])|\+\d{1,6})?", re.ASCII)
+_NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "Unknown"})
+
+# Id, state, node that runs the script, owner, start, reason, comment: the order of `_status`.
+_FIELDS = ("%i", "%T", "%B", "%u", "%S", "%r", "%k")
+
+# squeue(1), JOB STATE CODES, Slurm 22.05. The last ones came later.
+_STATES = {
+    "BOOT_FAIL": JobState.ENDED,  # terminated due to launch failure, typically of the hardware
+    "CANCELLED": JobState.ENDED,  # explicitly cancelled by the user or an administrator
+    "COMPLETED": JobState.ENDED,  # all processes ended with an exit code of zero
+    # It holds its node and may still be requeued: no server that runs, and not gone either.
+    "COMPLETING": JobState.UNKNOWN,  # in the process of completing; some processes may still be active
+    "CONFIGURING": JobState.PENDING,  # has its resources, waits for them to become ready
+    "DEADLINE": JobState.ENDED,  # terminated on deadline
+    "FAILED": JobState.ENDED,  # ended with a non-zero exit code or other failure
+    "NODE_FAIL": JobState.ENDED,  # terminated due to failure of a node
+    "OUT_OF_MEMORY": JobState.ENDED,  # experienced an out of memory error
+    "PENDING": JobState.PENDING,  # awaits resource allocation
+    "PREEMPTED": JobState.ENDED,  # terminated due to preemption (one that is requeued shows PENDING)
+    "REQUEUED": JobState.PENDING,  # completing and being requeued
+    "REQUEUE_FED": JobState.PENDING,  # being requeued by a federation
+    "REQUEUE_HOLD": JobState.HELD,  # being requeued, and held then
+    "RESIZING": JobState.RUNNING,  # about to change size; its script runs on
+    "RESV_DEL_HOLD": JobState.HELD,  # held because its reservation was deleted
+    # Runs elsewhere under the same id, so it is not gone.
+    "REVOKED": JobState.UNKNOWN,  # sibling removed because another cluster of the federation started the job
+    "RUNNING": JobState.RUNNING,  # has an allocation
+    "SIGNALING": JobState.RUNNING,  # is being signaled
+    "SPECIAL_EXIT": JobState.HELD,  # requeued in a special state, held until released
+    "STAGE_OUT": JobState.UNKNOWN,  # staging out files: the script has ended, the job has not
+    "STOPPED": JobState.SUSPENDED,  # stopped by SIGSTOP; keeps its CPUs
+    "SUSPENDED": JobState.SUSPENDED,  # suspended; its CPUs may serve others meanwhile
+    "TIMEOUT": JobState.ENDED,  # terminated upon reaching its time limit
+    "EXPEDITING": JobState.PENDING,  # being requeued ahead of others after a failure
+    "LAUNCH_FAILED": JobState.UNKNOWN,  # failed to launch: will be requeued, held or ended
+    "POWER_UP_NODE": JobState.PENDING,  # waits for nodes that are powered up
+    "RECONFIG_FAIL": JobState.UNKNOWN,  # a node's configuration failed: will be requeued or ended
+    "UPDATE_DB": JobState.UNKNOWN,  # a record about it is being sent to the accounting database
+}
+
+# Reasons for which a pending job waits until somebody acts; time alone will not start it.
+_HELD = frozenset(
+    {
+        "AccountNotAllowed",
+        "BadConstraints",
+        "DependencyNeverSatisfied",
+        "InvalidAccount",
+        "InvalidQOS",
+        "JobHeldAdmin",
+        "JobHeldUser",
+        "JobHoldMaxRequeue",
+        "QOSNotAllowed",
+        "ReservationDeleted",
+        "job requeued in held state",
+        "launch failed requeued held",
+        "user env retrieval failed requeued held",
+    }
+)
+
+_REASONS = {
+    "AccountNotAllowed": "Your account may not use this partition. The job will not start.",
+    "AssocGrpBillingMinutes": "Your account has used up its computing time, or this job might.",
+    "AssocGrpCPUMinutesLimit": "Your account has used up its computing time, or this job might.",
+    "AssocGrpCPURunMinutesLimit": "The running jobs of your account may use all the computing time it may use at once.",
+    "AssocGrpCpuLimit": "The running jobs of your account use all the CPUs it may use at once.",
+    "AssocGrpGRES": "The running jobs of your account use all the GPUs it may use at once.",
+    "AssocGrpGRESMinutes": "Your account has used up its GPU time, or this job might.",
+    "AssocGrpJobsLimit": "Your account has as many jobs running as it may.",
+    "AssocGrpMemLimit": "The running jobs of your account use all the memory it may use at once.",
+    "AssocGrpNodeLimit": "The running jobs of your account use all the nodes it may use at once.",
+    "AssocGrpSubmitJobsLimit": "Your account has as many jobs in the queue as it may.",
+    "AssocGrpWallLimit": "Your account has used up its computing time.",
+    "AssocMaxCpuPerJobLimit": "You asked for more CPUs than a job of your account may have.",
+    "AssocMaxJobsLimit": "You have as many jobs running as your account allows.",
+    "AssocMaxNodePerJobLimit": "You asked for more nodes than a job of your account may have.",
+    "AssocMaxWallDurationPerJobLimit": "You asked for more time than a job of your account may have.",
+    "BadConstraints": "No node has what the job asks for. The job will not start.",
+    "BeginTime": "The job may start only later, for instance because it was put back into the queue.",
+    "Cleaning": "The job is being put back into the queue.",
+    "Dependency": "The job waits for another job to end.",
+    "DependencyNeverSatisfied": "The job waits for another job that failed. It will not start.",
+    "InactiveLimit": "The job was inactive for too long.",
+    "InvalidAccount": "The job's account is not valid. The job will not start.",
+    "InvalidQOS": "The job's QOS is not valid. The job will not start.",
+    "JobArrayTaskLimit": "As many tasks of the array run as may run at once.",
+    "JobHeldAdmin": "An administrator holds the job back.",
+    "JobHeldUser": "The job is held back; its owner can release it.",
+    "JobHoldMaxRequeue": "The job was put back into the queue too often and is held now.",
+    "Licenses": "The job waits for a software licence.",
+    "MaxCpuPerAccount": "The running jobs of your account use all the CPUs it may use at once.",
+    "MaxGRESPerAccount": "The running jobs of your account use all the GPUs it may use at once.",
+    "MaxJobsPerAccount": "Your account has as many jobs running as it may.",
+    "MaxMemPerLimit": "You asked for more memory than a job may have here.",
+    "NodeDown": "A node that the job needs is down.",
+    "PartitionConfig": "The job asks for more than this partition allows.",
+    "PartitionDown": "The partition is closed at the moment.",
+    "PartitionInactive": "The partition does not start jobs at the moment.",
+    "PartitionNodeLimit": "You asked for more nodes than this partition has, or than are up now.",
+    "PartitionTimeLimit": "You asked for more time than this partition allows.",
+    "Priority": "Other jobs come first.",
+    "Prolog": "The node is being prepared for the job.",
+    "QOSGrpCpuLimit": "The jobs of this QOS use all the CPUs it may use at once.",
+    "QOSGrpGRES": "The jobs of this QOS use all the GPUs it may use at once.",
+    "QOSGrpJobsLimit": "As many jobs of this QOS run as may run at once.",
+    "QOSGrpNodeLimit": "The jobs of this QOS use all the nodes it may use at once.",
+    "QOSJobLimit": "As many jobs of this QOS run as may run at once.",
+    "QOSMaxCpuPerUserLimit": "Your running jobs use all the CPUs that one user may have in this QOS.",
+    "QOSMaxGRESPerJob": "You asked for more GPUs than one job may have in this QOS.",
+    "QOSMaxGRESPerUser": "Your running jobs use all the GPUs that one user may have in this QOS.",
+    "QOSMaxJobsPerUserLimit": "You have as many jobs running as one user may have in this QOS.",
+    "QOSMaxMemoryPerUser": "Your running jobs use all the memory that one user may have in this QOS.",
+    "QOSMaxNodePerUserLimit": "Your running jobs use all the nodes that one user may have in this QOS.",
+    "QOSMaxWallDurationPerJobLimit": "You asked for more time than one job may have in this QOS.",
+    "QOSMinGRES": "You asked for fewer GPUs than a job must have in this QOS.",
+    "QOSNotAllowed": "This QOS may not be used in this partition. The job will not start.",
+    "QOSResourceLimit": "This QOS uses all that it may use at once.",
+    "QOSTimeLimit": "This QOS has used up its computing time.",
+    "ReqNodeNotAvail": "A node that the job needs is down, drained or reserved.",
+    "Reservation": "The job waits for its reservation to begin.",
+    "ReservationDeleted": "The job's reservation was deleted. The job will not start.",
+    "Resources": "The job is next in line and waits for nodes to become free.",
+    "SystemFailure": "Slurm had a failure of its own.",
+    "job requeued in held state": "The job was put back into the queue and is held there.",
+    "launch failed requeued held": "The job could not be started on its node and is held now.",
+    "user env retrieval failed requeued held": "Your login environment could not be read on the node; the job is held.",
+}
+
+# For the limits that are not named above: Slurm has a reason for each resource.
+_REASON_FAMILIES = {
+    "AssocGrp": "Your account has reached a limit for all its jobs together",
+    "AssocMax": "Your account has reached a limit for one user or one job",
+    "QOSGrp": "This QOS has reached a limit for all its jobs together",
+    "QOSMax": "You have reached a limit for one user or one job in this QOS",
+    "QOSMin": "The job is too small for this QOS",
+    "Max": "You have reached a limit for one user or one account",
+}
+
+NO_ANSWER = re.compile(
+    r"Unable to contact slurm controller|Slurm backup controller in standby mode|"
+    r"Socket timed out|Zero Bytes were transmitted|Insane message length|Message (?:receive|send) failure|"
+    r"Unexpected message rec(?:ei|ie)ved|Header lengths are longer than data|Incompatible versions of client|"
+    r"Protocol authentication error|[Mm]unge (?:encode|decode) failed|If munged is up|"
+    r"Connection (?:refused|timed out|reset)|Communication connection failure|Communications? shutdown failure|"
+    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source"
+)
+_ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
+
+
+class Slurm:
+    """Slurm. The listing's tag is the job's comment."""
+
+    name = "slurm"
+    template = "slurm.sh.j2"
+    listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+
+    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+        """Options of sbatch by their long names."""
+        return [
+            ("job-name", label.name),
+            ("comment", label.tag),
+            ("partition", resources.partition),
+            ("time", resources.walltime.clock()),
+            *_size(resources),
+            *_choices(resources),
+            *_surroundings(resources),
+            *resources.directives,
+        ]
+
+    def submit_command(self) -> list[str]:
+        """sbatch reads the script from its standard input when no file is named."""
+        return ["sbatch", "--parsable"]
+
+    def submit_commands(self) -> list[list[str]]:
+        """The one form."""
+        return [self.submit_command()]
+
+    def parse_submit(self, out: str) -> str:
+        """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""
+        match = _SUBMITTED.fullmatch(out.removesuffix("\n"))
+        if not match:
+            raise ValueError(f"sbatch printed no job id but {out[:200]!r}")
+        return match[1]
+
+    def query_commands(self, mark: str) -> list[list[str]]:
+        """One listing. The mark stands around every field, so a comment can hold anything and forge nothing."""
+        return [["squeue", "--states=all", f"--format={mark}{mark.join(_FIELDS)}{mark}"]]
+
+    def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
+        """Jobs by id. An answer without squeue's own header line, or one that breaks off, is not believed."""
+        # Text between jobs, then a job's fields: the pattern repeats, header included.
+        parts = out.split(mark)
+        width = len(_FIELDS) + 1
+        if len(parts) <= width or len(parts) % width != 1:
+            raise ValueError(f"squeue's listing is incomplete: {out[-200:]!r}")
+        jobs: dict[str, JobStatus] = {}
+        for start in range(1, len(parts) - 1, width):
+            job_id, *fields = parts[start : start + width - 1]
+            if _ANY_JOB.fullmatch(job_id):
+                # Clusters of a federation may both list a job; which of them is right can't be told here.
+                jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(*fields)
+        return jobs
+
+    def cancel_command(self, job_id: str) -> list[str]:
+        """Ends the job; SIGTERM first, SIGKILL after the site's KillWait."""
+        return ["scancel", _checked(job_id)]
+
+    def details_command(self, job_id: str) -> list[str]:
+        """All that the controller remembers."""
+        return ["scontrol", "show", "job", _checked(job_id)]
+
+    def unreachable(self, answer: Answer) -> bool:
+        """Slurm's exit code is 1 for everything: only its words tell."""
+        return answer.code < 0 or bool(NO_ANSWER.search(answer.err + answer.out))
+
+    def misunderstood(self, answer: Answer) -> bool:
+        """The one listing is understood by every release."""
+        return False
+
+    def lists_nothing(self, answer: Answer) -> bool:
+        """Without jobs squeue still succeeds, and prints its header."""
+        return False
+
+    def already_gone(self, answer: Answer) -> bool:
+        """scancel mostly exits with 0 then; older controllers complain."""
+        return not self.unreachable(answer) and bool(_ENDED_BEFORE.search(answer.words))
+
+    def explain(self, reason: str) -> str:
+        """A sentence for the reasons that are common, the reason itself for others."""
+        key = _reason_key(reason)
+        if key in _NOTHING:
+            return ""
+        family = next((words for prefix, words in _REASON_FAMILIES.items() if key.startswith(prefix)), None)
+        return _REASONS.get(key) or (f"{family} ({key})." if family else reason)
+
+
+def _size(resources: Resources) -> Iterator[tuple[str, str]]:
+    yield "nodes", str(resources.nodes)
+    if resources.whole_nodes:
+        # Without a number of tasks Slurm counts one per CPU, which is what mpirun needs to know. Memory is not
+        # part of "exclusive": 0 is how all of a node's memory is asked for.
+        yield "exclusive", ""
+        yield "mem", _mebibytes(resources) or "0"
+        return
+    if resources.cpus is not None:
+        yield from _cpus(resources.nodes, resources.cpus)
+    if resources.memory is not None:
+        yield "mem", _mebibytes(resources)
+
+
+def _cpus(nodes: int, cpus: int) -> Iterator[tuple[str, str]]:
+    """One node: one program with many threads. More: as many tasks as CPUs, or mpirun would start one per node."""
+    tasks, threads = (1, cpus) if nodes == 1 else (cpus, 1)
+    yield "ntasks-per-node", str(tasks)
+    yield "cpus-per-task", str(threads)
+
+
+def _mebibytes(resources: Resources) -> str:
+    return f"{resources.memory.mib}M" if resources.memory else ""
+
+
+def _choices(resources: Resources) -> Iterator[tuple[str, str]]:
+    if resources.gpus:
+        kind = "" if resources.gpu_type in (None, ANY_GPU) else f":{resources.gpu_type}"
+        yield "gres", f"gpu{kind}:{resources.gpus}"
+    named = [
+        ("account", resources.account),
+        ("qos", resources.qos),
+        ("reservation", resources.reservation),
+        ("constraint", "&".join(resources.features)),
+    ]
+    yield from ((option, value) for option, value in named if value)
+
+
+def _surroundings(resources: Resources) -> Iterator[tuple[str, str]]:
+    # Else the job starts in the folder that the Hub runs in, which no node has.
+    if resources.directory.startswith("/"):
+        yield "chdir", resources.directory
+    # A second run would be another server, at another place, that nobody waits for.
+    yield "no-requeue", ""
+    # The script opens its own log, which it can do after it has made the folder.
+    yield "output", "/dev/null"
+    # All that sbatch has, which is next to nothing: it is started with a small environment. NONE and lists of names
+    # make the node run a login shell first; a slow one leaves the job held.
+    yield "export", "ALL"
+
+
+def _status(word: str, host: str, owner: str, starts: str, reason: str, comment: str) -> JobStatus:
+    state = _STATES.get(word, JobState.UNKNOWN)
+    if state is JobState.PENDING and _reason_key(reason) in _HELD:
+        state = JobState.HELD
+    return JobStatus(
+        state=state,
+        host=None if state is JobState.ENDED else _said(host) or None,
+        reason=_said(reason),
+        owner=owner,
+        tag=_said(comment),
+        starts=_said(starts),
+        word=word,
+    )
+
+
+def _said(text: str) -> str:
+    return "" if text.strip() in _NOTHING else text.strip()
+
+
+def _reason_key(reason: str) -> str:
+    """`ReqNodeNotAvail, UnavailableNodes:n1` and `launch_failed_requeued_held` without what varies."""
+    return re.split(r"[,:(]", reason, maxsplit=1)[0].replace("_", " ").strip()
+
+
+def _checked(job_id: str) -> str:
+    if not _OUR_JOB.fullmatch(job_id):
+        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
+    return job_id

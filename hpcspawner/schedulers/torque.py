@@ -1,0 +1,266 @@
+"""Torque 6 and newer, and the commands of the same names that come with Slurm: qsub, qstat, qdel."""
+
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.slurm import NO_ANSWER as SLURM_NO_ANSWER
+from hpcspawner.site.profile import ANY_GPU
+
+# Torque writes `12.server`, Slurm's commands `12`; an array is `12[].server`, one of its tasks `12[3].server`.
+_SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
+_SINGLE_JOB = re.compile(r"\d{1,18}(?:\.[\w.-]{1,255})?", re.ASCII)
+
+# qstat(1B) of Torque 6.1: the job's state. The last ones are those of OpenPBS' qstat(1B).
+_STATES = {
+    "C": JobState.ENDED,  # completed after having run
+    # It holds its node, and whether it is rerun is not decided: no server that runs, and not gone either.
+    "E": JobState.UNKNOWN,  # exiting after having run
+    "H": JobState.HELD,  # held
+    "Q": JobState.PENDING,  # queued, eligible to run or be routed
+    "R": JobState.RUNNING,  # running
+    "T": JobState.PENDING,  # being moved to a new location
+    "W": JobState.PENDING,  # waiting for its execution time to be reached
+    "S": JobState.SUSPENDED,  # suspended
+    "B": JobState.UNKNOWN,  # an array of which at least one job has started; ours are no arrays
+    "F": JobState.ENDED,  # finished
+    "M": JobState.UNKNOWN,  # moved to another server, where it may well run
+    "X": JobState.ENDED,  # a finished job of an array
+    # Slurm's qstat prints it for every state that it has no letter for, such as out of memory.
+    "U": JobState.UNKNOWN,  # suspended because the workstation is in use
+}
+
+# Exit codes are errno's, or the last eight bits of the numbers in Torque's pbs_error_db.h (15001 is 153).
+_NO_ANSWER_CODES = frozenset(
+    {
+        16,  # PBSE_CONNECT: can not establish connection
+        29,  # PBSE_SERVER_NOT_FOUND: could not connect to batch server
+        30,  # PBSE_SERVER_BUSY
+        33,  # could not connect to trqauthd
+        110,  # ETIMEDOUT
+        111,  # ECONNREFUSED: pbs_server is down
+        113,  # EHOSTUNREACH
+        160,  # PBSE_IFF_NOT_FOUND: trqauthd unable to authenticate
+        162,  # PBSE_BADHOST: unknown host, or access from here not allowed
+        164,  # PBSE_SYSTEM: system error
+        165,  # PBSE_INTERNAL: server internal error
+        185,  # PBSE_PROTOCOL: batch protocol error
+        187,  # PBSE_NOCONNECTS: no free connections
+        188,  # PBSE_NOSERVER: no server specified
+        210,  # PBSE_DISPROTO: bad request protocol
+        214,  # PBSE_SVRDOWN: server shutting down
+        224,  # PBSE_NORELYMOM: the server could not connect to the node; the job is still there
+        237,  # PBSE_TIMEOUT
+        *range(248, 252),  # PBSE_SOCKET_FAULT, _WRITE, _READ, _CLOSE
+    }
+)
+_NO_ANSWER = re.compile(r"cannot connect to server|Unable to communicate with|could not connect to trqauthd")
+_UNKNOWN_JOB = 153  # PBSE_UNKJOBID
+_WRONG_STATE = 170  # PBSE_BADSTATE: for qdel, the job is complete
+
+# What getopt and Perl's Getopt::Long say, and Slurm's qsub if no file is named.
+_NOT_UNDERSTOOD = re.compile(r"^Unknown option: |invalid option -- |^Usage:\n\s+qsub \[-a start_time\]", re.MULTILINE)
+
+_HEADER = re.compile(r"Job Id:([ \t])(\S+)")
+_XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+# Comments of Torque's own scheduler, without "Not Running: " and the full stop.
+_REASONS = {
+    "Draining system to allow starving job to run": "Nodes are kept free for a job that has waited for long.",
+    "Job would cross dedicated time boundary": "The job would not end before a time set aside for something else.",
+    "No available resources on nodes": "Other jobs use what you asked for.",
+    "Not enough of the right type of nodes are available": "The nodes that you asked for are busy or down.",
+    "Queue job limit has been reached": "As many jobs of this queue run as may run at once.",
+    "Queue not started": "The queue does not start jobs at the moment.",
+    "Server job limit has been reached": "As many jobs run as may run at once.",
+    "User has reached queue running job limit": "You have as many jobs running as one user may have in this queue.",
+    "User has reached server running job limit": "You have as many jobs running as one user may have.",
+}
+
+
+class Torque:
+    """Torque. The listing's tag is the job's name, the only free text that every version shows."""
+
+    name = "torque"
+    template = "torque.sh.j2"
+    listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+
+    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+        """Options of qsub, in forms that Slurm's sbatch reads too."""
+        return [
+            ("N", label.tag),
+            ("q", resources.partition),
+            *(("l", wanted) for wanted in _wanted(resources)),
+            *([("A", resources.account)] if resources.account else []),
+            # Else the login shell reads the script, whichever that is.
+            ("S", "/bin/bash"),
+            # The script opens its own log; Torque's would be copied only when all is over.
+            ("j", "oe"),
+            ("o", "/dev/null"),
+            # A second run would be another server, at another place, that nobody waits for.
+            ("r", "n"),
+            ("m", "n"),
+            *resources.directives,
+        ]
+
+    def submit_command(self) -> list[str]:
+        """qsub reads the script from its standard input when no file is named."""
+        return self.submit_commands()[0]
+
+    def submit_commands(self) -> list[list[str]]:
+        """Torque's form, and the one for Slurm's qsub, which insists on a file.
+
+        That one hands its words to sbatch through a shell, where a blank one is none, so that sbatch reads standard
+        input. The options say what sbatch does not read, or qsub overrides, in a script.
+        """
+        return [["qsub"], ["qsub", "-j", "oe", "-o", "/dev/null", "-r", "n", " "]]
+
+    def parse_submit(self, out: str) -> str:
+        """`12.server`, or `12` from Slurm's qsub: as the listing writes it."""
+        job_id = out.removesuffix("\n")
+        if not _SUBMITTED.fullmatch(job_id):
+            raise ValueError(f"qsub printed no job id but {out[:200]!r}")
+        return job_id
+
+    def query_commands(self, mark: str) -> list[list[str]]:
+        """XML where it is spoken, else text. Without ids each lists all jobs that may be seen."""
+        return [["qstat", "-x"], ["qstat", "-f"]]
+
+    def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
+        """Jobs by id. An id that is printed twice is not believed: text values hold what their owners put there."""
+        jobs: dict[str, JobStatus] = {}
+        for job_id, attributes in _from_xml(out) if out.lstrip().startswith("<") else _from_text(out):
+            jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(attributes)
+        if out.strip() and not jobs and "<Data" not in out:
+            raise ValueError(f"not a list of jobs: {out[:200]!r}")
+        return jobs
+
+    def cancel_command(self, job_id: str) -> list[str]:
+        """Ends the job; SIGTERM first, SIGKILL soon after. (Slurm's qdel kills at once.)"""
+        if not _SUBMITTED.fullmatch(job_id):
+            raise ValueError(f"not the id of a job: {job_id[:100]!r}")
+        return ["qdel", job_id]
+
+    def details_command(self, job_id: str) -> list[str]:
+        """All that the server remembers. For an array, or no id, it would print the jobs of all."""
+        if not _SINGLE_JOB.fullmatch(job_id):
+            raise ValueError(f"not the id of a single job: {job_id[:100]!r}")
+        return ["qstat", "-f", job_id]
+
+    def unreachable(self, answer: Answer) -> bool:
+        """By exit code, and by words for Slurm's commands and those that exit with 1."""
+        words = answer.err + answer.out
+        return (
+            answer.code < 0
+            or answer.code in _NO_ANSWER_CODES
+            or bool(_NO_ANSWER.search(words) or SLURM_NO_ANSWER.search(words) or "Problem loading jobs" in words)
+        )
+
+    def misunderstood(self, answer: Answer) -> bool:
+        """No such option, or a script on standard input is not taken. Nothing was submitted then."""
+        return answer.code == 2 and bool(_NOT_UNDERSTOOD.search(answer.err + answer.out))
+
+    def lists_nothing(self, answer: Answer) -> bool:
+        """Slurm's qstat fails without a word if there is no job at all."""
+        return answer.code == _UNKNOWN_JOB and not answer.words
+
+    def already_gone(self, answer: Answer) -> bool:
+        """Unknown or complete; of Slurm's qdel: failed without a word."""
+        return answer.code in (_UNKNOWN_JOB, _WRONG_STATE) or (answer.code == 1 and not answer.words)
+
+    def explain(self, reason: str) -> str:
+        """The scheduler's comment as a sentence."""
+        text = reason.strip().removeprefix("Not Running:").strip().rstrip(".")
+        if not text or text.startswith("Job started on"):
+            return ""
+        return _REASONS.get(text, f"{text}.")
+
+
+def _wanted(resources: Resources) -> Iterator[str]:
+    yield ":".join(_nodes(resources))
+    yield f"walltime={resources.walltime.hours_clock()}"
+    yield from _memory(resources)
+    if resources.whole_nodes:
+        yield "naccesspolicy=singlejob"
+    if resources.qos:
+        yield f"qos={resources.qos}"
+    if resources.reservation:
+        yield f"advres={resources.reservation}"
+
+
+def _nodes(resources: Resources) -> Iterator[str]:
+    yield f"nodes={resources.nodes}"
+    if resources.cpus is not None:
+        yield f"ppn={resources.cpus}"
+    if resources.gpus:
+        yield f"gpus={resources.gpus}"
+        # Torque knows no types of GPUs; sites make them properties of nodes.
+        if resources.gpu_type not in (None, ANY_GPU):
+            yield str(resources.gpu_type)
+    yield from resources.features
+
+
+def _memory(resources: Resources) -> Iterator[str]:
+    """`mem` is for the whole job and works on one node only; `pmem` is for each process."""
+    if resources.memory is None:
+        return
+    if resources.nodes == 1:
+        yield f"mem={resources.memory.mib}mb"
+    else:
+        yield f"pmem={max(resources.memory.mib // (resources.cpus or 1), 1)}mb"
+
+
+def _from_xml(out: str) -> Iterator[tuple[str, dict[str, str]]]:
+    # An entity declared here would be expanded again and again; Torque declares none.
+    if "<!" in out:
+        raise ValueError("qstat's XML holds a declaration")
+    try:
+        # Values are escaped, but control characters in them are not; one user's variable must not spoil all.
+        root = ElementTree.fromstring(_XML_FORBIDS.sub("", out.strip()))  # noqa: S314 - no declarations, see above
+    except ElementTree.ParseError as error:
+        raise ValueError(f"qstat's XML can't be read: {error}") from error
+    if root.tag != "Data":
+        raise ValueError(f"qstat's XML begins with {root.tag[:100]!r}, not Data")
+    for job in root.iterfind("Job"):
+        job_id = job.findtext("Job_Id", "")
+        if job_id:
+            yield job_id, {child.tag: child.text or "" for child in reversed(job)}
+
+
+def _from_text(out: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Torque indents by four spaces and folds a long value with a line break and a tab; Slurm's qstat indents by a tab.
+
+    The character after "Job Id:" tells which it is.
+    """
+    blocks = re.split(r"^(?=Job Id:)", out, flags=re.MULTILINE)
+    for block in blocks:
+        header, _, rest = block.partition("\n")
+        match = _HEADER.fullmatch(header)
+        if match:
+            indent, text = ("\t", rest) if match[1] == "\t" else ("    ", rest.replace("\n\t", ""))
+            yield match[2], dict(reversed([*_attributes(text, indent)]))
+
+
+def _attributes(text: str, indent: str) -> Iterator[tuple[str, str]]:
+    for line in text.split("\n"):
+        name, equals, value = line.partition(" = ")
+        if equals and name.startswith(indent):
+            yield name.removeprefix(indent), value
+
+
+def _status(attributes: dict[str, str]) -> JobStatus:
+    word = attributes.get("job_state", "")
+    state = _STATES.get(word, JobState.UNKNOWN)
+    # It stays when the job has ended, so the state comes first. `n2/0-1+n1/0-1`: the script runs on n2.
+    host = "" if state is JobState.ENDED else attributes.get("exec_host", "")
+    return JobStatus(
+        state=state,
+        host=host.partition("/")[0] or None,
+        reason=attributes.get("comment", "").strip(),
+        owner=attributes.get("Job_Owner", "").partition("@")[0],
+        tag=attributes.get("Job_Name", ""),
+        starts=attributes.get("start_time", ""),
+        word=word,
+    )

@@ -1,0 +1,411 @@
+"""What a cluster offers, read from one TOML file and checked as a whole."""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+
+from hpcspawner.errors import ProfileError
+from hpcspawner.units import Memory, Walltime
+
+ANY_GPU = "any"
+"""The type of GPUs that the scheduler does not tell apart."""
+
+
+def _one_line(text: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("control characters and line breaks are not allowed here")
+    return text
+
+
+def _not_root(text: str) -> str:
+    if not re.match(r"(/|~|\{home\})", text):
+        raise ValueError("write an absolute path, or one that begins with '~'")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_not_root)]
+Script = Annotated[str, Field(max_length=20_000)]
+WalltimeText = Annotated[Walltime, PlainValidator(Walltime.parse)]
+MemoryText = Annotated[Memory, PlainValidator(Memory.parse)]
+Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+
+
+class Frozen(BaseModel):
+    """A part of a profile: unchangeable, and unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Directive(Frozen):
+    """One option for the scheduler that the admin adds to every job, such as `mail-type` and `NONE`."""
+
+    option: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,40}$")]
+    value: Annotated[str, Field(max_length=500), AfterValidator(_one_line)] = ""
+
+
+class Access(Frozen):
+    """Which batch system it is and how the Hub reaches its commands."""
+
+    type: Literal["slurm", "torque", "local"]
+    command_prefix: Annotated[tuple[Line, ...] | None, Field(description="argv put before submit and cancel.")] = None
+    path: Annotated[tuple[PathText, ...], Field(description="Folders with the scheduler's commands.")] = (
+        "/usr/local/bin",
+        "/usr/bin",
+        "/bin",
+    )
+    command_timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    node_name: Annotated[Line, Field(description="How the Hub resolves a node, e.g. '{node}.cluster'.")] = "{node}"
+    slots: Annotated[Count, Field(description="Jobs that run at once (local only).")] = 2
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """The prefix in force: become the user by sudo, except for `local`."""
+        if self.command_prefix is not None:
+            return self.command_prefix
+        return () if self.type == "local" else ("sudo", "-n", "-u", "{user}")
+
+
+class Partition(Frozen):
+    """A Slurm partition or a Torque queue, with the most that one notebook may ask of it."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    max_walltime: WalltimeText
+    max_nodes: Count = 1
+    whole_nodes: Annotated[
+        bool, Field(description="The scheduler gives whole nodes: cpus and memory aren't asked.")
+    ] = False
+    max_cpus: Annotated[Count, Field(description="Per node.")] = 1
+    max_memory: Annotated[MemoryText | None, Field(description="Per node.")] = None
+    gpus: Annotated[dict[Name, Count], Field(description="Most GPUs of each type, per node.")] = {}
+    min_gpus: Annotated[int, Field(ge=0, strict=True)] = 0
+    accounts: Annotated[tuple[Name, ...], Field(description="The only accounts allowed here.")] = ()
+    qos: tuple[Name, ...] = ()
+    features: Annotated[tuple[Name, ...], Field(description="Node features to choose from.")] = ()
+    directives: tuple[Directive, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+    @property
+    def max_gpus(self) -> int:
+        """The most GPUs of one type."""
+        return max(self.gpus.values(), default=0)
+
+    @model_validator(mode="after")
+    def _gpus_fit(self) -> Self:
+        if self.min_gpus > self.max_gpus:
+            raise ValueError(f"min_gpus is {self.min_gpus}, but gpus allows {self.max_gpus} at most")
+        return self
+
+
+class Image(Frozen):
+    """A container image that a server may run in."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    path: PathText
+    binds: Annotated[tuple[PathText, ...], Field(description="Folders of the node to show inside.")] = ()
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+
+class Environment(Frozen):
+    """A named way to have Jupyter on a compute node."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    purge_modules: bool = False
+    modules: tuple[Module, ...] = ()
+    conda: Annotated[Line | None, Field(description="A conda environment, by name or path.")] = None
+    path: Annotated[tuple[PathText, ...], Field(description="Folders put in front of PATH.")] = ()
+    setup: Annotated[tuple[Line, ...], Field(description="Further lines of bash, run in order.")] = ()
+    variables: dict[Variable, Line] = {}
+    image: Annotated[Name | None, Field(description="The image used when the user picks none.")] = None
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+
+class Interface(Frozen):
+    """What opens in the browser."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    url: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]{0,200}$", description="Page shown first.")] = "/lab"
+    command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("jupyterhub-singleuser",)
+    programs: Annotated[tuple[Line, ...], Field(description="Programs that must be found, besides the command.")] = ()
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+
+_INTERFACES = (
+    Interface(name="lab", title="JupyterLab", url="/lab", programs=("jupyter-lab",)),
+    Interface(name="notebook", title="Jupyter Notebook", url="/tree", programs=("jupyter-notebook",)),
+)
+
+
+class Defaults(Frozen):
+    """What a user gets who chooses nothing."""
+
+    partition: Name | None = None
+    walltime: WalltimeText = Walltime(1800)
+    nodes: Count = 1
+    cpus: Count = 1
+    memory: MemoryText | None = None
+    gpus: Annotated[int, Field(ge=0, strict=True)] = 0
+    account: Name | None = None
+    environment: Name | None = None
+    image: Name | None = None
+    interface: Name | None = None
+    directory: PathText = "~"
+
+
+class Job(Frozen):
+    """What the admin adds to every job."""
+
+    directives: tuple[Directive, ...] = ()
+    prologue: Annotated[Script, Field(description="Bash, run before the environment is set up.")] = ""
+    epilogue: Annotated[Script, Field(description="Bash, run after the server has ended.")] = ""
+    log: Annotated[PathText, Field(description="Folder for the jobs' log files, on the compute node.")] = (
+        "~/.hpcspawner"
+    )
+    python: Annotated[Line, Field(description="Python (3.6 or later) on the node that runs the launcher.")] = "python3"
+    container_command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("apptainer",)
+    ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
+
+    @model_validator(mode="after")
+    def _ports_are_a_range(self) -> Self:
+        if self.ports and not 1024 <= self.ports[0] <= self.ports[1] <= 65535:
+            raise ValueError(f"ports: {list(self.ports)} is not a range within 1024 to 65535, lower one first")
+        return self
+
+
+class Contact(Frozen):
+    """Whom a user tells when the site is not set up."""
+
+    name: Line = "the administrators of this JupyterHub"
+    email: Line | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.email})" if self.email else self.name
+
+
+class Directories(Frozen):
+    """Where a server may start; `{user}` and `{home}` are replaced."""
+
+    allowed: Annotated[tuple[PathText, ...], Field(description="Folders under which it must lie; none: anywhere.")] = ()
+
+
+class Words(Frozen):
+    """The site's own words on the form."""
+
+    partition: Line = "Partition"
+    account: Line = "Account"
+
+
+class SiteProfile(Frozen):
+    """All that one cluster offers."""
+
+    title: Line
+    scheduler: Access
+    partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
+    environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
+    images: tuple[Image, ...] = ()
+    interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = _INTERFACES
+    accounts: Annotated[tuple[Name, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
+    account: Literal["optional", "required", "hidden"] = "optional"
+    reservation: Literal["optional", "hidden"] = "hidden"
+    defaults: Defaults = Defaults()
+    directories: Directories = Directories()
+    job: Job = Job()
+    contact: Contact = Contact()
+    words: Words = Words()
+
+    def partition(self, name: str) -> Partition | None:
+        """The partition of this name, or None."""
+        return _by_name(self.partitions, name)
+
+    def environment(self, name: str) -> Environment | None:
+        """The environment of this name, or None."""
+        return _by_name(self.environments, name)
+
+    def image(self, name: str) -> Image | None:
+        """The image of this name or path, or None."""
+        return _by_name(self.images, name) or next((image for image in self.images if image.path == name), None)
+
+    def interface(self, name: str) -> Interface | None:
+        """The interface of this name, or None."""
+        return _by_name(self.interfaces, name)
+
+    @property
+    def default_partition(self) -> Partition:
+        """The one named in the defaults, else the first."""
+        return self.partition(self.defaults.partition or "") or self.partitions[0]
+
+    @property
+    def default_environment(self) -> Environment:
+        """The one named in the defaults, else the first."""
+        return self.environment(self.defaults.environment or "") or self.environments[0]
+
+    @property
+    def default_interface(self) -> Interface:
+        """The one named in the defaults, else the first."""
+        return self.interface(self.defaults.interface or "") or self.interfaces[0]
+
+
+def load(path: str | Path) -> SiteProfile:
+    """Read and check one profile; raise ProfileError with every mistake in it."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(str(path), [f"can't be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProfileError(str(path), [f"is not TOML: {error}"]) from error
+    return _checked(data, str(path))
+
+
+def find_shipped(name: str) -> Path:
+    """Path of a profile that comes with the package, such as `comet.toml`; FileNotFoundError lists what there is."""
+    for folder in _shipped_folders():
+        if (folder / name).is_file():
+            return folder / name
+    have = sorted({path.name for folder in _shipped_folders() for path in folder.glob("*.toml")})
+    raise FileNotFoundError(f"no profile {name!r} is shipped; there are: {', '.join(have) or 'none'}")
+
+
+def _shipped_folders() -> Iterator[Path]:
+    here = Path(__file__).resolve()
+    yield here.parents[2] / "profiles"  # a checkout
+    # An installed package: PREFIX/lib/pythonX.Y/site-packages/hpcspawner/site -> PREFIX/share/hpcspawner/profiles
+    yield from (parent / "share" / "hpcspawner" / "profiles" for parent in here.parents)
+
+
+def _checked(data: dict[str, Any], path: str) -> SiteProfile:
+    problems = list(_repeated_names(data))
+    try:
+        profile = SiteProfile.model_validate(data)
+    except ValidationError as error:
+        problems += [_described(entry, data) for entry in error.errors(include_url=False)]
+        raise ProfileError(path, problems) from None
+    problems += _cross_checks(profile)
+    if problems:
+        raise ProfileError(path, problems)
+    return profile
+
+
+def _described(entry: Any, data: dict[str, Any]) -> str:
+    place = _place(entry["loc"], data)
+    kind, message = entry["type"], entry["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        message = "unknown key (see the profile reference for the keys that exist)"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind == "string_pattern_mismatch":
+        message = f"{entry['input']!r} has characters that are not allowed here (pattern {entry['ctx']['pattern']})"
+    elif kind not in ("value_error", "assertion_error"):
+        message = f"{message}; got {str(entry['input'])[:60]!r}"
+    return f"{place}: {message}"
+
+
+def _place(loc: Sequence[str | int], data: Any) -> str:
+    """A key path, with the name of a table's entry beside its position: `partitions[2] (gpu).max_walltime`."""
+    place, node = "", data
+    for step in loc:
+        try:
+            node = node[step]
+        except (KeyError, IndexError, TypeError):
+            node = None
+        if isinstance(step, int):
+            name = node.get("name") if isinstance(node, dict) else None
+            place += f"[{step + 1}]" + (f" ({name})" if isinstance(name, str) else "")
+        else:
+            place += f".{step}" if place else step
+    return place or "profile"
+
+
+def _repeated_names(data: dict[str, Any]) -> Iterator[str]:
+    for table in ("partitions", "environments", "images", "interfaces"):
+        entries = data.get(table)
+        if isinstance(entries, list):
+            names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
+            for name, count in Counter(names).items():
+                if count > 1:
+                    yield f"{table}: {name!r} stands {count} times; give each a name of its own"
+
+
+def _cross_checks(profile: SiteProfile) -> list[str]:
+    return [*_unknown_defaults(profile), *_defaults_over_limit(profile), *_access_mistakes(profile)]
+
+
+def _unknown_defaults(profile: SiteProfile) -> Iterator[str]:
+    chosen = profile.defaults
+    named: list[tuple[str, str | None, Iterable[Any]]] = [
+        ("defaults.partition", chosen.partition, profile.partitions),
+        ("defaults.environment", chosen.environment, profile.environments),
+        ("defaults.interface", chosen.interface, profile.interfaces),
+        ("defaults.image", chosen.image, profile.images),
+    ]
+    named += [(f"environments ({one.name}).image", one.image, profile.images) for one in profile.environments]
+    for place, name, offered in named:
+        names = [entry.name for entry in offered]
+        if name is not None and name not in names:
+            yield f"{place}: {name!r} is not one of: {', '.join(names) or 'none (no [[images]] are listed)'}"
+    if profile.accounts and chosen.account and chosen.account not in profile.accounts:
+        yield f"defaults.account: {chosen.account!r} is not one of accounts: {', '.join(profile.accounts)}"
+
+
+def _defaults_over_limit(profile: SiteProfile) -> Iterator[str]:
+    chosen, partition = profile.defaults, profile.default_partition
+    limits: list[tuple[str, Any, Any]] = [
+        ("walltime", chosen.walltime, partition.max_walltime),
+        ("nodes", chosen.nodes, partition.max_nodes),
+        ("gpus", chosen.gpus, partition.max_gpus),
+    ]
+    if not partition.whole_nodes:
+        limits += [("cpus", chosen.cpus, partition.max_cpus), ("memory", chosen.memory, partition.max_memory)]
+    for key, value, limit in limits:
+        if value is not None and limit is not None and value > limit:
+            yield f"defaults.{key}: {value} is more than partition {partition.name!r} allows ({limit})"
+
+
+def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
+    access = profile.scheduler
+    if access.type == "local" and access.command_prefix:
+        yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
+    known = {"user", "node"}
+    texts = [("scheduler.node_name", access.node_name), *(("scheduler.command_prefix", part) for part in access.prefix)]
+    for place, text in texts:
+        for word in re.findall(r"\{(\w*)\}", text):
+            if word not in known:
+                yield f"{place}: {{{word}}} means nothing here; there are {{user}} (prefix) and {{node}} (node_name)"
+
+
+_Entry = TypeVar("_Entry", Partition, Image, Environment, Interface)
+
+
+def _by_name(entries: Iterable[_Entry], name: str) -> _Entry | None:
+    return next((entry for entry in entries if entry.name == name), None)

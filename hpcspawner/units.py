@@ -1,0 +1,108 @@
+"""Human text for times and sizes, parsed once; what schedulers read differently is refused."""
+
+import re
+from dataclasses import dataclass
+
+_UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_WORDS = re.compile(r"(?:(\d{1,6})d)?\s*(?:(\d{1,6})h)?\s*(?:(\d{1,6})m)?\s*(?:(\d{1,6})s)?", re.ASCII)
+_CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
+_MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", re.ASCII | re.IGNORECASE)
+_MEMORY_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Walltime:
+    """A length of time in whole seconds.
+
+    >>> Walltime.parse("1d 12h")
+    Walltime(seconds=129600)
+    >>> str(Walltime(5400))
+    '1h 30m'
+    """
+
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: object) -> "Walltime":
+        """Read `30m`, `12h`, `1d 12h` or `1-12:00:00`; raise ValueError for all else.
+
+        A bare number and a two-part time mean different things to different schedulers, so neither is guessed at.
+        """
+        if isinstance(text, str):
+            seconds = _clock_seconds(text.strip()) or _word_seconds(text.strip().lower())
+            if seconds:
+                return cls(seconds)
+        raise ValueError(f"not a wall time: {_shown(text)} (write '90m', '12h', '1d 12h' or '1-12:00:00')")
+
+    def clock(self) -> str:
+        """As `D-HH:MM:SS`, which Slurm reads, or `HH:MM:SS` below one day."""
+        days, rest = divmod(self.seconds, 86400)
+        return f"{days}-{_hms(rest)}" if days else _hms(rest)
+
+    def hours_clock(self) -> str:
+        """As `HH:MM:SS` with as many hours as it takes, which Torque reads."""
+        return _hms(self.seconds)
+
+    def __str__(self) -> str:
+        left, parts = self.seconds, []
+        for unit, length in _UNIT_SECONDS.items():
+            count, left = divmod(left, length)
+            if count:
+                parts.append(f"{count}{unit}")
+        return " ".join(parts) or "0s"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Memory:
+    """An amount of memory in whole MiB; the letters are binary, as schedulers read them.
+
+    >>> Memory.parse("64G")
+    Memory(mib=65536)
+    >>> str(Memory(1536))
+    '1536M'
+    """
+
+    mib: int
+
+    @classmethod
+    def parse(cls, text: object) -> "Memory":
+        """Read `512M`, `64G`, `1.5T`; raise ValueError for all else, a bare number above all."""
+        match = _MEMORY.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match:
+            mib = float(match[1]) * _MEMORY_MIB[match[2].upper()]
+            if mib == int(mib) and mib >= 1:
+                return cls(int(mib))
+        raise ValueError(f"not an amount of memory: {_shown(text)} (write '512M', '64G' or '1.5T')")
+
+    def __str__(self) -> str:
+        for letter in ("T", "G"):
+            count, rest = divmod(self.mib, _MEMORY_MIB[letter])
+            if count and not rest:
+                return f"{count}{letter}"
+        return f"{self.mib}M"
+
+
+def _clock_seconds(text: str) -> int:
+    match = _CLOCK.fullmatch(text)
+    if not match:
+        return 0
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    if match[1] and hours > 23:
+        return 0
+    return days * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _word_seconds(text: str) -> int:
+    match = _WORDS.fullmatch(text)
+    if not match:
+        return 0
+    return sum(int(count or 0) * length for count, length in zip(match.groups(), _UNIT_SECONDS.values(), strict=True))
+
+
+def _hms(seconds: int) -> str:
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def _shown(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

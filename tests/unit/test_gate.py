@@ -1,0 +1,199 @@
+"""The gate: what is let in, what is refused, and in which words."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from material import FULL, NASTY
+
+from hpcspawner.errors import RequestError
+from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.site.profile import SiteProfile
+from hpcspawner.units import Memory, Walltime
+
+PROFILE = SiteProfile.model_validate(FULL)
+ALICE = LocalAccount("alice", "/home/alice")
+
+
+def refused(options, profile=PROFILE):
+    with pytest.raises(RequestError) as caught:
+        make(options, profile, ALICE)
+    return caught.value
+
+
+def test_no_options_give_the_site_s_defaults():
+    request = make({}, PROFILE, ALICE)
+    assert request.resources.partition == "debug"
+    assert request.resources.walltime == Walltime(1800)
+    assert request.resources.memory == Memory(2048)
+    assert request.resources.directory == "/home/alice"
+    assert request.environment.name == "science"
+    assert request.interface.name == "lab"
+    assert request.image is None
+
+
+def test_every_option_arrives():
+    request = make(
+        {
+            "partition": "gpu",
+            "account": "ddp363",
+            "environment": "plain",
+            "image": "torch",
+            "interface": "notebook",
+            "walltime": "1d",
+            "cpus": 8,
+            "memory": "16G",
+            "gpus": 2,
+            "gpu_type": "a100",
+            "directory": "~/work",
+            "reservation": "class",
+            "details": True,
+        },
+        PROFILE,
+        ALICE,
+    )
+    resources = request.resources
+    assert (resources.partition, resources.account, resources.reservation) == ("gpu", "ddp363", "class")
+    assert (resources.walltime, resources.cpus, resources.memory) == (Walltime(86400), 8, Memory(16384))
+    assert (resources.gpus, resources.gpu_type) == (2, "a100")
+    assert resources.directory == "/home/alice/work"
+    assert (request.environment.name, request.image.name, request.interface.name) == ("plain", "torch", "notebook")
+    assert request.details is True
+
+
+def test_nodes_qos_and_features_arrive():
+    request = make({"nodes": "2", "qos": "debug", "features": ["ssd", "skylake"]}, PROFILE, ALICE)
+    assert (request.resources.nodes, request.resources.qos) == (2, "debug")
+    assert request.resources.features == ("ssd", "skylake")
+
+
+def test_the_choices_make_the_same_request_again():
+    first = make(
+        {"partition": "gpu", "gpus": "2", "memory": "8G", "directory": "~/x", "image": "torch"}, PROFILE, ALICE
+    )
+    assert make(first.choices, PROFILE, ALICE) == first
+
+
+def test_defaults_are_brought_within_the_partition_s_limits():
+    request = make({"partition": "gpu"}, PROFILE, ALICE)
+    assert request.resources.gpus == 1
+    assert request.resources.gpu_type == "v100"
+
+
+def test_a_whole_node_is_given_whole():
+    request = make({"partition": "compute", "cpus": "3"}, PROFILE, ALICE)
+    assert request.resources.whole_nodes
+    assert request.resources.memory is None
+
+
+def test_a_partition_for_some_accounts_takes_the_first_of_them():
+    assert make({"partition": "compute"}, PROFILE, ALICE).resources.account == "tro100"
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"),
+    [
+        pytest.param({"partition": "nope"}, "partition", "Choose one of: debug, compute, gpu", id="unknown partition"),
+        pytest.param({"walltime": "31m"}, "walltime", "at most 30m", id="wall time over the limit"),
+        pytest.param({"walltime": "30:00"}, "walltime", "write '90m'", id="ambiguous wall time"),
+        pytest.param({"walltime": 60}, "walltime", "write '90m'", id="bare wall time"),
+        pytest.param({"cpus": 5}, "cpus", "1 to 4", id="cpus over the limit"),
+        pytest.param({"cpus": 0}, "cpus", "1 to 4", id="no cpus"),
+        pytest.param({"cpus": "1e3"}, "cpus", "whole number", id="cpus in words"),
+        pytest.param({"cpus": True}, "cpus", "whole number", id="cpus as truth"),
+        pytest.param({"memory": "5G"}, "memory", "at most 4G", id="memory over the limit"),
+        pytest.param({"memory": "4"}, "memory", "write '512M'", id="memory without a unit"),
+        pytest.param({"nodes": 3}, "nodes", "1 to 2", id="nodes over the limit"),
+        pytest.param({"gpus": 1}, "gpus", "With GPUs: gpu", id="gpus where there are none"),
+        pytest.param({"partition": "gpu", "gpus": 5}, "gpus", "1 to 4", id="gpus over the limit"),
+        pytest.param({"partition": "gpu", "gpus": 3, "gpu_type": "a100"}, "gpus", "1 to 2", id="limit of the gpu type"),
+        pytest.param({"partition": "gpu", "gpu_type": "h100"}, "gpu_type", "v100, a100", id="unknown gpu type"),
+        pytest.param({"image": "/home/alice/my.sif"}, "image", "torch", id="unlisted image"),
+        pytest.param({"environment": "x"}, "environment", "science, plain", id="unknown environment"),
+        pytest.param({"interface": "x"}, "interface", "lab, notebook", id="unknown interface"),
+        pytest.param({"account": "other"}, "account", "ddp363, tro100", id="unlisted account"),
+        pytest.param({"partition": "compute", "account": "ddp363"}, "account", "tro100", id="account of another"),
+        pytest.param({"qos": "x"}, "qos", "normal, debug", id="unknown qos"),
+        pytest.param({"features": "gpu"}, "features", "skylake, ssd", id="unknown feature"),
+        pytest.param({"features": [1]}, "features", "list of names", id="features of another type"),
+        pytest.param({"reservation": "a b"}, "reservation", "letters, digits", id="reservation that is no name"),
+        pytest.param({"directory": "/a\nb"}, "directory", "line break", id="directory with a line break"),
+        pytest.param({"directory": "/a\ud800b"}, "directory", "control character", id="directory with half a letter"),
+        pytest.param({"directory": "relative"}, "directory", "absolute path", id="relative directory"),
+        pytest.param({"directory": "/a/../etc"}, "directory", "absolute path", id="directory that goes up"),
+        pytest.param({"directory": "/" + "a" * 2000}, "directory", "1000 are allowed", id="endless directory"),
+        pytest.param({"directory": ["/a"]}, "directory", "must be text", id="directory as a list"),
+        pytest.param({"details": "maybe"}, "details", "true or false", id="details in words"),
+        pytest.param({"colour": "red"}, "colour", "There are: partition", id="unknown option"),
+        pytest.param({"env": {"LD_PRELOAD": "x"}}, "env", "There is no option", id="unknown option with an object"),
+        pytest.param([], "options", "must be an object", id="not an object"),
+        pytest.param("partition=debug", "options", "must be an object", id="text"),
+        pytest.param(None, "options", "must be an object", id="nothing at all"),
+    ],
+)
+def test_a_refusal_names_the_field_and_what_is_allowed(options, field, words):
+    error = refused(options)
+    assert {problem.field for problem in error.problems} == {field}
+    assert words in str(error)
+
+
+def test_every_problem_is_told_at_once():
+    error = refused({"walltime": "9d", "cpus": 99, "image": "x"})
+    assert {problem.field for problem in error.problems} == {"walltime", "cpus", "image"}
+
+
+@pytest.mark.parametrize("value", ["", None, []])
+def test_an_empty_value_is_no_value(value):
+    assert make(dict.fromkeys(OPTIONS, value), PROFILE, ALICE) == make({}, PROFILE, ALICE)
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_any_printable_name_of_a_directory_is_let_in_as_it_is(name):
+    assert make({"directory": f"/scratch/{name}"}, PROFILE, ALICE).resources.directory == f"/scratch/{name}"
+
+
+def test_directories_are_kept_within_the_allowed_ones():
+    profile = SiteProfile.model_validate({**FULL, "directories": {"allowed": ["~", "/scratch/{user}"]}})
+    assert make({"directory": "/scratch/alice/run"}, profile, ALICE).resources.directory == "/scratch/alice/run"
+    assert "is not in one of: /home/alice, /scratch/alice" in str(refused({"directory": "/scratch/alice2"}, profile))
+
+
+def test_a_required_account_is_asked_for():
+    profile = SiteProfile.model_validate({**FULL, "accounts": [], "account": "required"})
+    assert "must be given" in str(refused({}, profile))
+
+
+def test_a_hidden_account_is_not_taken():
+    profile = SiteProfile.model_validate({**FULL, "account": "hidden"})
+    assert "does not take an account" in str(refused({"account": "ddp363"}, profile))
+
+
+def test_the_environment_s_image_is_used_and_can_be_declined():
+    environments = [{"name": "boxed", "image": "torch"}]
+    profile = SiteProfile.model_validate({**FULL, "environments": environments})
+    assert make({}, profile, ALICE).image.name == "torch"
+    declined = make({"image": "none"}, profile, ALICE)
+    assert declined.image is None
+    assert make(declined.choices, profile, ALICE).image is None
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=30),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(ANYTHING, st.dictionaries(st.sampled_from(OPTIONS) | st.text(max_size=12), ANYTHING, max_size=6)))
+def test_anything_at_all_is_either_a_request_or_a_refusal(options):
+    try:
+        request = make(options, PROFILE, ALICE)
+    except RequestError as error:
+        refusal = error
+    else:
+        assert isinstance(request, JobRequest)
+        assert make(request.choices, PROFILE, ALICE) == request
+        return
+    assert refusal.problems
+    assert all(problem.message for problem in refusal.problems)

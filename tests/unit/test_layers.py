@@ -1,0 +1,84 @@
+"""The order of the rooms, and rules that no linter knows."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hpcspawner
+
+PACKAGE = Path(hpcspawner.__file__).parent
+ORDER = ["_version", "errors", "units", "site", "job.state", "schedulers", "request", "job", "hub", "spawner", "cli"]
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def dotted(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def place(module):
+    """Index of the longest entry of ORDER that holds this module."""
+    rooms = [room for room in ORDER if f"{module}.".startswith(f"{room}.")]
+    return ORDER.index(max(rooms, key=len))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name.removeprefix("hpcspawner.") for name in names if name.startswith("hpcspawner."))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_module_imports_only_what_comes_before_it(path):
+    for module in imported(path):
+        assert place(module) <= place(dotted(path)), f"{dotted(path)} reaches up to {module}"
+
+
+def test_nothing_below_the_hub_needs_jupyterhub():
+    rooms = ["site.profile", "schedulers.cluster", "request.form", "request.gate", "job.script"]
+    code = f"""
+import sys
+sys.modules["jupyterhub"] = sys.modules["batchspawner"] = sys.modules["tornado"] = None
+import importlib, hpcspawner
+for room in {rooms!r}:
+    importlib.import_module("hpcspawner." + room)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# The profile names the schedulers; the demo is for one of them.
+OTHERS = [path for path in MODULES if dotted(path).split(".")[0] not in ("schedulers", "cli", "site")]
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=dotted)
+def test_no_scheduler_is_named_outside_its_room(path):
+    compared = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        for side in [node.left, *node.comparators]
+        if isinstance(side, ast.Constant) and side.value in ("slurm", "torque", "local")
+    ]
+    assert not compared
+
+
+TESTS = sorted((Path(__file__).parents[1]).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_the_message_of_an_assert_is_text(path):
+    # `assert a, b` where `assert a == b` was meant can never fail.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assert) and node.msg is not None:
+            text = isinstance(node.msg, ast.JoinedStr | ast.Call | ast.Attribute | ast.BinOp | ast.Name) or (
+                isinstance(node.msg, ast.Constant) and isinstance(node.msg.value, str)
+            )
+            assert text, f"{path}:{node.lineno}"
