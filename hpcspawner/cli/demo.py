@@ -76,7 +76,8 @@ class Demo(Application):
 
     def start(self) -> None:
         """Run until a signal comes."""
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # SIGINT too: a process that a script starts in the background is born deaf to it.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         profile, path = self._profile()
         self._check_port()

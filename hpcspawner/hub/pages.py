@@ -154,20 +154,21 @@ class News:
 
     async def status(self, job_id: str, status: JobStatus, explained: str, details: str = "") -> None:
         """The job's state, if it differs from what was told last."""
-        seen = (job_id, status.state, status.host, status.reason, status.starts)
+        starts = status.starts if status.state is JobState.PENDING else ""
+        seen = (job_id, status.state, status.host, status.reason, starts)
         if seen == self._last or status.state is JobState.UNKNOWN:
             return
         self._last = seen
         await self._add(
             {
                 "progress": _PROGRESS.get(status.state, 10),
-                "message": _sentence(job_id, status, explained),
+                "message": _sentence(job_id, status, explained, starts),
                 "job": {
                     "id": job_id,
                     "state": status.state.value,
                     "reason": explained,
                     "host": status.host or "",
-                    "starts": status.starts,
+                    "starts": starts,
                     "details": details,
                 },
             }
@@ -198,9 +199,9 @@ class News:
             self._changed.notify_all()
 
 
-def _sentence(job_id: str, status: JobStatus, explained: str) -> str:
+def _sentence(job_id: str, status: JobStatus, explained: str, starts: str) -> str:
     if status.state is JobState.RUNNING:
         return f"Job {job_id} runs on {status.host}; the server is starting"
     because = f": {explained}" if explained else ""
-    starts = f" Expected start: {status.starts}." if status.starts else ""
-    return f"Job {job_id} is {status.state.value}{because}{starts}"
+    expected = f" Expected start: {starts}." if starts else ""
+    return f"Job {job_id} is {status.state.value}{because}{expected}"

@@ -1,0 +1,141 @@
+"""The real cluster: its own head and nodes in network namespaces. These tests run on its head."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from support.hub import Hub, require
+
+PROFILE = """\
+title = "Test cluster"
+
+[scheduler]
+type = "{scheduler}"
+
+[[partitions]]
+name = "debug"
+max_walltime = "30m"
+max_cpus = 4
+max_memory = "4G"
+
+[[partitions]]
+name = "compute"
+max_walltime = "2d"
+max_nodes = 2
+max_cpus = 32
+max_memory = "64G"
+features = ["skylake"]
+qos = ["normal", "debug"]
+
+[[partitions]]
+name = "gpu-shared"
+max_walltime = "1d"
+max_cpus = 16
+max_memory = "16G"
+gpus = {{ {gpus} = 4 }}
+
+[defaults]
+partition = "compute"
+memory = "1G"
+
+[[environments]]
+name = "jupyter"
+path = ["{lab}/env/bin"]
+
+[[environments]]
+name = "bare"
+title = "Python without Jupyter"
+path = ["{lab}/env-bare/bin"]
+
+[[environments]]
+name = "broken"
+title = "Broken modules"
+setup = ["echo the module system is away", "false"]
+"""
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """The cluster's folder; `tests/cluster/lab/up` makes it and `tests/run` enters its head."""
+    folder = os.environ.get("HPC_LAB")
+    assert folder, "these tests run on the test cluster's head: use `make test` or `tests/run cluster`"
+    for program in ("sbatch", "squeue", "qsub", "qstat", "qdel", "sudo"):
+        require(program)
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def head(lab):
+    """Run a command on the head, as a user if one is named."""
+    return on_head
+
+
+def on_head(*argv, user=None, check=True, stdin=None):
+    prefix = ["sudo", "-n", "-u", user] if user else []
+    done = subprocess.run([*prefix, *argv], capture_output=True, text=True, input=stdin, check=False, cwd="/")
+    if check:
+        assert done.returncode == 0, f"{argv}: {done.stdout} {done.stderr}"
+    return done.stdout
+
+
+def jobs_of(user):
+    """Ids of the user's jobs that are not over, as squeue shows them."""
+    return on_head("squeue", "--noheader", f"--user={user}", "--format=%i").split()
+
+
+def shown(job_id):
+    """What `scontrol show job` says, as pairs."""
+    words = on_head("scontrol", "show", "job", job_id).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def queue_is_empty_within(seconds, *users):
+    """How long it took until no job of these users was left; fails when it takes longer."""
+    began = time.monotonic()
+    while any(jobs_of(user) for user in users):
+        assert time.monotonic() - began < seconds, f"jobs are left: {[jobs_of(user) for user in users]}"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(lab):
+    """Every test begins and ends with an empty queue."""
+    on_head("scancel", "--user=alice", "--user=bob", check=False)
+    queue_is_empty_within(30, "alice", "bob")
+    yield
+    left = {user: jobs_of(user) for user in ("alice", "bob") if jobs_of(user)}
+    on_head("scancel", "--user=alice", "--user=bob", check=False)
+    assert not left, f"jobs were left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def make_hub(lab, tmp_path_factory):
+    """A Hub on the head for one scheduler."""
+
+    def make(scheduler, **kwargs):
+        folder = tmp_path_factory.mktemp(f"hub-{scheduler}")
+        gpus = "v100" if scheduler == "slurm" else "any"
+        site = folder / "site.toml"
+        site.write_text(PROFILE.format(scheduler=scheduler, lab=lab, gpus=gpus), encoding="utf-8")
+        return Hub(folder, site, host="10.77.0.1", users=("alice", "bob"), **kwargs)
+
+    return make
+
+
+@pytest.fixture(scope="module", params=["slurm", "torque"])
+def scheduler(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def hub(make_hub, scheduler):
+    with make_hub(scheduler) as running:
+        yield running
+
+
+def facts(text):
+    return json.loads(text)

@@ -1,0 +1,74 @@
+"""A real browser: Debian's Chromium, driven by Playwright."""
+
+import contextlib
+import re
+
+from playwright.sync_api import sync_playwright
+
+from support.hub import PASSWORD
+
+_CHROMIUM = "/usr/bin/chromium"
+# As root there is no sandbox; the rest keeps the browser from calling home.
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+
+
+@contextlib.contextmanager
+def a_page(javascript=True):
+    """A fresh browser's page; the errors of its console are collected in `page.complaints`."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        context = browser.new_context(
+            ignore_https_errors=True, java_script_enabled=javascript, viewport={"width": 1100, "height": 900}
+        )
+        page = context.new_page()
+        page.complaints = []
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        try:
+            yield page
+        finally:
+            browser.close()
+
+
+def log_in(page, hub, user):
+    """Through the Hub's own login page."""
+    page.goto(f"{hub.url}/hub/login")
+    page.fill("input[name=username]", user)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("#login_submit, input[type=submit], button[type=submit]")
+    page.wait_for_url(re.compile(r"/hub/(spawn|home)"))
+
+
+def fill(page, **choices):
+    """Fill the form; a value that is listed is selected, any other is typed."""
+    for name, value in choices.items():
+        field = page.locator(f"#hpc-{name}")
+        if field.evaluate("element => element.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+
+def press_start(page):
+    page.click("#spawn_form button[type=submit]")
+
+
+def run_cell(page, code):
+    """Open a notebook from JupyterLab's launcher, run one cell in it, return what it printed."""
+    page.locator(".jp-LauncherCard", has_text="Python 3").first.click(timeout=60_000)
+    cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
+    cell.wait_for(timeout=60_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    cell.click()
+    page.keyboard.type(code)
+    page.keyboard.press("Shift+Enter")
+    output = page.locator(".jp-OutputArea-output pre").first
+    output.wait_for(timeout=60_000)
+    return output.inner_text().strip()

@@ -1,0 +1,243 @@
+"""A real JupyterHub with the real proxy over HTTPS, as its own processes, in a folder of its own."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from hpcspawner.cli.certificate import write_certificate
+
+PASSWORD = "correct horse"  # noqa: S105 - of a Hub that lives for one test
+
+_CONFIG = """\
+import hpcspawner
+
+c = get_config()
+hpcspawner.configure(c, {site!r}, callback_url={url!r}, ca_file={folder!r} + "/ca.pem")
+c.HPCSpawner.spool = {folder!r} + "/spool"
+c.HPCSpawner.poll_interval_s = 1
+c.HPCSpawner.fallback_path = {fallback_path!r}
+c.JupyterHub.bind_url = {bind!r}
+c.JupyterHub.ssl_cert = {folder!r} + "/server.pem"
+c.JupyterHub.ssl_key = {folder!r} + "/server.key"
+c.JupyterHub.hub_bind_url = {hub_url!r}
+c.ConfigurableHTTPProxy.api_url = {api_url!r}
+c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
+c.JupyterHub.db_url = "sqlite:///" + {folder!r} + "/hub.sqlite"
+c.JupyterHub.cookie_secret_file = {folder!r} + "/cookie_secret"
+c.JupyterHub.authenticator_class = "shared-password"
+c.SharedPasswordAuthenticator.user_password = {password!r}
+c.Authenticator.allow_all = True
+c.JupyterHub.allow_named_servers = True
+c.JupyterHub.services = [{{"name": "tests", "api_token": {token!r}}}]
+c.JupyterHub.load_roles = [
+    {{"name": "tests", "services": ["tests"], "scopes": ["admin:users", "admin:servers", "tokens", "access:servers"]}}
+]
+{extra}
+"""
+
+
+class Hub:
+    """Started by `with`; everything it started is gone afterwards."""
+
+    def __init__(self, folder, site, *, host="127.0.0.1", fallback_path=(), extra="", path=None, users=()):
+        self.folder, self.host = Path(folder), host
+        self.port, hub_port, api_port = free_ports(3)
+        self.url = f"https://{host}:{self.port}"
+        self.token = secrets.token_hex(16)
+        self.log_file = self.folder / "hub.log"
+        self.path = path
+        self.process = None
+        write_certificate(self.folder, [host, "localhost", "127.0.0.1"])
+        config = _CONFIG.format(
+            site=str(site),
+            url=self.url,
+            folder=str(self.folder),
+            fallback_path=[str(folder) for folder in fallback_path],
+            bind=self.url,
+            hub_url=f"http://{host}:{hub_port}",
+            api_url=f"http://127.0.0.1:{api_port}",
+            password=PASSWORD,
+            token=self.token,
+            extra=extra,
+        )
+        (self.folder / "jupyterhub_config.py").write_text(config, encoding="utf-8")
+        self.users = users
+
+    def __enter__(self):
+        self.start()
+        for user in self.users:
+            self.api("POST", f"/users/{user}")
+        return self
+
+    def __exit__(self, *error):
+        try:
+            self.stop_servers()
+        finally:
+            self.stop()
+
+    def start(self):
+        environment = {
+            "PATH": self.path or os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "LANG": "C.UTF-8",
+        }
+        self.process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "jupyterhub"), "-f", str(self.folder / "jupyterhub_config.py")],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log_file.open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the Hub ended at its start:\n{self.log()}")
+            with contextlib.suppress(requests.RequestException):
+                if self.get("/hub/health").ok:
+                    return
+            time.sleep(0.2)
+        raise TimeoutError(f"the Hub was not ready in time:\n{self.log()}")
+
+    def stop(self):
+        """End the Hub and its proxy, whatever state they are in."""
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        # The proxy has a session of its own.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            os.kill(int((self.folder / "proxy.pid").read_text()), signal.SIGKILL)
+
+    def log(self):
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path, **kwargs):
+        return requests.get(self.url + path, verify=self.folder / "ca.pem", timeout=30, **kwargs)
+
+    def api(self, method, path, **kwargs):
+        """One call of the Hub's REST API as an admin."""
+        headers = {"Authorization": f"token {self.token}"}
+        return requests.request(
+            method, f"{self.url}/hub/api{path}", headers=headers, verify=self.folder / "ca.pem", timeout=60, **kwargs
+        )
+
+    def spawn(self, user, options=None, name="", timeout_s=90):
+        """Start a server by REST and wait until it is ready."""
+        answer = self.api("POST", server_path(user, name), json=options)
+        assert answer.status_code in (201, 202), f"{answer.status_code} {answer.text}\n{self.log()}"
+        return self.wait_ready(user, name, timeout_s)
+
+    def wait_ready(self, user, name="", timeout_s=90):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            server = self.servers(user).get(name)
+            if server is None:
+                raise AssertionError(f"the server is gone:\n{self.log()}")
+            if server["ready"]:
+                return server
+            time.sleep(0.3)
+        raise TimeoutError(f"the server was not ready in {timeout_s} s:\n{self.log()}")
+
+    def servers(self, user):
+        """The user's active servers by name, as the Hub's API shows them."""
+        return self.api("GET", f"/users/{user}").json()["servers"]
+
+    def stop_server(self, user, name="", timeout_s=30):
+        """Stop a server by REST and wait until the Hub has let it go."""
+        answer = self.api("DELETE", server_path(user, name))
+        assert answer.status_code in (202, 204), f"{answer.status_code} {answer.text}"
+        deadline = time.monotonic() + timeout_s
+        while self.servers(user).get(name) is not None:
+            assert time.monotonic() < deadline, f"the server did not stop:\n{self.log()}"
+            time.sleep(0.2)
+
+    def stop_servers(self):
+        for user in self.api("GET", "/users").json():
+            for name, server in user["servers"].items():
+                if server["ready"] or server["pending"]:
+                    with contextlib.suppress(AssertionError):
+                        self.stop_server(user["name"], name)
+
+    def events(self, user, name=""):
+        """The progress events of a start, to its end."""
+        headers = {"Authorization": f"token {self.token}"}
+        url = f"{self.url}/hub/api{server_path(user, name)}/progress"
+        with requests.get(url, headers=headers, verify=self.folder / "ca.pem", stream=True, timeout=120) as answer:
+            for line in answer.iter_lines(decode_unicode=True):
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+
+    async def run(self, user, code, name=""):
+        """What a kernel of the user's server prints, asked through the proxy as the user's browser would."""
+        made = self.api("POST", f"/users/{user}/tokens", json={"scopes": [f"access:servers!user={user}"]})
+        token = {"Authorization": f"token {made.json()['token']}"}
+        base = f"{self.url}/user/{user}" + (f"/{name}" if name else "")
+        ca = self.folder / "ca.pem"
+        kernel = requests.post(f"{base}/api/kernels", headers=token, verify=ca, json={}, timeout=60)
+        assert kernel.ok, kernel.text
+        address = f"{base}/api/kernels/{kernel.json()['id']}/channels".replace("https", "wss", 1)
+        trust = ssl.create_default_context(cafile=str(ca))
+        socket_ = await websocket_connect(HTTPRequest(address, headers=token, ssl_options=trust), ping_interval=None)
+        try:
+            return await _execute(socket_, code)
+        finally:
+            socket_.close()
+            requests.delete(f"{base}/api/kernels/{kernel.json()['id']}", headers=token, verify=ca, timeout=60)
+
+
+async def _execute(socket_, code):
+    header = {"msg_id": secrets.token_hex(8), "msg_type": "execute_request", "username": "", "session": "s"}
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+    request = {"header": {**header, "version": "5.3"}, "parent_header": {}, "metadata": {}, "content": content}
+    await socket_.write_message(json.dumps({**request, "channel": "shell"}))
+    printed = ""
+    while True:
+        text = await socket_.read_message()
+        assert text is not None, "the kernel's channel was closed"
+        message = json.loads(text)
+        if message["parent_header"].get("msg_id") != header["msg_id"]:
+            continue
+        if message["msg_type"] == "stream":
+            printed += message["content"]["text"]
+        assert message["msg_type"] != "error", message["content"].get("traceback")
+        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            return printed.strip()
+
+
+def server_path(user, name=""):
+    return f"/users/{user}/servers/{name}" if name else f"/users/{user}/server"
+
+
+def free_ports(count):
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def require(program):
+    """The path of a program that the tests can't do without."""
+    found = shutil.which(program)
+    assert found, f"{program} is not on PATH; `make test` installs what the tests need"
+    return found
