@@ -232,7 +232,7 @@ class HPCSpawner(BatchSpawnerBase):
             raise RuntimeError("start() was called before the options were judged")
         cluster, request = self.cluster, self._request
         label = new_label(self.name, self._hub_id)
-        row = self.row = ledger().open(Row(owner=self._account.name, label=label, server=self._log_name))
+        row = Row(owner=self._account.name, label=label, server=self._log_name)
         row.environment = self.get_env()
         row.ask = lambda after: cluster.queue.status(row.job, after)
         try:
@@ -241,6 +241,7 @@ class HPCSpawner(BatchSpawnerBase):
             )
             script = render(request, cluster.client.scheduler, cluster.profile.job, label, home)
             await self.news.say("Asking the scheduler for a job", 5)
+            self.row = ledger().open(row)
             await submit(cluster, row, script)
             self.job_id = row.job_id
             self.log.info("%s: job %s submitted for %s", self._log_name, row.job_id, row.owner)

@@ -4,6 +4,7 @@ It travels inside the job script, so it is one file, for Python 3.6 and later, w
 """
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -26,6 +27,9 @@ OUR_VARIABLES = ("HPC_LOG", "HPC_SETUP_FAILED")
 NODE = os.uname().nodename
 
 REQUEST_S = 30.0
+FIRST_PAUSE_S = 0.2
+LAST_PAUSE_S = 5.0
+MOST_WAIT_S = 30
 END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
@@ -48,6 +52,7 @@ ADVICE = {
 
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 _SECRET_NAME = re.compile("TOKEN|SECRET|KEY|PASSWORD", re.IGNORECASE)
+_libc = ctypes.CDLL(None)
 _random = random.SystemRandom()
 _hidden = set()  # values that may stand in no log line and no message
 
@@ -220,22 +225,23 @@ class Hub:
     def ask(self, name, body, limit_s, stopped, tries=sys.maxsize):
         """POST to the endpoint `name`, again and again while the Hub is busy or away."""
         deadline = time.monotonic() + limit_s
-        pause_s = 0.2
+        pause_s = FIRST_PAUSE_S
         while True:
-            left = deadline - time.monotonic()
             try:
+                left = deadline - time.monotonic()
                 return self._once(self._callback + name, body, min(left, REQUEST_S), stopped)
             except HubBusyError as busy:
                 tries -= 1
-                # Jitter also on what the Hub asked for: many jobs may have been sent away at once.
-                wait_s = min(busy.wait_s, 30) + pause_s * _random.uniform(0.5, 1)
-                if not tries or time.monotonic() + wait_s >= deadline:
+                left = deadline - time.monotonic() - 1  # the last try has a second to be answered
+                if not tries or left <= 0:
                     raise HubBusyError("The Hub gave no answer (last try: %s)." % busy) from None
-                if pause_s == 0.2:
+                if pause_s == FIRST_PAUSE_S:
                     say("the Hub gives no answer yet (%s); trying on" % busy)
-            if self._signals.until(stopped, wait_s):
+                # Jitter also on what the Hub asked for: many jobs may have been sent away at once.
+                wait_s = min(busy.wait_s, MOST_WAIT_S) + pause_s * _random.uniform(0.5, 1)
+            if self._signals.until(stopped, min(wait_s, left)):
                 return None
-            pause_s = min(2 * pause_s, 5)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     def _once(self, url, body, limit_s, stopped):
         # In a thread, because a name look-up and an answer that drips have no time-out of their own.
@@ -375,6 +381,12 @@ def take_port(host, ports, tried):
     raise EndError("no-port", "No port %son %s is free for the server: %s." % (among, NODE, why))
 
 
+def ends_with_parent():
+    """Have the kernel send SIGTERM when the launcher dies without a word."""
+    PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Server:
     """A program in a session of its own, and everything that it starts."""
 
@@ -383,10 +395,11 @@ class Server:
         self._relatives = {}
         variables = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES}
         variables.update((native(name), native(value)) for name, value in extra.items())
-        streams = {"stdin": subprocess.DEVNULL, "stdout": stdout}
+        # Its own session is out of sight for a scheduler without cgroups, and Torque kills 2 s after its SIGTERM.
+        options = {"start_new_session": True, "preexec_fn": ends_with_parent, "stdin": subprocess.DEVNULL}
         try:
             argv = [native(word) for word in argv]
-            self._process = subprocess.Popen(argv, env=variables, start_new_session=True, **streams)
+            self._process = subprocess.Popen(argv, env=variables, stdout=stdout, **options)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or error
             message = "%s could not be started on %s: %s." % (argv[0], NODE, why)
@@ -398,8 +411,8 @@ class Server:
         """None while it runs, then its exit code or the negative number of the signal that ended it."""
         return self._process.poll()
 
-    def signal(self, number):
-        """Signal its process group."""
+    def send(self, number):
+        """Send a signal to its process group."""
         # Kernels have sessions of their own; once their parent has ended nothing else tells that they are ours.
         self._relatives.update(family(self.pid, processes()))
         with contextlib.suppress(OSError):  # ended meanwhile
@@ -409,7 +422,7 @@ class Server:
         """End the program if it still runs, then whatever is left of its family."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.code is None:
-                self.signal(number)
+                self.send(number)
                 self._signals.until(lambda: self.code is not None, STOP_S)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self._left():
@@ -574,7 +587,7 @@ class Job:
         while self.server.code is None:
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)
-                self.server.signal(signal.SIGTERM)
+                self.server.send(signal.SIGTERM)
             self.signals.pause(60)
         # A scheduler may signal both of us, and the server may be faster.
         self.signals.until(self._ending, 0.2)
@@ -623,4 +636,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit(): a second signal during the interpreter's own end would hide the exit code.
+    os._exit(main())

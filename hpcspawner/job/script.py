@@ -42,6 +42,7 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
         .render(
             directives=scheduler.directives(request.resources, label),
             label=label,
+            directory=request.resources.directory,
             job=job,
             log_folder=job.log,
             steps=list(_steps(request.environment)),

@@ -52,9 +52,9 @@ class Answer:
 class Scheduler(Protocol):
     """What one batch system does differently. Pure: no process, no clock, no file.
 
-    In the order of events: `directives` head the script, `submit_command` takes it on standard input and
-    `parse_submit` finds the job id; `query_commands` list every job that may be seen (the first that the
-    installation understands is used) and `parse_query` reads the list; `cancel_command` ends a job;
+    In the order of events: `directives` head the script, `submit_commands` take it on standard input and
+    `parse_submit` finds the job id; `query_commands` list every job that may be seen and `parse_query` reads the
+    list (of several commands, the first that the installation understands is used); `cancel_command` ends a job;
     `details_command` asks for all that is known of one. A parser sees the output of commands that succeeded,
     and raises ValueError for what it can't trust.
     """
@@ -67,8 +67,8 @@ class Scheduler(Protocol):
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and raw value; the template quotes. An empty value is an option that has none."""
 
-    def submit_command(self) -> list[str]:
-        """The argv of a submit; the script goes to its standard input."""
+    def submit_commands(self) -> list[list[str]]:
+        """Forms of a submit, best first; the script goes to standard input."""
 
     def parse_submit(self, out: str) -> str:
         """The job id, verbatim."""
@@ -89,7 +89,7 @@ class Scheduler(Protocol):
         """Whether a failed command means that nobody answered, rather than that somebody said no."""
 
     def misunderstood(self, answer: Answer) -> bool:
-        """Whether a failed listing means that this installation has no such option."""
+        """Whether a failed command means that this installation knows no such form of it."""
 
     def lists_nothing(self, answer: Answer) -> bool:
         """Whether a failed listing means that there are no jobs at all."""

@@ -45,17 +45,17 @@ class Client:
         self.access = access
         self.log = log
         self._own_account = pwd.getpwuid(os.geteuid()).pw_name
-        self._query_form = 0
+        self._forms: dict[str, int] = {}
 
     async def submit(self, user: str, script: str) -> str:
         """Hand a job script to the scheduler as this user; the job id, verbatim."""
-        argv = [*self._as_user(user), *self._found(self.scheduler.submit_command())]
-        answer = await self._checked(argv, script.encode())
+        commands = self.scheduler.submit_commands()
+        answer = await self._first_understood("submit", commands, self._as_user(user), script.encode())
         try:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
             raise SchedulerUnreachable(
-                "The scheduler took the job but its answer could not be read.", shlex.join(argv), answer.words
+                "The scheduler took the job but its answer could not be read.", shlex.join(commands[0]), answer.words
             ) from error
 
     async def cancel(self, user: str, job_id: str) -> None:
@@ -74,7 +74,7 @@ class Client:
         """All jobs that the Hub's own account may see."""
         mark = secrets.token_hex(8)
         begun_at = time.time()
-        answer = await self._first_understood(self.scheduler.query_commands(mark))
+        answer = await self._first_understood("query", self.scheduler.query_commands(mark))
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)
@@ -84,15 +84,19 @@ class Client:
             ) from error
         return Listing(begun_at, jobs)
 
-    async def _first_understood(self, commands: Sequence[Sequence[str]]) -> Answer:
+    async def _first_understood(
+        self, verb: str, commands: Sequence[Sequence[str]], prefix: Sequence[str] = (), stdin: bytes = b""
+    ) -> Answer:
+        """The answer of the first form of a command that this installation knows; which one is remembered."""
         while True:
-            argv = self._found(commands[self._query_form])
-            answer = await self._run(argv)
-            if not answer.code or self.scheduler.lists_nothing(answer):
+            form = self._forms.get(verb, 0)
+            argv = [*prefix, *self._found(commands[form])]
+            answer = await self._run(argv, stdin)
+            if not answer.code or (verb == "query" and self.scheduler.lists_nothing(answer)):
                 return answer
-            if not self.scheduler.misunderstood(answer) or self._query_form + 1 >= len(commands):
+            if not self.scheduler.misunderstood(answer) or form + 1 >= len(commands):
                 raise self._error(argv, answer)
-            self._query_form += 1
+            self._forms[verb] = form + 1
 
     def _as_user(self, user: str) -> list[str]:
         """The prefix that makes a command this user's; none where the Hub already is this user."""

@@ -48,13 +48,9 @@ class Local:
             *resources.directives,
         ]
 
-    def submit_command(self) -> list[str]:
-        """Reads the script from standard input."""
-        return self._command("submit")
-
     def submit_commands(self) -> list[list[str]]:
-        """The one form."""
-        return [self.submit_command()]
+        """Reads the script from standard input."""
+        return [self._command("submit")]
 
     def parse_submit(self, out: str) -> str:
         """A number on a line."""
@@ -103,9 +99,9 @@ class Local:
         return _REASONS.get(reason, reason)
 
     def _command(self, verb: str, *words: str) -> list[str]:
-        # By its path: the interpreter's isolated mode sees no package that is not installed.
+        # By its path and without site-packages: no environment variable or .pth file has a say, and it starts sooner.
         spool, slots = str(self.spool.absolute()), str(self.slots)
-        return [sys.executable, "-I", program.__file__, verb, *words, "--spool", spool, "--slots", slots]
+        return [sys.executable, "-I", "-S", program.__file__, verb, *words, "--spool", spool, "--slots", slots]
 
 
 def _status(job: dict[str, str | None]) -> JobStatus:

@@ -154,7 +154,8 @@ NO_ANSWER = re.compile(
     r"Unexpected message rec(?:ei|ie)ved|Header lengths are longer than data|Incompatible versions of client|"
     r"Protocol authentication error|[Mm]unge (?:encode|decode) failed|If munged is up|"
     r"Connection (?:refused|timed out|reset)|Communication connection failure|Communications? shutdown failure|"
-    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source"
+    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source|"
+    r"Unable to process configuration file"
 )
 _ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
 
@@ -179,13 +180,9 @@ class Slurm:
             *resources.directives,
         ]
 
-    def submit_command(self) -> list[str]:
-        """sbatch reads the script from its standard input when no file is named."""
-        return ["sbatch", "--parsable"]
-
     def submit_commands(self) -> list[list[str]]:
-        """The one form."""
-        return [self.submit_command()]
+        """sbatch reads the script from its standard input when no file is named."""
+        return [["sbatch", "--parsable"]]
 
     def parse_submit(self, out: str) -> str:
         """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""

@@ -2,10 +2,10 @@
 
 Started by file path, so it needs the standard library only:
 
-    python -I spool.py submit    --spool DIR --slots N < SCRIPT     prints the job's id
-    python -I spool.py list      --spool DIR --slots N              prints all jobs as one JSON array
-    python -I spool.py show ID   --spool DIR --slots N              prints one job
-    python -I spool.py cancel ID --spool DIR --slots N
+    python -I -S spool.py submit    --spool DIR --slots N < SCRIPT     prints the job's id
+    python -I -S spool.py list      --spool DIR --slots N              prints all jobs as one JSON array
+    python -I -S spool.py show ID   --spool DIR --slots N              prints one job
+    python -I -S spool.py cancel ID --spool DIR --slots N
 
 Nothing is resident. Each job has a small process beside it (`run`), which watches its time, writes down how it ended
 and starts the next one. It belongs to no terminal and no parent, so it outlives the Hub.
@@ -275,7 +275,18 @@ def _supervise(spool: Spool, slots: int, job: Job) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     try:
         child = subprocess.Popen(
-            [sys.executable, "-I", __file__, "run", job["id"], "--spool", str(spool.folder), "--slots", str(slots)],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                __file__,
+                "run",
+                job["id"],
+                "--spool",
+                str(spool.folder),
+                "--slots",
+                str(slots),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

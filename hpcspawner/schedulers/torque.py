@@ -105,10 +105,6 @@ class Torque:
             *resources.directives,
         ]
 
-    def submit_command(self) -> list[str]:
-        """qsub reads the script from its standard input when no file is named."""
-        return self.submit_commands()[0]
-
     def submit_commands(self) -> list[list[str]]:
         """Torque's form, and the one for Slurm's qsub, which insists on a file.
 

@@ -1,6 +1,5 @@
 """The real cluster: its own head and nodes in network namespaces. These tests run on its head."""
 
-import json
 import os
 import subprocess
 import time
@@ -104,12 +103,18 @@ def queue_is_empty_within(seconds, *users):
 @pytest.fixture(autouse=True)
 def nothing_left(lab):
     """Every test begins and ends with an empty queue."""
-    on_head("scancel", "--user=alice", "--user=bob", check=False)
+    cancel_all()
     queue_is_empty_within(30, "alice", "bob")
     yield
     left = {user: jobs_of(user) for user in ("alice", "bob") if jobs_of(user)}
-    on_head("scancel", "--user=alice", "--user=bob", check=False)
+    cancel_all()
     assert not left, f"jobs were left behind: {left}"
+
+
+def cancel_all():
+    # Of several --user, scancel heeds the last one only.
+    for user in ("alice", "bob"):
+        on_head("scancel", f"--user={user}", check=False)
 
 
 @pytest.fixture(scope="session")
@@ -132,10 +137,14 @@ def scheduler(request):
 
 
 @pytest.fixture(scope="module")
-def hub(make_hub, scheduler):
+def running_hub(make_hub, scheduler):
     with make_hub(scheduler) as running:
         yield running
 
 
-def facts(text):
-    return json.loads(text)
+@pytest.fixture
+def hub(running_hub, nothing_left):
+    yield running_hub
+    # After a failed test the next one must not meet its server.
+    running_hub.stop_servers()
+

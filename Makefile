@@ -1,0 +1,105 @@
+# Every target installs what it needs. Type `make` for the list.
+
+PORT ?= 8443
+SITE ?= profiles/local.toml
+DEMO_ARGS ?=
+ARGS ?=
+
+# An ordinary account runs the demo's servers. Started by root, the demo may thus use nothing of root's home: it gets
+# a place of its own, and only the system's programs go into it.
+ifeq ($(shell id -u),0)
+DEMO_HOME ?= /opt/hpcspawner-demo
+DEMO_VENV := $(DEMO_HOME)/venv
+DEMO_NODE := $(DEMO_HOME)/node
+DEMO_READY = $(DEMO_HOME)/.installed-$(SOURCES_ID)
+else
+DEMO_VENV := .venv
+DEMO_NODE := build/npm
+DEMO_READY := .venv/.installed $(DEMO_NODE)/.installed
+endif
+
+PIP := -m pip install -qq --disable-pip-version-check
+PACKAGING := setup.cfg pyproject.toml
+SOURCES = $(shell find hpcspawner profiles -name __pycache__ -prune -o -type f -print)
+# Changes when a file comes or goes, which no time stamp tells.
+SOURCES_ID = $(shell echo $(sort $(SOURCES)) | cksum | cut -d ' ' -f 1)
+
+.PHONY: help
+help: ## Print this list.
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
+
+.PHONY: demo
+demo: $(DEMO_READY) ## A Hub with HTTPS on this machine, until Ctrl-C. PORT=8443 SITE=profiles/local.toml DEMO_ARGS=
+	@PATH="$(abspath $(DEMO_VENV)/bin):$(abspath $(DEMO_NODE)/bin):$$PATH"; export PATH; umask 022; \
+	exec hpcspawner demo --port=$(PORT) --site=$(SITE) $(DEMO_ARGS)
+
+.PHONY: test
+test: ## All tests. Some of them: make test ARGS="unit hub -- -k form"; see tests/README.md.
+	@tests/run $(ARGS)
+
+.PHONY: lint
+lint: ## Formatting, style, types, shell scripts.
+	@tests/run lint
+
+.PHONY: format
+format: .venv/.installed ## Rewrite the Python sources in the project's format.
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+.PHONY: lab
+lab: ## Bring up the test cluster, a real Slurm on this machine (as root on Debian).
+	@tests/cluster/lab/up
+
+.PHONY: lab-down
+lab-down: ## Stop the test cluster.
+	@tests/cluster/lab/down
+
+.PHONY: clean
+clean: ## Remove everything that the targets above have made here; the test cluster stays.
+	rm -rf .venv .venv-5.5 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find hpcspawner tests -name __pycache__ -prune -exec rm -rf {} +
+ifeq ($(shell id -u),0)
+	@if [ -e "$(DEMO_VENV)/pyvenv.cfg" ]; then echo 'rm -rf $(DEMO_HOME)'; rm -rf "$(DEMO_HOME)"; fi
+endif
+
+# ---- what the targets need; tests/run asks for these three by name
+
+.PHONY: environment environment-5.5 proxy
+environment: .venv/.installed
+environment-5.5: .venv-5.5/.installed
+proxy: build/npm/.installed
+
+.venv/.installed: $(PACKAGING) requirements/venv
+	@requirements/venv .venv
+	@echo 'Installing hpcspawner and its tools into .venv; this takes a minute or two the first time.'
+	@umask 022; .venv/bin/python $(PIP) -e '.[test]'
+	@touch $@
+
+.venv-5.5/.installed: $(PACKAGING) requirements/venv requirements/jupyterhub-5.5.txt
+	@requirements/venv .venv-5.5
+	@echo 'Installing hpcspawner beside JupyterHub 5.5 into .venv-5.5.'
+	@umask 022; .venv-5.5/bin/python $(PIP) -e '.[test]' -c requirements/jupyterhub-5.5.txt
+	@touch $@
+
+build/npm/.installed: requirements/proxy .venv/.installed
+	@echo "Installing JupyterHub's proxy into build/npm."
+	@requirements/proxy build/npm .venv
+	@touch $@
+
+ifeq ($(shell id -u),0)
+$(DEMO_HOME)/node/.installed: requirements/proxy $(DEMO_HOME)/venv/.made
+	@echo "Installing JupyterHub's proxy into $(DEMO_HOME)."
+	@PATH=/usr/local/bin:/usr/bin:/bin requirements/proxy $(DEMO_NODE) $(DEMO_VENV)
+	@touch $@
+
+$(DEMO_HOME)/venv/.made: requirements/venv
+	@PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin requirements/venv $(DEMO_VENV)
+	@touch $@
+
+# pip builds in the source folder, where a file that is gone from the sources would live on.
+$(DEMO_READY): $(PACKAGING) $(SOURCES) $(DEMO_HOME)/venv/.made $(DEMO_HOME)/node/.installed
+	@echo 'Installing hpcspawner into $(DEMO_HOME); this takes a minute or two the first time.'
+	@rm -rf build/lib build/bdist.* $(DEMO_HOME)/.installed-*
+	@umask 022; $(DEMO_VENV)/bin/python $(PIP) '.[demo]'
+	@touch $@
+endif

@@ -1,0 +1,921 @@
+"""The launcher as the job script runs it: by a shell, from here-documents, against a real HTTPS server."""
+
+import ast
+import http.server
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from hpcspawner.job import launcher
+
+SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
+PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
+TICKET = "ticket-" + "t" * 30
+REPORT_KEY = "report-" + "r" * 30
+TOKEN = "token-" + "o" * 30
+
+SCRIPT = """\
+exec "$1" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS'
+{source}
+HPCSPAWNER_LAUNCHER
+{settings}
+HPCSPAWNER_SETTINGS
+"""
+
+SERVES = """
+import http.server, os, sys
+from urllib.parse import urlsplit
+url = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
+def serve(port=url.port):
+    http.server.HTTPServer((url.hostname or "", port), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+# Leaves a listener behind that descends from nobody here, as another user's program would.
+LETS_ANOTHER_LISTEN = """
+import pathlib, socket, time
+earlier = len(list(pathlib.Path().glob("another*.pid")))
+def another():
+    if os.fork():
+        time.sleep(0.5)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", url.port))
+    taken.listen()
+    pathlib.Path(f"another{earlier}.pid").write_text(str(os.getpid()))
+    time.sleep(60)
+    os._exit(0)
+"""
+
+
+class Authority:
+    """A certificate authority that signs certificates for servers."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
+        usage = x509.KeyUsage(
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        self.certificate = (
+            self.builder(self.name, self.key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(usage, critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        self.pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def builder(self, subject, key):
+        public = self.key.public_key()
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - timedelta(hours=1))
+            .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        )
+
+    def server_context(self, *names):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        hosts = [x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name) for name in names]
+        certificate = (
+            self.builder(subject, key)
+            .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        file = self.folder / f"{names[0]}.pem"
+        file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """The two endpoints: notes the calls, and answers from a script, then as the real ones do."""
+
+    daemon_threads = True
+
+    def __init__(self, context, port=0):
+        super().__init__(("127.0.0.1", port), _Endpoint)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.calls = []
+        self.times = []
+        self.answers = {"/ticket": [], "/report": []}
+        self.environment = {
+            "JUPYTERHUB_SERVICE_URL": "http://127.0.0.1:0/user/alice/",
+            "JUPYTERHUB_API_TOKEN": TOKEN,
+        }
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        """Be silent about clients that go."""
+
+    def close(self):
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def reports(self):
+        return [body for path, body in self.calls if path == "/report"]
+
+    def reported(self, event, timeout_s=10):
+        return eventually(lambda: next((body for body in self.reports if body["event"] == event), None), timeout_s)
+
+
+class _Endpoint(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        hub = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        path = self.path.removeprefix("/hub/api/hpcspawner")
+        hub.calls.append((path, body))
+        hub.times.append(time.monotonic())
+        status, headers, answer = hub.answers[path].pop(0) if hub.answers[path] else (200, {}, None)
+        if status is None:
+            self.close_connection = True
+            return
+        if answer is None:
+            answer = {"environment": hub.environment, "report_key": REPORT_KEY} if path == "/ticket" else {}
+        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        """Be silent."""
+
+
+class Run:
+    """One launcher under way, with its job's log."""
+
+    def __init__(self, process, log):
+        self.process = process
+        self.log = log
+
+    @property
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def ends(self, timeout_s=20):
+        return self.process.wait(timeout_s)
+
+
+def eventually(what, timeout_s=10):
+    """The first true answer of `what()`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if answer := what():
+            return answer
+        time.sleep(0.02)
+    pytest.fail(f"did not come within {timeout_s} s")
+
+
+def alive(pid):
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def hub_context(authority):
+    return authority.server_context("localhost", "127.0.0.1")
+
+
+@pytest.fixture
+def hub(hub_context):
+    hub = Hub(hub_context)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Writes an executable Python program and puts it on the job's PATH."""
+
+    def write(name, body, before=SERVES):
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        path = folder / name
+        path.write_text(f"#!{sys.executable} -IS\n{before}\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def settings(hub, authority, tmp_path):
+    directory = tmp_path / "home"
+    directory.mkdir()
+    return {
+        "callback": f"https://127.0.0.1:{hub.server_port}/hub/api/hpcspawner",
+        "ca": authority.pem,
+        "ticket": TICKET,
+        "command": ["jupyterhub-singleuser"],
+        "programs": ["jupyterhub-singleuser"],
+        "wrap": [],
+        "environment": "Science stack 2024",
+        "directory": str(directory),
+        "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab"},
+        "ports": None,
+        "limit_s": 20,
+    }
+
+
+@pytest.fixture
+def launch(tmp_path, settings):
+    """Starts the launcher as the job script does; what it left running is ended with the test."""
+    runs = []
+
+    def start(python=PYTHON, **variables):
+        log = tmp_path / "job.log"
+        script = tmp_path / "job.sh"
+        script.write_text(SCRIPT.format(source=SOURCE, settings=json.dumps(settings)))
+        environment = {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "HPC_LOG": str(log),
+            "HPC_SETUP_FAILED": "",
+            **variables,
+        }
+        with log.open("wb") as out:
+            argv = ["bash", script, python]
+            process = subprocess.Popen(argv, env=environment, cwd=tmp_path, stdout=out, stderr=out)
+        runs.append(Run(process, log))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.terminate()
+            run.process.wait(20)
+
+
+@pytest.fixture
+def home(settings):
+    return Path(settings["directory"])
+
+
+@pytest.fixture
+def another(home):
+    """Ends the listeners that a program left behind."""
+    yield
+    for pid_file in home.glob("another*.pid"):
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+class Listener(threading.Thread):
+    """Accepts, counts and never answers."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.accepted = []
+
+    @property
+    def connections(self):
+        return len(self.accepted)
+
+    def run(self):
+        with suppress(OSError):
+            while True:
+                self.accepted.append(self.socket.accept()[0])
+
+    def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for connection in self.accepted:
+            connection.close()
+
+
+@pytest.fixture
+def listener():
+    listener = Listener()
+    listener.start()
+    yield listener
+    listener.close()
+
+
+@contextmanager
+def holding_a_port():
+    """A port that this process listens on, with free ones after it."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield held.getsockname()[1]
+
+
+def test_server_is_started_with_its_environment_and_reported_and_its_end_too(hub, program, launch, settings):
+    program(
+        "jupyterhub-singleuser",
+        """
+import json, threading
+seen = dict(os.environ, cwd=os.getcwd(), session=str(os.getsid(0) == os.getpid()), stdin=os.readlink("/proc/self/fd/0"))
+open("seen.json", "w").write(json.dumps(seen))
+threading.Timer(0.5, os._exit, [7]).start()
+serve()
+""",
+    )
+    run = launch(MODULES="loaded")
+    report = hub.reported("listening")
+    assert report == {"report_key": REPORT_KEY, "event": "listening", "port": report["port"]}
+    assert run.ends() == 7
+    seen = json.loads((Path(settings["directory"]) / "seen.json").read_text())
+    assert seen["JUPYTERHUB_SERVICE_URL"] == f"http://127.0.0.1:{report['port']}/user/alice/"
+    assert seen["JUPYTERHUB_API_TOKEN"] == TOKEN
+    assert (seen["JUPYTERHUB_DEFAULT_URL"], seen["MODULES"]) == ("/lab", "loaded")
+    assert (seen["cwd"], seen["session"], seen["stdin"]) == (settings["directory"], "True", "/dev/null")
+    assert not {"HPC_LOG", "HPC_SETUP_FAILED"} & set(seen)
+    end = hub.reported("ended")
+    assert (end["reason"], end["exit_code"], end["signal"]) == ("server-exited", 7, None)
+    assert [line for line in run.text.splitlines() if line.startswith("hpcspawner:")] == [
+        "hpcspawner: environment received",
+        f"hpcspawner: server listens on port {report['port']}",
+        "hpcspawner: server ended with exit code 7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        pytest.param("http://0.0.0.0:0/user/alice/", "127.0.0.1", id="all of IPv4"),
+        pytest.param("http://[::1]:0/user/alice/", "::1", id="IPv6 in brackets"),
+        pytest.param("http://:0/user/alice/", "127.0.0.1", id="empty host"),
+    ],
+)
+def test_server_listens_where_the_hub_says(hub, program, launch, home, url, address):
+    hub.environment["JUPYTERHUB_SERVICE_URL"] = url
+    program(
+        "jupyterhub-singleuser",
+        """
+import socket
+http.server.HTTPServer.address_family = socket.AF_INET6 if ":" in (url.hostname or "") else socket.AF_INET
+open("url", "w").write(url.geturl())
+serve()
+""",
+    )
+    launch()
+    port = hub.reported("listening")["port"]
+    assert (home / "url").read_text() == url.replace(":0/", f":{port}/")
+    socket.create_connection((address, port), 5).close()
+
+
+def test_ticket_is_tried_again_while_the_hub_is_busy_with_the_same_mark(hub, program, launch):
+    program("jupyterhub-singleuser", "")
+    hub.answers["/ticket"] = [
+        (503, {"Retry-After": "1"}, {}),
+        (200, {}, b"<html>"),
+        (429, {}, {}),
+    ]
+    assert launch().ends() == 0
+    tickets = [body for path, body in hub.calls if path == "/ticket"]
+    assert len(tickets) == 4
+    assert {body["ticket"] for body in tickets} == {TICKET}
+    assert len({body["run"] for body in tickets}) == 1
+    assert len(tickets[0]["run"]) >= 20
+    assert hub.times[1] - hub.times[0] >= 1
+
+
+def test_a_lost_answer_does_not_lose_the_job(hub, program, launch):
+    program("jupyterhub-singleuser", "serve()")
+    hub.answers = {"/ticket": [(None, {}, {})], "/report": [(None, {}, {}), (503, {}, {})]}
+    launch()
+    eventually(lambda: len(hub.reports) == 3)
+    assert len({body["port"] for body in hub.reports}) == 1
+
+
+def test_a_hub_that_is_not_up_yet_is_waited_for(hub_context, program, launch, settings):
+    program("jupyterhub-singleuser", "")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings["callback"] = f"https://localhost:{port}/hub/api/hpcspawner"
+    run = launch()
+    eventually(lambda: "no answer yet" in run.text)
+    late = Hub(hub_context, port)
+    assert run.ends() == 0
+    late.close()
+
+
+def test_the_ticket_is_given_up_when_the_limit_has_passed(hub, launch, settings):
+    settings["limit_s"] = 2
+    hub.answers["/ticket"] = [(503, {"Retry-After": "60"}, {})] * 50
+    run = launch()
+    assert run.ends() == 1
+    assert "The Hub gave no answer (last try: status 503)." in run.text
+    assert len(hub.calls) == 2, "one at once and one before the end"
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        pytest.param(400, "another version", id="not understood"),
+        pytest.param(403, "used before", id="refused"),
+        pytest.param(404, "no such address", id="not there"),
+        pytest.param(410, "stopped or replaced", id="gone"),
+        pytest.param(302, "callback address", id="redirect"),
+    ],
+)
+def test_a_refused_ticket_ends_the_job_at_once_and_says_what_to_do(hub, launch, status, says):
+    hub.answers["/ticket"] = [(status, {"Location": "https://127.0.0.1:1/elsewhere"}, {})]
+    run = launch()
+    assert run.ends() == 3
+    assert len(hub.calls) == 1
+    assert len(run.text.splitlines()) == 1
+    assert f"(status {status})" in run.text
+    assert says in run.text
+
+
+def test_a_hub_of_another_authority_never_gets_the_ticket(hub, launch, settings, tmp_path_factory):
+    settings["ca"] = Authority(tmp_path_factory.mktemp("stranger")).pem
+    run = launch()
+    assert run.ends() == 4
+    assert hub.calls == []
+    assert "The certificate of 127.0.0.1 was not accepted" in run.text
+
+
+def test_the_systems_own_store_does_not_trust_our_authority(hub, launch, settings):
+    settings["ca"] = None
+    assert launch().ends() == 4
+    assert hub.calls == []
+
+
+def test_a_certificate_for_another_host_never_gets_the_ticket(authority, launch, settings):
+    elsewhere = Hub(authority.server_context("hub.example.org"))
+    settings["callback"] = f"https://localhost:{elsewhere.server_port}/hub/api/hpcspawner"
+    run = launch()
+    assert run.ends() == 4
+    assert elsewhere.calls == []
+    assert "The certificate of localhost was not accepted" in run.text
+    elsewhere.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "hub.example.org"])
+def test_plain_http_is_refused_before_the_ticket_leaves(launch, settings, listener, host):
+    settings["callback"] = f"http://{host}:{listener.port}/hub/api/hpcspawner"
+    run = launch()
+    assert run.ends() == 1
+    assert "must begin with https://" in run.text
+    assert listener.connections == 0
+
+
+def test_a_proxy_of_the_environment_does_not_divert_the_ticket(hub, program, launch, listener):
+    program("jupyterhub-singleuser", "")
+    proxy = f"http://127.0.0.1:{listener.port}"
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    assert launch(**dict.fromkeys(names, proxy)).ends() == 0
+    assert listener.connections == 0
+    assert [path for path, _ in hub.calls] == ["/ticket", "/report"]
+
+
+def test_older_tls_is_not_spoken():
+    assert launcher.trusting(None).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_a_missing_program_is_named_with_environment_and_node(hub, launch, settings, program):
+    program("jupyterhub-singleuser", "serve()")
+    settings["programs"] = ["jupyterhub-singleuser", "jupyter-nowhere"]
+    assert launch().ends() == 127
+    end = hub.reported("ended")
+    assert end["reason"] == "missing-program"
+    assert end["message"] == (
+        f"jupyter-nowhere was not found in the environment 'Science stack 2024' on {os.uname().nodename}."
+    )
+
+
+def test_a_program_whose_interpreter_is_gone_is_reported(hub, launch, program):
+    program("jupyterhub-singleuser", "").write_text("#!/nowhere/bin/python\n")
+    assert launch().ends() == 127
+    end = hub.reported("ended")
+    assert end["reason"] == "missing-program"
+    assert "jupyterhub-singleuser could not be started" in end["message"]
+
+
+CONTAINER = """
+import pathlib
+with open("wrapped", "a") as log:
+    print(*sys.argv[1:], file=log)
+if sys.argv[2] != "/img.sif":
+    sys.exit(255)
+os.environ["PATH"] = str(pathlib.Path(sys.argv[0]).parent / "inside") + ":/usr/bin:/bin"
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+
+
+@pytest.fixture
+def container(program, settings, tmp_path):
+    """A stand-in on PATH that runs its command with other programs on PATH, as a container does."""
+    program("apptainer", CONTAINER, before="import os, sys")
+    inside = tmp_path / "bin" / "inside"
+    inside.mkdir()
+    program("jupyterhub-singleuser", "serve()").rename(inside / "jupyterhub-singleuser")
+    settings["wrap"] = ["apptainer", "exec", "/img.sif"]
+
+
+@pytest.mark.usefixtures("container")
+def test_programs_are_looked_for_and_run_inside_the_container(hub, launch, home):
+    launch()
+    hub.reported("listening")
+    assert (home / "wrapped").read_text().splitlines() == [
+        'exec /img.sif sh -c command -v "$1" sh jupyterhub-singleuser',
+        "exec /img.sif jupyterhub-singleuser",
+    ]
+
+
+@pytest.mark.usefixtures("container")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"programs": ["jupyter-lab"]}, "jupyter-lab was not found in the environment", id="program"),
+        pytest.param(
+            {"wrap": ["singularity", "exec", "/img.sif"]}, "singularity was not found", id="container command"
+        ),
+        pytest.param({"wrap": ["apptainer", "exec", "/gone"]}, "apptainer could not enter the environment", id="image"),
+    ],
+)
+def test_what_a_container_lacks_is_named(hub, launch, settings, change, message):
+    settings.update(change)
+    assert launch().ends() == 127
+    end = hub.reported("ended")
+    assert end["reason"] == "missing-program"
+    assert message in end["message"]
+
+
+def test_a_failed_set_up_line_is_reported_and_nothing_started(hub, program, launch, home):
+    program("jupyterhub-singleuser", 'open("started", "w")')
+    assert launch(HPC_SETUP_FAILED="module load anaconda/3").ends() == 1
+    end = hub.reported("ended")
+    assert end["reason"] == "setup-failed"
+    assert end["message"].endswith("failed at: module load anaconda/3")
+    assert not (home / "started").exists()
+
+
+def test_a_directory_that_cannot_be_entered_is_reported(hub, program, launch, settings):
+    program("jupyterhub-singleuser", "")
+    settings["directory"] += "/gone"
+    assert launch().ends() == 1
+    end = hub.reported("ended")
+    assert end["reason"] == "bad-directory"
+    assert "No such file or directory" in end["message"]
+    assert os.uname().nodename in end["message"]
+
+
+def test_a_server_that_exits_at_once_is_reported_with_its_last_words_less_the_secrets(hub, program, launch):
+    hub.environment["JUPYTERHUB_OAUTH_SECRET"] = "hush" * 4
+    program(
+        "jupyterhub-singleuser",
+        f"""
+for number in range(40):
+    print("line", number)
+sys.stdout.flush()
+sys.stdout.buffer.write(b"caf\\xc3\\xa9 \\xff \\x1b[31mred\\x1b[0m a\\x00b\\n")
+print(os.environ["JUPYTERHUB_API_TOKEN"], os.environ["JUPYTERHUB_OAUTH_SECRET"], {TICKET!r}, {REPORT_KEY!r})
+print({TOKEN[:10]!r} + "\\x07" + {TOKEN[10:]!r})
+print("x" * 290 + {TOKEN!r})
+print("y" * 1000)
+sys.exit(3)
+""",
+    )
+    assert launch().ends() == 3
+    end = hub.reported("ended")
+    assert (end["reason"], end["exit_code"]) == ("server-exited", 3)
+    assert len(end["log"]) == 20
+    words = "\n".join(end["log"])
+    assert "café \N{REPLACEMENT CHARACTER} red ab" in words
+    assert "*** *** *** ***" in words
+    assert max(map(len, end["log"])) == 300
+    for secret in (TOKEN, "hush" * 4, TICKET, REPORT_KEY, TOKEN[:9]):
+        assert secret not in words + end["message"]
+    assert end["log"][-1] == "hpcspawner: server ended with exit code 3"
+
+
+def test_a_server_killed_by_a_signal_is_reported_with_it(hub, program, launch):
+    program("jupyterhub-singleuser", "os.kill(os.getpid(), 9)")
+    assert launch().ends() == 128 + 9
+    end = hub.reported("ended")
+    assert (end["reason"], end["exit_code"], end["signal"]) == ("server-exited", None, 9)
+    assert "more memory" in end["message"]
+
+
+def test_the_port_is_taken_from_the_range(hub, program, launch, settings):
+    program("jupyterhub-singleuser", "serve()")
+    with holding_a_port() as low:
+        settings["ports"] = [low, low + 2]
+        launch()
+        assert hub.reported("listening")["port"] in (low + 1, low + 2)
+
+
+def test_a_range_without_a_free_port_is_reported(hub, program, launch, settings):
+    program("jupyterhub-singleuser", "serve()")
+    with holding_a_port() as low:
+        settings["ports"] = [low, low]
+        assert launch().ends() == 1
+    end = hub.reported("ended")
+    assert end["reason"] == "no-port"
+    assert f"between {low} and {low}" in end["message"]
+
+
+@pytest.mark.usefixtures("another")
+@pytest.mark.parametrize("then", ["sys.exit(1)", "time.sleep(60)"], ids=["server gives up", "server stays"])
+def test_a_port_that_another_took_meanwhile_is_given_up_for_a_new_one(hub, program, launch, then):
+    program("jupyterhub-singleuser", f"{LETS_ANOTHER_LISTEN}\nif not earlier:\n    another()\n    {then}\nserve()")
+    run = launch()
+    port = hub.reported("listening")["port"]
+    assert f"server listens on port {port}" in run.text
+    assert run.text.count("was taken by somebody else") == 1
+    assert f"port {port} was taken" not in run.text
+
+
+@pytest.mark.usefixtures("another")
+def test_after_four_lost_ports_the_job_ends(hub, program, launch):
+    program("jupyterhub-singleuser", f"{LETS_ANOTHER_LISTEN}\nanother()")
+    assert launch().ends() == 1
+    assert hub.reported("ended")["reason"] == "no-port"
+
+
+def test_only_a_listener_of_the_servers_family_counts_as_its_own():
+    with socket.socket() as mine:
+        mine.bind(("127.0.0.1", 0))
+        port = mine.getsockname()[1]
+        sleeper = subprocess.Popen(["sleep", "30"], start_new_session=True)
+        assert launcher.owner(port, sleeper.pid) == "nobody"
+        mine.listen()
+        assert launcher.owner(port, sleeper.pid) == "other"
+        assert launcher.owner(port, os.getsid(0)) == "server"
+        assert launcher.owner(port, os.getpid()) == "other", "a session is meant, not a process"
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_port_shared_with_another_program_is_not_the_servers(tmp_path):
+    script = tmp_path / "shares.py"
+    script.write_text(
+        "import socket, sys, time\n"
+        "shared = socket.create_server(('127.0.0.2', int(sys.argv[1])))\n"
+        "print(flush=True)\n"
+        "time.sleep(30)\n"
+    )
+    with holding_a_port() as port:
+        argv = [sys.executable, script, str(port)]
+        other = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE)
+        other.stdout.readline()
+        # It descends from this process, so it is kin in this session and a stranger in its own.
+        assert launcher.owner(port, os.getsid(0)) == "server"
+        assert launcher.owner(port, other.pid) == "other"
+        other.kill()
+        other.communicate()
+
+
+def test_a_line_of_the_log_that_is_cut_is_left_out(tmp_path):
+    log = tmp_path / "job.log"
+    log.write_text("secret" * launcher.LOG_BYTES + "\nwhole\n")
+    assert launcher.last_lines(log) == ["whole"]
+    assert launcher.last_lines(tmp_path / "gone.log") == []
+
+
+def test_a_listener_of_another_user_is_never_the_servers(monkeypatch):
+    with holding_a_port() as port:
+        assert launcher.owner(port, os.getsid(0)) == "server"
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        assert launcher.owner(port, os.getsid(0)) == "other"
+
+
+def test_a_server_that_never_listens_is_stopped_and_reported(hub, program, launch, settings, home):
+    settings["limit_s"] = 1
+    program("jupyterhub-singleuser", 'import time; open("pid", "w").write(str(os.getpid())); time.sleep(60)')
+    assert launch().ends() == 1
+    end = hub.reported("ended")
+    assert end["reason"] == "never-listened"
+    assert "within 1 s" in end["message"]
+    assert not alive((home / "pid").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_is_passed_on_to_the_server_as_sigterm_and_its_end_reported(hub, program, launch, number):
+    program(
+        "jupyterhub-singleuser",
+        'import signal; signal.signal(15, lambda *_: (print("bye", flush=True), os._exit(5))); serve()',
+    )
+    run = launch()
+    hub.reported("listening")
+    run.process.send_signal(number)
+    assert run.ends() == 5
+    end = hub.reported("ended")
+    assert (end["reason"], end["exit_code"], end["signal"]) == ("signalled", 5, number)
+    assert "bye" in end["log"]
+
+
+def test_a_warning_signal_is_logged_and_ends_nothing(hub, program, launch):
+    program("jupyterhub-singleuser", "serve()")
+    run = launch()
+    hub.reported("listening")
+    run.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: "hpcspawner: signal SIGUSR1 received" in run.text)
+    assert run.process.poll() is None
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+
+
+def test_a_signal_before_the_environment_came_ends_the_job_promptly(hub, launch):
+    hub.answers["/ticket"] = [(503, {"Retry-After": "30"}, {})]
+    run = launch()
+    eventually(lambda: hub.calls)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends(timeout_s=2) == 128 + 15
+
+
+def test_a_signal_during_a_call_without_answer_ends_the_job_promptly(launch, settings, listener):
+    settings["callback"] = f"https://localhost:{listener.port}/hub/api/hpcspawner"
+    run = launch()
+    eventually(lambda: listener.connections)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends(timeout_s=2) == 128 + 15
+
+
+def test_a_signal_while_the_server_starts_ends_it_and_is_reported(hub, program, launch, home):
+    program("jupyterhub-singleuser", 'import time; open("began", "w"); time.sleep(60)')
+    run = launch()
+    eventually((home / "began").exists)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert hub.reported("ended")["reason"] == "signalled"
+
+
+def test_what_the_server_started_ends_with_it(hub, program, launch, home):
+    program(
+        "jupyterhub-singleuser",
+        """
+import subprocess
+same = subprocess.Popen(["sleep", "60"])
+kernel = subprocess.Popen(["sleep", "60"], start_new_session=True)
+stubborn = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], start_new_session=True)
+open("pids", "w").write(f"{same.pid} {kernel.pid} {stubborn.pid}")
+serve()
+""",
+    )
+    run = launch()
+    hub.reported("listening")
+    pids = (home / "pids").read_text().split()
+    assert all(map(alive, pids))
+    run.process.send_signal(signal.SIGTERM)
+    run.ends()
+    assert not any(map(alive, pids))
+
+
+def test_a_launcher_that_is_killed_takes_the_server_with_it(hub, program, launch, home):
+    program("jupyterhub-singleuser", 'open("pid", "w").write(str(os.getpid())); serve()')
+    run = launch()
+    hub.reported("listening")
+    run.process.kill()
+    eventually(lambda: not alive((home / "pid").read_text()))
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_a_refused_report_stops_the_server(hub, program, launch, home, status):
+    hub.answers["/report"] = [(status, {}, {})]
+    program("jupyterhub-singleuser", 'open("pid", "w").write(str(os.getpid())); serve()')
+    run = launch()
+    assert run.ends() == 3
+    assert not alive((home / "pid").read_text())
+    assert f"The Hub refused this job's report (status {status})" in run.text
+
+
+def test_a_hub_that_cannot_be_told_of_the_port_within_the_limit_ends_the_job(hub, program, launch, settings):
+    settings["limit_s"] = 2
+    hub.answers["/report"] = [(503, {"Retry-After": "60"}, {})] * 2
+    program("jupyterhub-singleuser", "serve()")
+    assert launch().ends() == 1
+    assert "the Hub could not be told" in hub.reported("ended")["message"]
+
+
+def test_nothing_secret_stands_where_others_can_read(hub, program, launch, home):
+    program(
+        "jupyterhub-singleuser",
+        """
+print("my descriptors", sorted(os.listdir("/proc/self/fd")), flush=True)
+open("environ", "wb").write(open("/proc/self/environ", "rb").read())
+open("cmdline", "wb").write(open("/proc/self/cmdline", "rb").read())
+serve()
+""",
+    )
+    run = launch()
+    hub.reported("listening")
+    process = Path(f"/proc/{run.process.pid}")
+    places = [home / "environ", home / "cmdline", process / "environ", process / "cmdline", run.log]
+    everything = b"".join(place.read_bytes() for place in places)
+    assert TICKET.encode() not in everything
+    assert REPORT_KEY.encode() not in everything
+    assert everything.count(TOKEN.encode()) == 1, "the token is in the server's environment alone"
+    # The fourth is the folder that is just being listed.
+    assert "my descriptors ['0', '1', '2', '3']" in run.text
+
+
+def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
+    program("jupyterhub-singleuser", "import threading; threading.Timer(1, os._exit, [0]).start(); serve()")
+    run = launch()
+    hub.reported("listening")
+    hub.close()
+    eventually(lambda: "server ended" in run.text)
+    began = time.monotonic()
+    assert run.ends() == 0
+    assert time.monotonic() - began < 6
+    assert "the Hub was not told of the end" in run.text
+
+
+def test_the_job_ends_soon_when_the_hub_hangs(hub, program, launch):
+    program("jupyterhub-singleuser", "import threading; threading.Timer(1, os._exit, [0]).start(); serve()")
+    run = launch()
+    hub.reported("listening")
+    port = hub.server_port
+    hub.close()
+    hangs = socket.create_server(("127.0.0.1", port))
+    eventually(lambda: "server ended" in run.text)
+    began = time.monotonic()
+    assert run.ends() == 0
+    assert time.monotonic() - began < 6
+    hangs.close()
+
+
+def test_accents_pass_under_a_locale_without_them(hub, program, launch, settings, tmp_path):
+    folder = tmp_path / "données"
+    folder.mkdir()
+    settings.update(directory=str(folder), environment="Équipe", variables={"NAME": "Zoë"})
+    program("jupyterhub-singleuser", 'open("name", "wb").write(os.environb[b"NAME"])')
+    assert launch(LC_ALL="C").ends() == 0
+    assert (folder / "name").read_bytes() == "Zoë".encode()
+    settings["programs"] = ["nowhere"]
+    run = launch(LC_ALL="C")
+    assert run.ends() == 127
+    assert "nowhere was not found in the environment 'Équipe'" in run.text
+    assert "'Équipe'" in hub.reports[-1]["message"]
+
+
+def test_without_settings_the_job_says_so():
+    result = subprocess.run([PYTHON, "-I", launcher.__file__], capture_output=True, check=False, close_fds=True)
+    assert result.returncode == 1
+    assert b"settings can't be read" in result.stdout
+
+
+def test_the_source_is_python_3_6():
+    ast.parse(SOURCE, feature_version=(3, 6))
+
+
+def oldest_python():
+    """The oldest interpreter here that the launcher is meant for; None if there is none older than ours."""
+    for minor in range(6, sys.version_info.minor):
+        for python in [f"python3.{minor}", *map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))]:
+            with suppress(OSError):
+                if not subprocess.run([python, "-c", "import ssl"], capture_output=True, check=False).returncode:
+                    return python
+    return None
+
+
+def test_it_runs_with_the_oldest_python_here(hub, program, launch):
+    python = oldest_python()
+    if python is None:
+        pytest.skip(f"no Python older than {sys.version_info.major}.{sys.version_info.minor} here")
+    program("jupyterhub-singleuser", "serve()")
+    run = launch(python=python)
+    hub.reported("listening")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert hub.reported("ended")["reason"] == "signalled"
