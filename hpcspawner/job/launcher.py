@@ -4,7 +4,6 @@ It travels inside the job script, so it is one file, for Python 3.6 and later, w
 """
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -21,6 +20,13 @@ import sys
 import threading
 import time
 from urllib.parse import urlsplit
+
+try:
+    import ctypes
+
+    _libc = ctypes.CDLL(None)
+except (ImportError, OSError):  # a Python built without libffi
+    _libc = None
 
 SETTINGS_FD = 4
 OUR_VARIABLES = ("HPC_LOG", "HPC_SETUP_FAILED")
@@ -52,7 +58,6 @@ ADVICE = {
 
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 _SECRET_NAME = re.compile("TOKEN|SECRET|KEY|PASSWORD", re.IGNORECASE)
-_libc = ctypes.CDLL(None)
 _random = random.SystemRandom()
 _hidden = set()  # values that may stand in no log line and no message
 
@@ -396,7 +401,9 @@ class Server:
         variables = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES}
         variables.update((native(name), native(value)) for name, value in extra.items())
         # Its own session is out of sight for a scheduler without cgroups, and Torque kills 2 s after its SIGTERM.
-        options = {"start_new_session": True, "preexec_fn": ends_with_parent, "stdin": subprocess.DEVNULL}
+        options = {"start_new_session": True, "stdin": subprocess.DEVNULL}
+        if _libc:
+            options["preexec_fn"] = ends_with_parent
         try:
             argv = [native(word) for word in argv]
             self._process = subprocess.Popen(argv, env=variables, stdout=stdout, **options)

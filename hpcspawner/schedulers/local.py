@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 from hpcspawner.job.state import JobState, JobStatus
@@ -99,9 +98,8 @@ class Local:
         return _REASONS.get(reason, reason)
 
     def _command(self, verb: str, *words: str) -> list[str]:
-        # By its path and without site-packages: no environment variable or .pth file has a say, and it starts sooner.
         spool, slots = str(self.spool.absolute()), str(self.slots)
-        return [sys.executable, "-I", "-S", program.__file__, verb, *words, "--spool", spool, "--slots", slots]
+        return [*program.COMMAND, verb, *words, "--spool", spool, "--slots", slots]
 
 
 def _status(job: dict[str, str | None]) -> JobStatus:

@@ -1,11 +1,11 @@
 """The embedded scheduler: job scripts run on this machine, a few at a time, from a locked folder.
 
-Started by file path, so it needs the standard library only:
+Started by file path, so it needs the standard library only (`COMMAND` has no site-packages):
 
-    python -I -S spool.py submit    --spool DIR --slots N < SCRIPT     prints the job's id
-    python -I -S spool.py list      --spool DIR --slots N              prints all jobs as one JSON array
-    python -I -S spool.py show ID   --spool DIR --slots N              prints one job
-    python -I -S spool.py cancel ID --spool DIR --slots N
+    spool.py submit    --spool DIR --slots N < SCRIPT     prints the job's id
+    spool.py list      --spool DIR --slots N              prints all jobs as one JSON array
+    spool.py show ID   --spool DIR --slots N              prints one job
+    spool.py cancel ID --spool DIR --slots N
 
 Nothing is resident. Each job has a small process beside it (`run`), which watches its time, writes down how it ended
 and starts the next one. It belongs to no terminal and no parent, so it outlives the Hub.
@@ -28,6 +28,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+COMMAND = (sys.executable, "-I", "-S", __file__)
+
 LOCK_PATIENCE_S = 10.0
 # Nobody waits for a supervisor, and what it does not write down is lost.
 SUPERVISOR_PATIENCE_S = 600.0
@@ -41,6 +43,8 @@ IO_ERROR = 74
 BUSY = 75
 NOT_OURS = 77
 
+# States of a job that has a supervisor and takes up a slot.
+ACTIVE = ("running", "ending")
 DIRECTIVES = ("name", "tag", "walltime", "directory", "cpus")
 # Both mark every process of a job, whatever session or parent it has.
 ID_VARIABLE = "HPC_LOCAL_JOBID"
@@ -94,9 +98,13 @@ class Spool:
         last = int(counter.read_text()) if counter.exists() else 0
         last = max([last, *(_number(path) for path in self.folder.glob("[0-9]*.json"))]) + 1
         self._replace("last-id", b"%d" % last)
-        self._replace(f"{last}.sh", script)
         job = {"id": str(last), **job}
-        self.write(job)
+        self._replace(f"{last}.sh", script)
+        try:
+            self.write(job)
+        except OSError:
+            self.forget(job)
+            raise
         return job
 
     def script(self, job: Job) -> Path:
@@ -116,11 +124,15 @@ class Spool:
 
     def _replace(self, name: str, content: bytes) -> None:
         new = self.folder / f".{name}.new"
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.folder / name)
+        try:
+            with new.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self.folder / name)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
 
 
 def _number(path: Path) -> int:
@@ -161,12 +173,7 @@ def submit(spool: Spool, slots: int, _: str | None) -> None:
 def list_(spool: Spool, slots: int, _: str | None) -> None:
     """Print all jobs. Also sees to those whose supervisor was killed, since nobody else would."""
     with spool.locked():
-        # A full disk must not hide the jobs.
-        try:
-            jobs = _tidy(spool, slots)
-        except OSError as error:
-            print(f"spool: {error}", file=sys.stderr)
-            jobs = spool.jobs()
+        jobs = _tidy(spool, slots)
     print(json.dumps([_shown(job) for job in jobs]))
 
 
@@ -185,15 +192,18 @@ def cancel(spool: Spool, slots: int, number: str | None) -> None:
         if job["state"] == "pending":
             spool.end(job, "cancelled")
         elif job["state"] == "running":
-            spool.write({**job, "state": "ending", "reason": "cancelled"})
             # The supervisor was seen alive a moment ago, under the lock that it needs in order to end.
             os.kill(job["supervisor"][0], signal.SIGTERM)
+            spool.write({**job, "state": "ending", "reason": "cancelled"})
 
 
 def run(spool: Spool, slots: int, number: str | None) -> None:
     """Be the supervisor of one job from its start to its end."""
     with spool.locked(SUPERVISOR_PATIENCE_S):
         job = _find(spool, number)
+        # Where that could not be written down (a full disk), the job still waits and somebody else will start it.
+        if job.get("supervisor", [0])[0] != os.getpid():
+            return
         process, reason = _launch(spool, job)
     if process:
         reason = _watch(process, job["walltime"]) or _ending(process.returncode)
@@ -215,7 +225,7 @@ def _shown(job: Job) -> Job:
     return {
         "id": job["id"],
         "state": job["state"],
-        "host": "127.0.0.1" if job["state"] in ("running", "ending") else None,
+        "host": "127.0.0.1" if job["state"] in ACTIVE else None,
         "owner": job["owner"],
         "reason": job["reason"],
         "tag": job["tag"],
@@ -255,18 +265,33 @@ def _word(line: str) -> str:
 
 
 def _tidy(spool: Spool, slots: int) -> list[Job]:
-    """End what is lost, forget what is old, start what may start; the jobs as they are then."""
-    for job in spool.jobs():
-        if job["state"] in ("running", "ending") and not _is_alive(job["supervisor"]):
-            _kill_rest(spool, job)
-            spool.end(job, "cancelled" if job["state"] == "ending" else "lost")
-        elif job["state"] == "ended" and not 0 <= time.time() - job["ended"] <= KEEP_ENDED_S:
-            spool.forget(job)
+    """End what is lost, forget what is old, start what may start; the jobs as they are then.
+
+    A full disk must not hide what is seen: what can't be written down now is found again by the next call.
+    """
     jobs = spool.jobs()
-    free = slots - sum(job["state"] in ("running", "ending") for job in jobs)
+    for job in jobs:
+        with contextlib.suppress(OSError):
+            _settle(spool, job)
+    jobs = [job for job in jobs if not _is_old(job)]
+    free = slots - sum(job["state"] in ACTIVE for job in jobs)
     for job in [job for job in jobs if job["state"] == "pending"][: max(free, 0)]:
-        _supervise(spool, slots, job)
+        with contextlib.suppress(OSError):
+            _supervise(spool, slots, job)
     return jobs
+
+
+def _settle(spool: Spool, job: Job) -> None:
+    if job["state"] in ACTIVE and not _is_alive(job["supervisor"]):
+        _kill_rest(spool, job)
+        spool.end(job, "cancelled" if job["state"] == "ending" else "lost")
+    elif _is_old(job):
+        spool.forget(job)
+
+
+def _is_old(job: Job) -> bool:
+    # A clock that was set back must not keep jobs for ever.
+    return job["state"] == "ended" and not 0 <= time.time() - job["ended"] <= KEEP_ENDED_S
 
 
 def _supervise(spool: Spool, slots: int, job: Job) -> None:
@@ -275,18 +300,7 @@ def _supervise(spool: Spool, slots: int, job: Job) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
     try:
         child = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                __file__,
-                "run",
-                job["id"],
-                "--spool",
-                str(spool.folder),
-                "--slots",
-                str(slots),
-            ],
+            [*COMMAND, "run", job["id"], "--spool", str(spool.folder), "--slots", str(slots)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -296,8 +310,9 @@ def _supervise(spool: Spool, slots: int, job: Job) -> None:
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    job.update(state="running", reason="", supervisor=_identity(child.pid), started=time.time())
-    spool.write(job)
+    started = {"state": "running", "reason": "", "supervisor": _identity(child.pid), "started": time.time()}
+    spool.write({**job, **started})
+    job.update(started)
 
 
 def _identity(pid: int) -> list[Any]:
@@ -342,6 +357,7 @@ def _start(spool: Spool, job: Job) -> subprocess.Popen[bytes]:
         cwd=Path(account.pw_dir, os.path.expanduser(job["directory"])),
         env={
             "HOME": account.pw_dir,
+            "LANG": "C.UTF-8",
             "LOGNAME": account.pw_name,
             "PATH": os.environ["PATH"],
             "SHELL": account.pw_shell or "/bin/sh",

@@ -131,6 +131,10 @@ class Hub:
     def get(self, path, **kwargs):
         return requests.get(self.url + path, verify=self.folder / "ca.pem", timeout=30, **kwargs)
 
+    def post(self, path, body):
+        """One JSON post without any login, as a launcher's."""
+        return requests.post(self.url + path, json=body, verify=self.folder / "ca.pem", timeout=30)
+
     def api(self, method, path, **kwargs):
         """One call of the Hub's REST API as an admin."""
         headers = {"Authorization": f"token {self.token}"}

@@ -74,10 +74,12 @@ class Desk:
 def desk(tmp_path):
     desk = Desk(tmp_path)
     yield desk
-    for job_id, status in desk.list().items():
-        if status.state is not JobState.ENDED:
-            desk.cancel(job_id)
-    desk.wait_until(lambda: all(status.state is JobState.ENDED for status in desk.list().values()))
+    files = (tmp_path / "spool").glob("[0-9]*.json")
+    running = [file.stem for file in files if json.loads(file.read_text())["state"] != "ended"]
+    for job_id in running:
+        desk.cancel(job_id)
+    for job_id in running:
+        desk.wait_for(job_id, JobState.ENDED)
 
 
 def is_alive(pid):
@@ -116,7 +118,7 @@ def test_a_job_has_an_environment_of_its_own(desk):
     assert desk.text("umask") == "0022"
     assert desk.text("folder") == str(desk.folder)
     names = {line.partition("=")[0] for line in desk.text("environment").splitlines()}
-    wanted = {"HPC_LOCAL_JOBID", "HPC_LOCAL_SPOOL", "HOME", "USER", "LOGNAME", "SHELL", "PATH"}
+    wanted = {"HPC_LOCAL_JOBID", "HPC_LOCAL_SPOOL", "HOME", "LANG", "USER", "LOGNAME", "SHELL", "PATH"}
     assert wanted <= names
     assert names <= wanted | {"PWD", "SHLVL", "_", "OLDPWD"}
 
@@ -318,6 +320,29 @@ def test_a_folder_that_stays_locked_is_no_answer_and_stops_nobody_for_ever(tmp_p
     assert program.LOCK_PATIENCE_S < 30
 
 
+FULL_DISK = ("prlimit", "--fsize=0")
+
+
+def test_a_full_disk_refuses_a_job_and_leaves_nothing_of_it(desk):
+    answer = desk.run([*FULL_DISK, *desk.scheduler.submit_commands()[0]], desk.script("true"))
+    assert answer.code == program.IO_ERROR
+    assert "large" in answer.words
+    assert desk.list() == {}
+    assert {path.name for path in desk.scheduler.spool.iterdir()} <= {"lock", "last-id"}
+
+
+def test_a_full_disk_hides_no_job_and_no_end(tmp_path):
+    desk = Desk(tmp_path, slots=1)
+    lost, waiting = desk.submit("exec sleep 60"), desk.submit("echo > started")
+    os.kill(desk.details(lost)["supervisor"][0], signal.SIGKILL)
+    answer = desk.run([*FULL_DISK, *desk.scheduler.query_commands(MARK)[0]])
+    jobs = desk.scheduler.parse_query(answer.out, MARK)
+    assert (jobs[lost].state, jobs[waiting].state) == (JobState.ENDED, JobState.PENDING)
+    # With room again, the next listing starts it, and starts it once.
+    desk.wait_for(waiting, JobState.ENDED)
+    assert (tmp_path / "started").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_with_words(tmp_path):
     (tmp_path / "spool").write_text("not a folder")
     desk = Desk(tmp_path)
@@ -372,7 +397,8 @@ def _quoted(value):
 
 def test_commands_need_nothing_but_an_interpreter_without_site_packages():
     [argv] = local.submit_commands()
-    assert argv[1:] == ["-I", "-S", program.__file__, "submit", "--spool", "/var/lib/hub/spool", "--slots", "2"]
+    assert argv[1:4] == ["-I", "-S", program.__file__]
+    assert argv[4:] == ["submit", "--spool", "/var/lib/hub/spool", "--slots", "2"]
     assert local.cancel_command("12")[4:6] == ["cancel", "12"]
 
 

@@ -1,0 +1,165 @@
+"""Form, link, REST and stored options lead through one gate; a refusal leaves nothing behind."""
+
+import re
+
+import jupyterhub
+import pytest
+import requests
+from support.browser import a_page, fill, log_in, press_start
+from support.hub import PASSWORD, server_path
+
+pytestmark = pytest.mark.both_hubs
+
+
+def no_job(hub):
+    jobs = list((hub.folder / "spool").glob("*.sh"))
+    assert jobs == []
+
+
+def rows(hub, user):
+    """What a refused start must not leave: an active server and its token."""
+    tokens = hub.api("GET", f"/users/{user}/tokens").json()["api_tokens"]
+    return hub.servers(user), [token for token in tokens if token["note"].startswith("Server at")]
+
+
+@pytest.mark.parametrize(
+    ("choices", "field", "words"),
+    [
+        pytest.param({"walltime": "31m"}, "walltime", "at most 30m", id="over the limit"),
+        pytest.param({"directory": "/a/../b"}, "directory", "absolute path", id="directory that goes up"),
+    ],
+)
+def test_a_refused_form_comes_back_with_the_value_and_a_mark(hub, choices, field, words):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        fill(page, memory="1G", **choices)
+        with page.expect_response(lambda answer: answer.request.method == "POST") as answer:
+            press_start(page)
+        assert answer.value.status == 400
+        assert page.locator(f"#hpc-{field}").input_value() == choices[field]
+        assert page.locator("#hpc-memory").input_value() == "1G"
+        assert words in page.locator(f"#hpc-{field}-error").inner_text()
+        assert "is-invalid" in page.locator(f"#hpc-{field}").get_attribute("class")
+        assert page.complaints == []
+    no_job(hub)
+    assert rows(hub, "alice") == ({}, [])
+
+
+def form_post(hub, user, fields):
+    """Post the form as a browser without our page's help would."""
+    session = requests.Session()
+    session.verify = str(hub.folder / "ca.pem")
+    page = session.get(f"{hub.url}/hub/login")
+    xsrf = session.cookies.get("_xsrf", path="/hub/")
+    data = {"username": user, "password": PASSWORD, "_xsrf": xsrf}
+    assert session.post(f"{hub.url}/hub/login", data=data).ok, page.text
+    form = session.get(f"{hub.url}/hub/spawn").text
+    action = re.search(r'action="([^"]*)"', form)[1].replace("&amp;", "&")
+    return session.post(f"{hub.url}{action}", data=fields, allow_redirects=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        pytest.param({"partition": "nowhere"}, "Choose one of: short, long", id="unknown partition"),
+        pytest.param({"image": "/home/alice/own.sif"}, "Choose one of: torch", id="unlisted image"),
+        pytest.param({"directory": "/a\nb"}, "line break", id="directory with a line break"),
+        pytest.param({"partition": "<script>alert(1)</script>"}, "is not offered", id="markup"),
+    ],
+)
+def test_what_no_browser_sends_is_refused_in_the_form(hub, fields, words):
+    answer = form_post(hub, "alice", fields)
+    assert answer.status_code == 400
+    assert words in answer.text
+    assert "<script>alert" not in answer.text
+    no_job(hub)
+    assert rows(hub, "alice") == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param({"walltime": "31m"}, "at most 30m", id="over the limit"),
+        pytest.param({"partition": "nowhere"}, "Choose one of: short, long", id="unknown partition"),
+        pytest.param({"image": "/home/alice/own.sif"}, "Choose one of: torch", id="unlisted image"),
+        pytest.param({"directory": "/a\nb"}, "line break", id="directory with a line break"),
+        pytest.param({"gpus": 1}, "With GPUs: long", id="gpus where there are none"),
+        pytest.param({"req_options": "#SBATCH --uid=0"}, "There is no option", id="unknown option"),
+        pytest.param({"cmd": ["sh"]}, "There is no option", id="option that is an attribute of spawners"),
+    ],
+)
+def test_a_refused_rest_call_is_400_with_what_is_allowed(hub, options, words):
+    answer = hub.api("POST", server_path("alice"), json=options)
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+    no_job(hub)
+    assert rows(hub, "alice") == ({}, [])
+
+
+def test_a_link_fills_the_form_and_starts_nothing(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn?partition=long&walltime=2h&directory=/tmp")
+        assert page.locator("#hpc-partition").input_value() == "long"
+        assert page.locator("#hpc-walltime").input_value() == "2h"
+        assert "come from a link" in page.locator(".alert-info").inner_text()
+        assert page.locator(".alert-danger").count() == 0
+    no_job(hub)
+    assert rows(hub, "alice") == ({}, [])
+
+
+def test_text_of_the_profile_is_escaped_in_the_form(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        assert "Long <b>'runs'</b>" in page.locator("#hpc-partition").inner_text()
+
+
+def test_the_form_is_complete_without_javascript(hub):
+    with a_page(javascript=False) as page:
+        log_in(page, hub, "bob")
+        page.goto(f"{hub.url}/hub/spawn")
+        fill(page, partition="long", walltime="1h", interface="lab")
+        press_start(page)
+        page.wait_for_url(re.compile(r"/hub/spawn-pending/|/user/bob/"))
+    hub.wait_ready("bob")
+
+
+def test_no_options_mean_the_last_choice_and_an_empty_object_the_defaults(hub):
+    hub.spawn("alice", {"walltime": "7m"})
+    hub.stop_server("alice")
+    hub.spawn("alice")
+    assert "walltime=420" in newest_script(hub)
+    hub.stop_server("alice")
+    hub.spawn("alice", {"user_options": {}} if jupyterhub.version_info[0] >= 6 else {})
+    assert "walltime=1800" in newest_script(hub)
+
+
+def newest_script(hub):
+    scripts = sorted((hub.folder / "spool").glob("*.sh"), key=lambda path: int(path.stem))
+    return scripts[-1].read_text()
+
+
+def test_a_last_choice_that_no_longer_fits_gives_way_to_the_defaults(hub):
+    site = hub.folder / "site.toml"
+    profile = site.read_text()
+    hub.spawn("alice", {"walltime": "29m"})
+    hub.stop_server("alice")
+    try:
+        site.write_text(profile.replace('max_walltime = "30m"', 'max_walltime = "10m"') + DEFAULT_5M)
+        hub.stop()
+        hub.start()
+        hub.spawn("alice")
+        assert "walltime=300" in newest_script(hub)
+    finally:
+        hub.stop_servers()
+        site.write_text(profile)
+        hub.stop()
+        hub.start()
+
+
+DEFAULT_5M = """
+[defaults]
+walltime = "5m"
+"""
