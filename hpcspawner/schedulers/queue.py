@@ -86,4 +86,4 @@ def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> Jo
 
 
 def _is_ours(found: JobStatus, job: OwnedJob) -> bool:
-    return found.owner in ("", job.owner) and found.tag in ("", job.tag)
+    return (found.owner, found.tag) == (job.owner, job.tag)

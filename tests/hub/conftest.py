@@ -36,11 +36,12 @@ programs = ["jupyter-lab"]
 
 [[environments]]
 name = "jupyter"
+path = ["@JUPYTER@"]
 
 [[environments]]
 name = "without"
 title = "Python without Jupyter"
-setup = ["export PATH=/usr/bin:/bin", "echo this environment has no Jupyter"]
+setup = ["echo this environment has no Jupyter"]
 
 [[environments]]
 name = "broken"
@@ -70,8 +71,8 @@ def make_hub(tmp_path_factory):
     def make(profile=PROFILE, **kwargs):
         folder = tmp_path_factory.mktemp("hub")
         site = folder / "site.toml"
-        site.write_text(profile, encoding="utf-8")
-        return Hub(folder, site, fallback_path=[jupyter_folder()], users=("alice", "bob"), **kwargs)
+        site.write_text(profile.replace("@JUPYTER@", str(jupyter_folder())), encoding="utf-8")
+        return Hub(folder, site, users=("alice", "bob"), **kwargs)
 
     return make
 

@@ -22,7 +22,7 @@ def test_from_the_form_to_a_cell_and_back(make_hub):
         with a_page() as page:
             log_in(page, hub, "alice")
             page.goto(f"{hub.url}/hub/spawn")
-            fill(page, partition="short", walltime="10m", directory=str(hub.folder))
+            fill(page, partition="short", walltime="10m", directory=str(hub.folder), memory="1G")
             press_start(page)
             page.wait_for_url(re.compile(r"/user/alice/lab"), timeout=60_000)
             assert run_cell(page, "print(6 * 7)") == "42"
@@ -40,7 +40,7 @@ def test_from_the_form_to_a_cell_and_back(make_hub):
 def test_the_waiting_page_tells_the_job_and_why_it_waits(hub):
     for user in ("bob", "carol"):
         hub.api("POST", f"/users/{user}")
-        hub.spawn(user, {})
+        hub.spawn(user, {"walltime": "10m"})
     with a_page() as page:
         log_in(page, hub, "alice")
         page.goto(f"{hub.url}/hub/spawn")
@@ -60,7 +60,7 @@ def test_the_waiting_page_tells_the_job_and_why_it_waits(hub):
 def test_the_waiting_page_cancels(hub):
     for user in ("bob", "carol"):
         hub.api("POST", f"/users/{user}")
-        hub.spawn(user, {})
+        hub.spawn(user, {"walltime": "10m"})
     with a_page() as page:
         log_in(page, hub, "alice")
         page.goto(f"{hub.url}/hub/spawn")
@@ -79,7 +79,7 @@ def failed(hub, user, options):
     if answer.status_code == 500:
         return answer.json()["message"], time.monotonic() - began
     *_, last = hub.events(user)
-    assert last.get("failed"), last
+    assert last.get("failed"), f"{last}"
     return last.get("html_message") or last["message"], time.monotonic() - began
 
 
@@ -113,7 +113,7 @@ def test_the_failed_page_shows_the_reason_the_log_and_a_way_back(hub):
 
 
 def test_a_server_that_dies_is_noticed(hub):
-    hub.spawn("alice", {})
+    hub.spawn("alice", {"walltime": "10m"})
     (line,) = [line for line in processes_of(hub) if "spool.py run" in line]
     supervisor = line.split()[0]
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", supervisor], capture_output=True, text=True, check=True)
@@ -125,7 +125,7 @@ def test_a_server_that_dies_is_noticed(hub):
 
 
 def test_no_secret_is_logged_or_left_in_the_script(hub):
-    hub.spawn("alice", {})
+    hub.spawn("alice", {"walltime": "10m"})
     script = max((hub.folder / "spool").glob("*.sh"), key=lambda path: int(path.stem)).read_text()
     ticket = re.search(r'"ticket": "([^"]+)"', script)[1]
     assert ticket not in hub.log()

@@ -65,10 +65,12 @@ def run_cell(page, code):
     page.locator(".jp-LauncherCard", has_text="Python 3").first.click(timeout=60_000)
     cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
     cell.wait_for(timeout=60_000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+    # The status bar knows when the kernel is connected; the notebook's own mark says "idle" before that.
+    page.locator(".jp-StatusBar-TextItem", has_text="| Idle").wait_for(timeout=60_000)
     cell.click()
     page.keyboard.type(code)
-    page.keyboard.press("Shift+Enter")
+    # By the button: the completer takes keys while its list is open.
+    page.locator('[data-command="notebook:run-cell-and-select-next"], [data-jp-item-name="run"] button').first.click()
     output = page.locator(".jp-OutputArea-output pre").first
     output.wait_for(timeout=60_000)
     return output.inner_text().strip()

@@ -28,7 +28,6 @@ c = get_config()
 hpcspawner.configure(c, {site!r}, callback_url={url!r}, ca_file={folder!r} + "/ca.pem")
 c.HPCSpawner.spool = {folder!r} + "/spool"
 c.HPCSpawner.poll_interval_s = 1
-c.HPCSpawner.fallback_path = {fallback_path!r}
 c.JupyterHub.bind_url = {bind!r}
 c.JupyterHub.ssl_cert = {folder!r} + "/server.pem"
 c.JupyterHub.ssl_key = {folder!r} + "/server.key"
@@ -52,7 +51,7 @@ c.JupyterHub.load_roles = [
 class Hub:
     """Started by `with`; everything it started is gone afterwards."""
 
-    def __init__(self, folder, site, *, host="127.0.0.1", fallback_path=(), extra="", path=None, users=()):
+    def __init__(self, folder, site, *, host="127.0.0.1", extra="", path=None, users=()):
         self.folder, self.host = Path(folder), host
         self.port, hub_port, api_port = free_ports(3)
         self.url = f"https://{host}:{self.port}"
@@ -65,7 +64,6 @@ class Hub:
             site=str(site),
             url=self.url,
             folder=str(self.folder),
-            fallback_path=[str(folder) for folder in fallback_path],
             bind=self.url,
             hub_url=f"http://{host}:{hub_port}",
             api_url=f"http://127.0.0.1:{api_port}",

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -52,7 +53,8 @@ import pathlib, socket, time
 earlier = len(list(pathlib.Path().glob("another*.pid")))
 def another():
     if os.fork():
-        time.sleep(0.5)
+        while not pathlib.Path(f"another{earlier}.pid").exists():
+            time.sleep(0.01)
         return
     os.setsid()
     if os.fork():
@@ -212,6 +214,17 @@ def alive(pid):
     return False
 
 
+@cache
+def oldest_python():
+    """The oldest interpreter here that the launcher is meant for; None if there is none older than ours."""
+    for minor in range(6, sys.version_info.minor):
+        for python in [f"python3.{minor}", *map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))]:
+            with suppress(OSError):
+                if not subprocess.run([python, "-c", "import ssl"], capture_output=True, check=False).returncode:
+                    return python
+    return None
+
+
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("authority"))
@@ -280,15 +293,17 @@ def launch(tmp_path, settings):
         }
         with log.open("wb") as out:
             argv = ["bash", script, python]
-            process = subprocess.Popen(argv, env=environment, cwd=tmp_path, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                argv, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=out, stderr=out
+            )
         runs.append(Run(process, log))
         return runs[-1]
 
     yield start
     for run in runs:
-        if run.process.poll() is None:
-            run.process.terminate()
-            run.process.wait(20)
+        run.process.terminate()
+        run.process.wait(20)
+        run.process.stdin.close()
 
 
 @pytest.fixture
@@ -580,6 +595,16 @@ def test_what_a_container_lacks_is_named(hub, launch, settings, change, message)
     assert message in end["message"]
 
 
+@pytest.mark.usefixtures("container")
+def test_a_signal_while_the_container_is_looked_into_ends_the_job(hub, program, launch, home):
+    program("apptainer", 'import time; open("began", "w"); time.sleep(60)', before="")
+    run = launch()
+    eventually((home / "began").exists)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends(timeout_s=5) == 128 + 15
+    assert hub.reported("ended")["reason"] == "signalled"
+
+
 def test_a_failed_set_up_line_is_reported_and_nothing_started(hub, program, launch, home):
     program("jupyterhub-singleuser", 'open("started", "w")')
     assert launch(HPC_SETUP_FAILED="module load anaconda/3").ends() == 1
@@ -848,6 +873,13 @@ serve()
     assert "my descriptors ['0', '1', '2', '3']" in run.text
 
 
+def test_the_end_is_reported_three_times_at_most(hub, program, launch):
+    program("jupyterhub-singleuser", "")
+    hub.answers["/report"] = [(503, {}, {})] * 10
+    assert launch().ends() == 0
+    assert len(hub.reports) == 3
+
+
 def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
     program("jupyterhub-singleuser", "import threading; threading.Timer(1, os._exit, [0]).start(); serve()")
     run = launch()
@@ -878,11 +910,13 @@ def test_accents_pass_under_a_locale_without_them(hub, program, launch, settings
     folder = tmp_path / "données"
     folder.mkdir()
     settings.update(directory=str(folder), environment="Équipe", variables={"NAME": "Zoë"})
-    program("jupyterhub-singleuser", 'open("name", "wb").write(os.environb[b"NAME"])')
-    assert launch(LC_ALL="C").ends() == 0
-    assert (folder / "name").read_bytes() == "Zoë".encode()
+    settings["command"].append("--name=Zoë")
+    program("jupyterhub-singleuser", 'open("name", "wb").write(os.environb[b"NAME"] + os.fsencode(sys.argv[1]))')
+    python = oldest_python() or PYTHON  # since 3.7 Python helps itself
+    assert launch(python, LC_ALL="C").ends() == 0
+    assert (folder / "name").read_bytes() == "Zoë--name=Zoë".encode()
     settings["programs"] = ["nowhere"]
-    run = launch(LC_ALL="C")
+    run = launch(python, LC_ALL="C")
     assert run.ends() == 127
     assert "nowhere was not found in the environment 'Équipe'" in run.text
     assert "'Équipe'" in hub.reports[-1]["message"]
@@ -896,16 +930,6 @@ def test_without_settings_the_job_says_so():
 
 def test_the_source_is_python_3_6():
     ast.parse(SOURCE, feature_version=(3, 6))
-
-
-def oldest_python():
-    """The oldest interpreter here that the launcher is meant for; None if there is none older than ours."""
-    for minor in range(6, sys.version_info.minor):
-        for python in [f"python3.{minor}", *map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))]:
-            with suppress(OSError):
-                if not subprocess.run([python, "-c", "import ssl"], capture_output=True, check=False).returncode:
-                    return python
-    return None
 
 
 def test_it_runs_with_the_oldest_python_here(hub, program, launch):

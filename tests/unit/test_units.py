@@ -64,7 +64,7 @@ def test_a_wall_time_is_read_in_the_units_it_is_written_in(text, seconds):
         pytest.param("1h 1h", id="a unit twice"),
         pytest.param("1d 12:00:00", id="two ways mixed"),
         pytest.param("UNLIMITED", id="a word of Slurm's"),
-        pytest.param("٣٠m", id="digits of another alphabet"),
+        pytest.param("\u0663\u0665m", id="digits of another alphabet"),
         pytest.param("30m\n#SBATCH --uid=0", id="a second line"),
         pytest.param("9" * 5000 + "m", id="thousands of digits"),
         pytest.param(None, id="null"),
@@ -73,7 +73,7 @@ def test_a_wall_time_is_read_in_the_units_it_is_written_in(text, seconds):
     ],
 )
 def test_a_wall_time_that_could_mean_several_things_is_refused(text):
-    with pytest.raises(ValueError, match="not a wall time: .*write '90m', '12h', '1d 12h' or '1-12:00:00'"):
+    with pytest.raises(ValueError, match=r"not a wall time: .*write '90m', '12h', '1d 12h' or '1-12:00:00'"):
         Walltime.parse(text)
 
 
@@ -169,7 +169,7 @@ def test_memory_is_binary_as_schedulers_read_it(text, mib):
         pytest.param(".5G", id="nothing before the point"),
         pytest.param("1,5G", id="comma"),
         pytest.param("4G 512M", id="two amounts"),
-        pytest.param("٤G", id="digits of another alphabet"),
+        pytest.param("\u0664G", id="digits of another alphabet"),
         pytest.param("4G\n#SBATCH --uid=0", id="a second line"),
         pytest.param("9" * 5000 + "G", id="thousands of digits"),
         pytest.param("", id="nothing"),
@@ -178,7 +178,7 @@ def test_memory_is_binary_as_schedulers_read_it(text, mib):
     ],
 )
 def test_an_amount_of_memory_that_could_mean_several_things_is_refused(text):
-    with pytest.raises(ValueError, match="not an amount of memory: .*write '512M', '64G' or '1.5T'"):
+    with pytest.raises(ValueError, match=r"not an amount of memory: .*write '512M', '64G' or '1.5T'"):
         Memory.parse(text)
 
 

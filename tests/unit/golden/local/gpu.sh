@@ -1,0 +1,82 @@
+#!/bin/bash
+#HPC name=jupyter-alice
+#HPC tag=h3f2a9c0b1d4e55
+#HPC walltime=86400
+#HPC directory='/scratch/it'"'"'s here'
+#HPC cpus=8
+
+# What the submit left behind is not for a notebook; what it left out, a login would have set.
+unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
+export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
+
+# The log is opened here and not by the scheduler, so that it lies at the same place everywhere.
+hpc_job=$HPC_LOCAL_JOBID
+
+hpc_folder="$HOME"/.hpcspawner
+hpc_name=jupyter-alice
+export HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
+(umask 077 && mkdir -p -- "$hpc_folder" && : >"$HPC_LOG") 2>/dev/null ||
+  HPC_LOG=$(umask 077 && mktemp) || HPC_LOG=/dev/null
+exec >"$HPC_LOG" 2>&1 </dev/null
+find "$hpc_folder" -maxdepth 1 -type f -name '*.log' -mtime +14 -delete 2>/dev/null
+echo "hpcspawner: job $hpc_job on $(uname -n), $(date)"
+
+# Found before an environment can hide it: the launcher needs no more than Python 3.6.
+hpc_python=$(command -v python3)
+if [ -z "$hpc_python" ]; then
+  echo "hpcspawner: no Python on this node; the site profile's job.python names the one to use"
+  exit 127
+fi
+
+if ! type module >/dev/null 2>&1; then
+  for hpc_init in /etc/profile.d/modules.sh /etc/profile.d/lmod.sh /usr/share/lmod/lmod/init/bash /usr/share/modules/init/bash; do
+    # shellcheck disable=SC1090  # whichever the site has
+    if [ -r "$hpc_init" ]; then . "$hpc_init"; break; fi
+  done
+fi
+
+# The first line of the set-up that fails; the launcher reports it.
+export HPC_SETUP_FAILED=
+# shellcheck disable=SC2317  # called by lines that are quoted below
+hpc_conda() {
+  eval "$(conda shell.bash hook)" && conda activate "$1"
+}
+
+# Runs one line of the set-up in this shell, unless one has failed before.
+hpc_step() {
+  [ -z "$HPC_SETUP_FAILED" ] || return 0
+  eval "$1" || HPC_SETUP_FAILED=$1
+}
+
+# The site's prologue.
+echo prologue
+
+hpc_step 'module purge'
+hpc_step 'module load gcc/12'
+hpc_step 'module load anaconda/3'
+hpc_step 'hpc_conda jupyter'
+hpc_step 'export PATH='"'"'/opt/it'"'"'"'"'"'"'"'"'s here/bin'"'"':"$PATH"'
+hpc_step 'export PATH="$HOME"/bin:"$PATH"'
+hpc_step 'export OMP_NUM_THREADS=1'
+hpc_step 'ulimit -s unlimited'
+export PATH="$PATH":/opt/hub/bin
+
+"$hpc_python" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS' &
+# (hpcspawner/job/launcher.py stands here)
+HPCSPAWNER_LAUNCHER
+{"ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/scratch/it's here", "environment": "Science stack, image torch", "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "ticket": "TICKET-STANDS-HERE", "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it's here"}, "wrap": ["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it's here", "/images/torch.simg"]}
+HPCSPAWNER_SETTINGS
+hpc_launcher=$!
+
+# A signal for this shell is for the server; `wait` returns early when one comes, so it is asked again.
+trap 'kill -TERM "$hpc_launcher" 2>/dev/null' TERM INT HUP
+while kill -0 "$hpc_launcher" 2>/dev/null; do
+  wait "$hpc_launcher"
+done
+wait "$hpc_launcher"
+hpc_code=$?
+
+# The site's epilogue.
+echo epilogue
+
+exit "$hpc_code"

@@ -1,0 +1,58 @@
+#!/bin/bash
+#SBATCH --job-name=jupyter-alice
+#SBATCH --comment=h3f2a9c0b1d4e55
+#SBATCH --partition=debug
+#SBATCH --time=00:30:00
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=1
+#SBATCH --chdir=/home/alice
+#SBATCH --no-requeue
+#SBATCH --output=/dev/null
+#SBATCH --export=ALL
+
+# What the submit left behind is not for a notebook; what it left out, a login would have set.
+unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
+export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
+
+# The log is opened here and not by the scheduler, so that it lies at the same place everywhere.
+hpc_job=$SLURM_JOB_ID
+
+hpc_folder="$HOME"/.hpcspawner
+hpc_name=jupyter-alice
+export HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
+(umask 077 && mkdir -p -- "$hpc_folder" && : >"$HPC_LOG") 2>/dev/null ||
+  HPC_LOG=$(umask 077 && mktemp) || HPC_LOG=/dev/null
+exec >"$HPC_LOG" 2>&1 </dev/null
+find "$hpc_folder" -maxdepth 1 -type f -name '*.log' -mtime +14 -delete 2>/dev/null
+echo "hpcspawner: job $hpc_job on $(uname -n), $(date)"
+
+# Found before an environment can hide it: the launcher needs no more than Python 3.6.
+hpc_python=$(command -v python3)
+if [ -z "$hpc_python" ]; then
+  echo "hpcspawner: no Python on this node; the site profile's job.python names the one to use"
+  exit 127
+fi
+
+# From Slurm 22.05 on, srun no longer takes this from the job; MPI from a notebook needs it.
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# The first line of the set-up that fails; the launcher reports it.
+export HPC_SETUP_FAILED=
+
+
+"$hpc_python" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS' &
+# (hpcspawner/job/launcher.py stands here)
+HPCSPAWNER_LAUNCHER
+{"ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/home/alice", "environment": "plain", "limit_s": 300, "ports": null, "programs": ["jupyterhub-singleuser", "jupyter-lab"], "ticket": "TICKET-STANDS-HERE", "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "wrap": []}
+HPCSPAWNER_SETTINGS
+hpc_launcher=$!
+
+# A signal for this shell is for the server; `wait` returns early when one comes, so it is asked again.
+trap 'kill -TERM "$hpc_launcher" 2>/dev/null' TERM INT HUP
+while kill -0 "$hpc_launcher" 2>/dev/null; do
+  wait "$hpc_launcher"
+done
+wait "$hpc_launcher"
+hpc_code=$?
+
+exit "$hpc_code"

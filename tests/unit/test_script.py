@@ -1,0 +1,570 @@
+"""The job script as a whole: compared with golden files, read as schedulers read it, and run by bash."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from jinja2 import UndefinedError
+from jinja2.exceptions import SecurityError
+from material import FULL, NASTY
+
+from hpcspawner.job import launcher
+from hpcspawner.job import script as script_module
+from hpcspawner.job.script import LAUNCHER_END, SETTINGS_END, CallHome, quote, quote_path, render
+from hpcspawner.request.gate import make
+from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.local import Local
+from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.torque import Torque
+from hpcspawner.site.profile import SiteProfile, load
+
+SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
+PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
+BIN = Path(__file__).parent / "bin"
+
+SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
+MARKERS = {"slurm": "#SBATCH", "torque": "#PBS", "local": "#HPC"}
+LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
+HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+# What only one scheduler understands: extra directives for every job, and for the partition with GPUs.
+EXTRAS = {
+    "slurm": ([{"option": "mail-type", "value": "NONE"}], [{"option": "gres-flags", "value": "enforce-binding"}]),
+    "torque": ([{"option": "W", "value": "umask=027"}], [{"option": "V"}]),
+    "local": ([], []),
+}
+
+REQUESTS = {
+    "smallest": {"environment": "plain"},
+    "gpu": {
+        "partition": "gpu",
+        "account": "ddp363",
+        "reservation": "class",
+        "environment": "science",
+        "image": "torch",
+        "interface": "notebook",
+        "walltime": "1d",
+        "cpus": 8,
+        "memory": "16G",
+        "gpus": 2,
+        "gpu_type": "a100",
+        "directory": "/scratch/it's here",
+    },
+    "whole-node": {"partition": "compute", "walltime": "1d 12h", "environment": "plain"},
+}
+
+SMALL_SITE = {
+    "title": "Smallest",
+    "scheduler": {"type": "local"},
+    "partitions": [{"name": "debug", "max_walltime": "30m"}],
+    "environments": [{"name": "plain"}],
+}
+
+
+def site(kind, **changes):
+    """The full profile in the words of one scheduler."""
+    everywhere, gpu = EXTRAS[kind]
+    partitions = [one | ({"directives": gpu} if one["name"] == "gpu" else {}) for one in FULL["partitions"]]
+    job = FULL["job"] | {"directives": everywhere}
+    return SiteProfile.model_validate(
+        FULL | {"scheduler": {"type": kind}, "partitions": partitions, "job": job} | changes
+    )
+
+
+def script(kind, options, *, profile=None, label=LABEL, home=HOME):
+    profile = profile or site(kind)
+    request = make(options, profile, LocalAccount("alice", "/home/alice"))
+    return render(request, SCHEDULERS[kind], profile.job, label, home)
+
+
+def without_launcher(text):
+    """The script with one line in the launcher's place, so that golden files show only what is theirs."""
+    assert text.count(SOURCE) == 1
+    return text.replace(SOURCE, "# (hpcspawner/job/launcher.py stands here)\n")
+
+
+def directives(kind, text):
+    """The option and the raw value of each directive line, read as a shell would read them."""
+    found = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if line.startswith(MARKERS[kind] + " "):
+            words = line.removeprefix(MARKERS[kind] + " ")
+            option, _, value = words.partition(" " if kind == "torque" else "=")
+            assert len(shlex.split(value)) <= 1, f"more than one word: {line}"
+            found.append((option.lstrip("-"), "".join(shlex.split(value))))
+    return found
+
+
+def settings_of(text):
+    """What stands in the second here-document."""
+    lines = text.splitlines()
+    assert lines.count(SETTINGS_END) == 1
+    return json.loads(lines[lines.index(SETTINGS_END) - 1])
+
+
+def checked_by_bash(text):
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- whole scripts
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("case", REQUESTS)
+def test_the_script_is_the_golden_one(golden, kind, case):
+    home = replace(HOME, ca=PEM, fallback_path=("/opt/hub/bin",)) if case == "gpu" else HOME
+    golden(f"{kind}/{case}.sh", without_launcher(script(kind, REQUESTS[case], home=home)))
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_the_script_of_a_site_that_adds_nothing_is_the_golden_one(golden, kind):
+    profile = SiteProfile.model_validate(SMALL_SITE | {"scheduler": {"type": kind}})
+    golden(f"{kind}/bare-site.sh", without_launcher(script(kind, {}, profile=profile)))
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_the_launcher_travels_whole(kind):
+    text = script(kind, {})
+    body = text.partition(f"3<<'{LAUNCHER_END}' 4<<'{SETTINGS_END}' &\n")[2].partition(f"\n{LAUNCHER_END}\n")[0]
+    assert body + "\n" == SOURCE
+
+
+def test_no_line_ends_a_here_document_early():
+    nasty = [param.values[0] for param in NASTY]
+    for kind in SCHEDULERS:
+        for name in [*nasty, SETTINGS_END, LAUNCHER_END]:
+            lines = script(kind, {"directory": f"/scratch/{name}"}).splitlines()
+            assert (lines.count(LAUNCHER_END), lines.count(SETTINGS_END)) == (1, 1)
+            assert lines.index(LAUNCHER_END) < lines.index(SETTINGS_END)
+    assert not {LAUNCHER_END, SETTINGS_END} & set(SOURCE.splitlines())
+
+
+def test_a_launcher_that_would_end_its_here_document_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "launcher.py").write_text(f"print('''\n{LAUNCHER_END}\n''')\n")
+    script_module._launcher_source.cache_clear()
+    monkeypatch.setattr(script_module, "files", lambda package: tmp_path)
+    try:
+        with pytest.raises(ValueError, match=LAUNCHER_END):
+            script_module._launcher_source()
+    finally:
+        script_module._launcher_source.cache_clear()
+
+
+# --- read by bash, shellcheck and the schedulers
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_bash_and_shellcheck_find_nothing_wrong(kind, tmp_path):
+    assert shutil.which("shellcheck"), "shellcheck is not on PATH; `make test` installs what the tests need"
+    texts = [script(kind, options) for options in REQUESTS.values()]
+    texts += [script(kind, {"directory": f"/scratch/{param.values[0]}"}) for param in NASTY]
+    files = []
+    for number, text in enumerate(texts):
+        checked_by_bash(text)
+        files.append(tmp_path / f"{number}.sh")
+        # The launcher is Python in a here-document: nothing in it is shell.
+        files[-1].write_text(without_launcher(text))
+    done = subprocess.run(["shellcheck", *files], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("name", NASTY)
+def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
+    text = script(kind, {"directory": f"/scratch/{name}"})
+    assert settings_of(text)["directory"] == f"/scratch/{name}"
+    assert settings_of(text)["variables"]["JUPYTERHUB_ROOT_DIR"] == f"/scratch/{name}"
+    found = dict(directives(kind, text))
+    if kind == "torque":
+        # Torque itself has no such directive; its launcher changes folder. Slurm's own qsub reads this one.
+        (line,) = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
+        assert shlex.split(line) == []
+        assert shlex.split(line.removeprefix("#SBATCH ")) == [f"--chdir=/scratch/{name}"]
+    else:
+        assert found["chdir" if kind == "slurm" else "directory"] == f"/scratch/{name}"
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("name", NASTY)
+def test_a_job_of_any_name_arrives_as_it_is(kind, name, tmp_path):
+    text = script(kind, {}, label=JobLabel(name, "h3f2a9c0b1d4e55"))
+    if kind != "torque":
+        assert ("job-name" if kind == "slurm" else "name", name) in directives(kind, text)
+    line = next(line for line in text.splitlines() if line.startswith("hpc_name="))
+    shown = subprocess.run(
+        ["bash", "-c", f'{line}\nprintf %s "$hpc_name"'], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert shown.stdout == name
+
+
+@pytest.mark.parametrize("kind", ["slurm", "torque"])
+@pytest.mark.parametrize("name", NASTY)
+def test_a_directive_of_the_site_arrives_as_it_is(kind, name):
+    extra = {"directives": [{"option": "x", "value": name}]}
+    assert ("x", name) in directives(kind, script(kind, {}, profile=site(kind, job=extra)))
+
+
+@pytest.mark.parametrize("kind", ["slurm", "torque"])
+def test_a_directive_without_a_value_is_an_option_alone(kind):
+    extra = {"directives": [{"option": "x"}]}
+    lines = script(kind, {}, profile=site(kind, job=extra)).splitlines()
+    assert {"slurm": "#SBATCH --x", "torque": "#PBS -x"}[kind] in lines
+
+
+def test_an_account_arrives():
+    assert ("account", "tro100") in directives("slurm", script("slurm", {"account": "tro100"}))
+    assert ("A", "tro100") in directives("torque", script("torque", {"account": "tro100"}))
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_directives_stand_where_a_scheduler_looks_for_them(kind):
+    """Before the first line that is no comment; after it they would be ignored without a word."""
+    lines = script(kind, REQUESTS["gpu"]).splitlines()
+    first_command = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    marked = [number for number, line in enumerate(lines) if line.startswith((MARKERS[kind] + " ", "#SBATCH "))]
+    assert marked
+    assert max(marked) < first_command
+    assert lines[0] == "#!/bin/bash"
+
+
+# --- what the launcher is told
+
+
+def test_the_image_is_entered_with_gpus_and_folders():
+    told = settings_of(script("slurm", REQUESTS["gpu"]))
+    assert told["wrap"] == [
+        "apptainer",
+        "exec",
+        "--nv",
+        "--bind=/scratch",
+        "--bind=/scratch/it's here",
+        "/images/torch.simg",
+    ]
+    assert told["environment"] == "Science stack, image torch"
+
+
+def test_without_gpus_the_image_gets_none():
+    told = settings_of(script("slurm", {"image": "torch"}))
+    assert told["wrap"] == ["apptainer", "exec", "--bind=/scratch", "--bind=/home/alice", "/images/torch.simg"]
+
+
+@pytest.mark.parametrize("directory", ["/scratch/a:b", "/scratch/a,b"])
+def test_a_directory_that_would_be_read_as_two_is_not_bound(directory):
+    told = settings_of(script("slurm", {"image": "torch", "directory": directory}))
+    assert told["wrap"] == ["apptainer", "exec", "--bind=/scratch", "/images/torch.simg"]
+
+
+def test_the_launcher_is_told_whom_to_call_and_what_to_run():
+    told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77)))
+    assert told == {
+        "callback": "https://hub.example.org/hub/api/hpcspawner",
+        "ca": PEM,
+        "ticket": "TICKET-STANDS-HERE",
+        "command": ["jupyterhub-singleuser"],
+        "programs": ["jupyterhub-singleuser", "jupyter-lab"],
+        "wrap": [],
+        "environment": "plain",
+        "directory": "/home/alice",
+        "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"},
+        "ports": [20000, 20100],
+        "limit_s": 77,
+    }
+
+
+# --- templates and quoting
+
+
+def test_an_undefined_name_in_a_template_is_an_error():
+    for template in ("base.sh.j2", "slurm.sh.j2", "torque.sh.j2", "local.sh.j2"):
+        with pytest.raises(UndefinedError):
+            script_module._templates().get_template(template).render()
+
+
+def test_a_template_reaches_no_further_than_its_values():
+    with pytest.raises(SecurityError):
+        script_module._templates().from_string("{{ label.__class__.__mro__ }}").render(label=LABEL)
+
+
+@pytest.mark.parametrize("text", NASTY)
+@pytest.mark.parametrize("filter_", [quote, quote_path])
+def test_a_quoted_value_is_one_word_to_bash(filter_, text):
+    shown = subprocess.run(["bash", "-c", f"printf %s {filter_(text)}"], capture_output=True, text=True, check=True)
+    assert shown.stdout == text
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("~", "/home/al ice", id="home itself"),
+        pytest.param("~/.hpc spawner", "/home/al ice/.hpc spawner", id="in the home"),
+        pytest.param("~/$(id)", "/home/al ice/$(id)", id="in the home, with a command"),
+        pytest.param("~alice/x", "~alice/x", id="somebody's home is not looked up"),
+        pytest.param("/a/~", "/a/~", id="a tilde elsewhere"),
+    ],
+)
+def test_a_leading_tilde_is_left_to_the_node(path, expected):
+    shown = subprocess.run(
+        ["bash", "-c", f"printf %s {quote_path(path)}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HOME": "/home/al ice"},
+    )
+    assert shown.stdout == expected
+
+
+# --- shipped profiles
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_partition_of_a_shipped_profile_makes_a_script(path):
+    profile = load(path)
+    scheduler = make_scheduler(profile.scheduler, Path("/var/lib/hub/spool"))
+    asked = [{}, *({"partition": one.name} for one in profile.partitions)]
+    asked += [{"environment": one.name} for one in profile.environments]
+    asked += [{"image": one.name} for one in profile.images]
+    for options in asked:
+        request = make(options, profile, LocalAccount("alice", "/home/alice"))
+        checked_by_bash(render(request, scheduler, profile.job, LABEL, HOME))
+
+
+def test_there_are_eight_shipped_profiles():
+    names = {"comet", "hydra", "local", "rhea", "slurm-minimal", "stratus", "torque-minimal", "tscc"}
+    assert {path.stem for path in PROFILES} == names
+
+
+# --- run by bash
+
+
+class Run:
+    """One job script under way, with a stand-in for the launcher's Python."""
+
+    def __init__(self, folder, text, does="", home=True):
+        self.folder = folder
+        self.record = folder / "record"
+        self.home = folder / "the home"
+        self.record.mkdir()
+        if home:
+            self.home.mkdir()
+        (folder / "bin").mkdir()
+        (folder / "bin" / "python3").symlink_to(BIN / "launcher-python")
+        file = folder / "job.sh"
+        file.write_text(text, encoding="utf-8")
+        self.process = subprocess.Popen(
+            ["bash", str(file)],
+            env={
+                "PATH": f"{folder}/bin:/usr/bin:/bin",
+                "HOME": str(self.home),
+                "HPC_LOCAL_JOBID": "12",
+                "HPC_TEST_RECORD": str(self.record),
+                "HPC_TEST_DOES": does,
+                "LC_ALL": "C",
+                "SUDO_USER": "hub",
+            },
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=folder,
+        )
+
+    def ends(self):
+        return self.process.wait(20)
+
+    def recorded(self, name):
+        return (self.record / name).read_text(encoding="utf-8")
+
+    def environment(self):
+        pairs = self.recorded("environment").split("\0")
+        return dict(pair.split("=", 1) for pair in pairs if pair)
+
+    def wait_until_ready(self):
+        deadline = time.monotonic() + 10
+        while not (self.record / "ready").exists():
+            assert time.monotonic() < deadline, "the launcher was not started"
+            time.sleep(0.01)
+
+    @property
+    def log(self):
+        return self.home / ".hpcspawner" / "jupyter-alice-12.log"
+
+
+@pytest.fixture
+def run(tmp_path):
+    runs = []
+
+    def start(options=None, *, profile=SMALL_SITE, does="", home=True, **call_home):
+        text = script(
+            "local", options or {}, profile=SiteProfile.model_validate(profile), home=replace(HOME, **call_home)
+        )
+        runs.append(Run(tmp_path, text, does, home))
+        return runs[-1]
+
+    yield start
+    for one in runs:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.wait()
+
+
+def with_setup(*lines, job=None, **environment):
+    """The smallest site with one environment that is set up by these lines."""
+    return SMALL_SITE | {"environments": [{"name": "plain", "setup": lines, **environment}], "job": job or {}}
+
+
+def test_the_launcher_gets_its_source_and_its_settings(run):
+    job = run({"directory": "/scratch/it's {{ 7 * 7 }}"})
+    assert job.ends() == 0
+    assert job.recorded("launcher") == SOURCE
+    told = json.loads(job.recorded("settings"))
+    assert (told["ticket"], told["directory"]) == ("TICKET-STANDS-HERE", "/scratch/it's {{ 7 * 7 }}")
+
+
+def test_the_log_lies_in_the_home_and_is_for_its_owner_alone(run):
+    job = run()
+    assert job.ends() == 0
+    assert (job.log.stat().st_mode & 0o777, job.log.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert job.recorded("log") == str(job.log)
+    text = job.log.read_text()
+    assert text.startswith("hpcspawner: job 12 on ")
+    assert "the launcher's words" in text
+
+
+def test_the_log_goes_elsewhere_where_the_home_can_not_be_written(run, monkeypatch):
+    job = run(profile=SMALL_SITE | {"job": {"log": "/proc/no/such"}})
+    assert job.ends() == 0
+    log = Path(job.recorded("log"))
+    try:
+        assert log.stat().st_mode & 0o777 == 0o600
+        assert "the launcher's words" in log.read_text()
+    finally:
+        log.unlink()
+
+
+def test_old_logs_are_removed_and_nothing_else(run, tmp_path):
+    folder = tmp_path / "the home" / ".hpcspawner"
+    (folder / "deeper").mkdir(parents=True)
+    old, fresh, other, deeper = (
+        folder / name for name in ("jupyter-1.log", "jupyter-2.log", "notes.txt", "deeper/jupyter-3.log")
+    )
+    for path in (old, fresh, other, deeper):
+        path.write_text("")
+        if path is not fresh:
+            os.utime(path, (time.time() - 20 * 86400,) * 2)
+    job = run(home=False)
+    assert job.ends() == 0
+    assert [path.exists() for path in (old, fresh, other, deeper)] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("code", [0, 3, 127])
+def test_the_launchers_exit_code_is_the_jobs(run, code):
+    assert run(does=f"exit {code}").ends() == code
+
+
+def test_sigterm_is_for_the_launcher_and_its_exit_code_comes_back(run):
+    job = run(does="while :; do sleep 0.1; done", profile=with_setup(job={"epilogue": "echo the epilogue"}))
+    job.wait_until_ready()
+    # To the shell alone, as Slurm's scancel --batch does it.
+    job.process.send_signal(signal.SIGTERM)
+    assert job.ends() == 43
+    text = job.log.read_text()
+    assert "the launcher got SIGTERM" in text
+    assert text.endswith("the epilogue\n")
+
+
+def test_a_launcher_that_takes_its_time_to_end_is_waited_for(run):
+    does = "trap 'sleep 0.4; exit 44' TERM; while :; do sleep 0.1; done"
+    job = run(does=does)
+    job.wait_until_ready()
+    time.sleep(0.1)
+    for _ in range(3):
+        job.process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    assert job.ends() == 44
+
+
+def test_prologue_and_epilogue_run_around_the_server(run):
+    job = run(does="exit 7", profile=with_setup(job={"prologue": "echo the prologue", "epilogue": "echo the epilogue"}))
+    assert job.ends() == 7
+    lines = job.log.read_text().splitlines()
+    assert lines[1:] == ["the prologue", "the launcher's words", "the epilogue"]
+
+
+def test_a_set_up_that_works_is_in_force_for_the_launcher(run):
+    profile = with_setup(
+        "export FROM_SETUP='two words'", path=["~/bin", "/opt/it's here/bin"], variables={"FROM_PROFILE": "$HOME `id`"}
+    )
+    job = run(profile=profile)
+    assert job.ends() == 0
+    assert job.recorded("setup-failed") == ""
+    environment = job.environment()
+    assert (environment["FROM_SETUP"], environment["FROM_PROFILE"]) == ("two words", "$HOME `id`")
+    assert environment["PATH"].startswith(f"{job.home}/bin:/opt/it's here/bin:{job.folder}/bin:")
+
+
+@pytest.mark.parametrize(
+    ("lines", "failed"),
+    [
+        pytest.param(["false", "echo not reached"], "false", id="the first of two"),
+        pytest.param(["true", "no-such-command --with 'it'"], "no-such-command --with 'it'", id="a missing command"),
+        pytest.param(["echo $(("], "echo $((", id="a syntax error"),
+        pytest.param(["(exit 5)"], "(exit 5)", id="any exit code"),
+    ],
+)
+def test_the_first_line_of_the_set_up_that_fails_is_remembered(run, lines, failed):
+    job = run(profile=with_setup(*lines))
+    assert job.ends() == 0
+    assert job.recorded("setup-failed") == failed
+    assert "not reached" not in job.log.read_text()
+
+
+def test_a_missing_module_system_is_a_set_up_that_failed(run):
+    job = run(profile=with_setup(modules=["anaconda/3"]))
+    assert job.ends() == 0
+    assert job.recorded("setup-failed") == "module load anaconda/3"
+
+
+def test_a_conda_that_is_missing_is_a_set_up_that_failed(run):
+    job = run(profile=with_setup(conda="my env"))
+    assert job.ends() == 0
+    assert job.recorded("setup-failed") == "hpc_conda 'my env'"
+
+
+def test_the_fallback_path_comes_last(run):
+    job = run(fallback_path=("/opt/hub/bin", "/opt/it's here"), profile=with_setup(path=["/opt/site/bin"]))
+    assert job.ends() == 0
+    path = job.environment()["PATH"]
+    assert path.startswith("/opt/site/bin:")
+    assert path.endswith(":/opt/hub/bin:/opt/it's here")
+
+
+def test_what_the_submit_left_behind_is_not_for_the_notebook(run):
+    job = run()
+    assert job.ends() == 0
+    assert not {"LC_ALL", "SUDO_USER"} & set(job.environment())
+    assert job.environment()["HOME"] == str(job.home)
+    assert job.environment()["USER"]
+
+
+def test_an_environment_that_hides_python_does_not_hide_the_launchers(run):
+    job = run(profile=with_setup("export PATH=/nowhere"))
+    assert job.ends() == 0
+    assert job.recorded("launcher") == SOURCE
+
+
+def test_a_node_without_python_says_so(run):
+    job = run(profile=SMALL_SITE | {"job": {"python": "python3.no-such"}})
+    assert job.ends() == 127
+    assert "no Python on this node; the site profile's job.python names the one to use" in job.log.read_text()
