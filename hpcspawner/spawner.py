@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import pwd
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -173,14 +173,17 @@ class HPCSpawner(BatchSpawnerBase):
         shown = draft.get() or Draft(self.user_options or self.orm_spawner.user_options or {})
         return render_form(self.cluster.profile, shown)
 
-    async def _from_form(self, form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
+    def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Judge before the Hub has made a token or a row, so that a refusal leaves nothing behind."""
-        options = read(form_data)
-        draft.set(Draft(options))
+        shown = Draft(read(form_data))
+        draft.set(shown)
+        return self._judged_form(shown)
+
+    async def _judged_form(self, shown: Draft) -> dict[str, Any]:
         try:
-            return dict((await self._judge(options)).choices)
+            return dict((await self._judge(shown.values)).choices)
         except RequestError as error:
-            draft.set(Draft(options, error.problems))
+            shown.problems = error.problems
             refused = as_hub_error(error, self.cluster.profile)
             # The form itself says it, beside the fields.
             refused.jupyterhub_message = refused.jupyterhub_html_message = ""

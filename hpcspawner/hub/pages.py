@@ -32,9 +32,12 @@ STATIC = Path(__file__).parent / "static"
 _GROUPS = (("what", "What to open"), ("where", "Where it runs"), ("size", "How much"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
-    """What the form shows in one web request: the values asked for, what was wrong with them, a note above."""
+    """What the form shows in one web request: the values asked for, what was wrong with them, a note above.
+
+    Not frozen: the Hub judges form data in a task of its own, which sees the request's draft but can't replace it.
+    """
 
     values: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()

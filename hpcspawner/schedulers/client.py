@@ -24,7 +24,8 @@ _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 # What sudo says when it will not run a command, in the C locale.
 _SUDO_REFUSES = re.compile(
     r"^sudo: (a password is required|a terminal is required|.*command not found|unknown user|.*not allowed|"
-    r"unable to|.*is not in the sudoers file|no tty present)|is not allowed to execute|may not run sudo",
+    r"unable to (?!resolve host)|sorry, you must have a tty|The \"no new privileges\" flag|effective uid is not 0|"
+    r"no tty present)|is not in the sudoers file|is not allowed to execute|may not run sudo",
     re.MULTILINE,
 )
 

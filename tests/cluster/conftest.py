@@ -121,11 +121,12 @@ def cancel_all():
 def make_hub(lab, tmp_path_factory):
     """A Hub on the head for one scheduler."""
 
-    def make(scheduler, **kwargs):
+    def make(scheduler, change=("", ""), **kwargs):
         folder = tmp_path_factory.mktemp(f"hub-{scheduler}")
         gpus = "v100" if scheduler == "slurm" else "any"
         site = folder / "site.toml"
-        site.write_text(PROFILE.format(scheduler=scheduler, lab=lab, gpus=gpus), encoding="utf-8")
+        text = PROFILE.format(scheduler=scheduler, lab=lab, gpus=gpus)
+        site.write_text(text.replace(*change) if change[0] else text, encoding="utf-8")
         return Hub(folder, site, host="10.77.0.1", users=("alice", "bob"), **kwargs)
 
     return make

@@ -152,17 +152,6 @@ def test_no_line_ends_a_here_document_early():
     assert not {LAUNCHER_END, SETTINGS_END} & set(SOURCE.splitlines())
 
 
-def test_a_launcher_that_would_end_its_here_document_is_refused(monkeypatch, tmp_path):
-    (tmp_path / "launcher.py").write_text(f"print('''\n{LAUNCHER_END}\n''')\n")
-    script_module._launcher_source.cache_clear()
-    monkeypatch.setattr(script_module, "files", lambda package: tmp_path)
-    try:
-        with pytest.raises(ValueError, match=LAUNCHER_END):
-            script_module._launcher_source()
-    finally:
-        script_module._launcher_source.cache_clear()
-
-
 # --- read by bash, shellcheck and the schedulers
 
 
@@ -177,7 +166,8 @@ def test_bash_and_shellcheck_find_nothing_wrong(kind, tmp_path):
         files.append(tmp_path / f"{number}.sh")
         # The launcher is Python in a here-document: nothing in it is shell.
         files[-1].write_text(without_launcher(text))
-    done = subprocess.run(["shellcheck", *files], capture_output=True, text=True, check=False)
+    # Lines of the set-up are in single quotes so that they expand later.
+    done = subprocess.run(["shellcheck", "--exclude=SC2016", *files], capture_output=True, text=True, check=False)
     assert done.stdout == ""
     assert done.returncode == 0
 
@@ -192,7 +182,6 @@ def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
     if kind == "torque":
         # Torque itself has no such directive; its launcher changes folder. Slurm's own qsub reads this one.
         (line,) = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
-        assert shlex.split(line) == []
         assert shlex.split(line.removeprefix("#SBATCH ")) == [f"--chdir=/scratch/{name}"]
     else:
         assert found["chdir" if kind == "slurm" else "directory"] == f"/scratch/{name}"
@@ -442,7 +431,7 @@ def test_the_log_lies_in_the_home_and_is_for_its_owner_alone(run):
     assert "the launcher's words" in text
 
 
-def test_the_log_goes_elsewhere_where_the_home_can_not_be_written(run, monkeypatch):
+def test_the_log_goes_elsewhere_where_its_folder_can_not_be_made(run):
     job = run(profile=SMALL_SITE | {"job": {"log": "/proc/no/such"}})
     assert job.ends() == 0
     log = Path(job.recorded("log"))
@@ -453,19 +442,17 @@ def test_the_log_goes_elsewhere_where_the_home_can_not_be_written(run, monkeypat
         log.unlink()
 
 
-def test_old_logs_are_removed_and_nothing_else(run, tmp_path):
+def test_old_logs_of_ours_are_removed_and_nothing_else(run, tmp_path):
     folder = tmp_path / "the home" / ".hpcspawner"
     (folder / "deeper").mkdir(parents=True)
-    old, fresh, other, deeper = (
-        folder / name for name in ("jupyter-1.log", "jupyter-2.log", "notes.txt", "deeper/jupyter-3.log")
-    )
-    for path in (old, fresh, other, deeper):
-        path.write_text("")
-        if path is not fresh:
-            os.utime(path, (time.time() - 20 * 86400,) * 2)
+    names = ["jupyter-1.log", "jupyter-lab-2.log", "mine.log", "notes.txt", "deeper/jupyter-3.log", "jupyter-4.log"]
+    for name in names:
+        (folder / name).write_text("")
+        days = 10 if name == "jupyter-4.log" else 20
+        os.utime(folder / name, (time.time() - days * 86400,) * 2)
     job = run(home=False)
     assert job.ends() == 0
-    assert [path.exists() for path in (old, fresh, other, deeper)] == [False, True, True, True]
+    assert [name for name in names if not (folder / name).exists()] == ["jupyter-1.log", "jupyter-lab-2.log"]
 
 
 @pytest.mark.parametrize("code", [0, 3, 127])

@@ -26,7 +26,7 @@ export HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
 (umask 077 && mkdir -p -- "$hpc_folder" && : >"$HPC_LOG") 2>/dev/null ||
   HPC_LOG=$(umask 077 && mktemp) || HPC_LOG=/dev/null
 exec >"$HPC_LOG" 2>&1 </dev/null
-find "$hpc_folder" -maxdepth 1 -type f -name '*.log' -mtime +14 -delete 2>/dev/null
+find "$hpc_folder" -maxdepth 1 -type f -name 'jupyter-*.log' -mtime +14 -delete 2>/dev/null
 echo "hpcspawner: job $hpc_job on $(uname -n), $(date)"
 
 # Found before an environment can hide it: the launcher needs no more than Python 3.6.

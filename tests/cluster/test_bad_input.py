@@ -1,0 +1,91 @@
+"""What a user and an admin read when the scheduler or the site says no."""
+
+import re
+import time
+
+import pytest
+from cluster.conftest import jobs_of
+from support.browser import a_page, fill, log_in, press_start
+from support.hub import server_path
+
+pytestmark = pytest.mark.both_hubs
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    return "slurm"
+
+
+def start(hub, options, user="alice"):
+    """A start that must fail: its message, and how many seconds it took."""
+    began = time.monotonic()
+    answer = hub.api("POST", server_path(user), json=options)
+    if answer.status_code in (201, 202):
+        *_, last = hub.events(user)
+        assert last.get("failed"), f"{last}"
+        return 202, last.get("html_message") or last["message"], time.monotonic() - began
+    return answer.status_code, answer.json()["message"], time.monotonic() - began
+
+
+def test_the_scheduler_s_own_words_are_shown(hub):
+    code, message, seconds = start(hub, {"account": "nobodys"})
+    assert code == 400
+    assert "Invalid account" in message
+    assert seconds < 2
+    assert jobs_of("alice") == []
+    assert hub.servers("alice") == {}
+    assert re.search(r"sudo -n -u alice \S*/sbatch --parsable", hub.log())
+
+
+def test_the_scheduler_s_own_words_are_shown_on_the_page(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        fill(page, account="nobodys", memory="2G")
+        began = time.monotonic()
+        press_start(page)
+        page.wait_for_selector("text=Invalid account", timeout=10_000)
+        assert time.monotonic() - began < 2
+        assert page.locator("#hpc-account").input_value() == "nobodys"
+        assert page.locator("#hpc-memory").input_value() == "2G"
+    assert jobs_of("alice") == []
+
+
+def test_an_environment_without_jupyter_is_named_within_15_s_of_the_start(hub):
+    code, message, seconds = start(hub, {"environment": "bare", "partition": "debug"})
+    assert code in (202, 500)
+    assert "jupyterhub-singleuser was not found in the environment" in message
+    assert "Python without Jupyter" in message
+    assert re.search(r"\bon n1\b", message)
+    assert seconds < 15
+
+
+def test_a_directory_that_is_not_there_is_named(hub):
+    _, message, _ = start(hub, {"directory": "/nowhere/at all", "partition": "debug"})
+    assert "/nowhere/at all" in message
+    assert "No such file or directory" in message
+
+
+def test_a_site_without_the_commands_says_whom_to_tell(make_hub, tmp_path):
+    (tmp_path / "sudo").symlink_to("/usr/bin/sudo")
+    with make_hub("slurm", change=('type = "slurm"', f'type = "slurm"\npath = ["{tmp_path}"]')) as hub:
+        code, message, _ = start(hub, {})
+        assert code == 500
+        assert "not set up" in message
+        assert "the administrators of this JupyterHub" in message
+        assert "'sbatch' was not found on the Hub" in message
+        assert "scheduler.path" in hub.log()
+
+
+def test_a_sudo_rule_that_is_missing_is_told_with_its_cure(make_hub):
+    # bob may run nothing as alice.
+    prefix = 'type = "slurm"\ncommand_prefix = ["sudo", "-n", "-u", "bob", "sudo", "-n", "-u", "{user}"]'
+    with make_hub("slurm", change=('type = "slurm"', prefix)) as hub:
+        code, message, _ = start(hub, {})
+        assert code == 500
+        assert "not set up" in message
+        assert "The Hub may not run the scheduler's commands as this user." in message
+        log = hub.log()
+        assert "NOPASSWD" in log
+        assert "a password is required" in log
+        assert "sbatch" in log

@@ -1,0 +1,562 @@
+"""The gateway to the scheduler's commands, with executables that stand in for them and misbehave."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import pwd
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from material import NASTY
+
+from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
+from hpcspawner.job.state import JobState
+from hpcspawner.schedulers.client import Client
+from hpcspawner.schedulers.local import Local
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.torque import Torque
+from hpcspawner.site.profile import Access
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+OTHER = "alice" if ME != "alice" else "bob"
+RECORDED = Path(__file__).parents[1] / "recorded"
+
+# Writes down, beside itself, how it was called. Python and not bash, which adds to its environment.
+RECORDS = f"""\
+#!{sys.executable} -IS
+import hashlib, json, os, sys
+stdin = sys.stdin.buffer.read()
+call = {{
+    "argv": sys.argv,
+    "environment": open("/proc/self/environ").read().split(chr(0))[:-1],
+    "cwd": os.getcwd(),
+    "stdin": hashlib.sha256(stdin).hexdigest(),
+    "length": len(stdin),
+}}
+with open(sys.argv[0] + ".calls", "a") as file:
+    file.write(json.dumps(call) + chr(10))
+print(12)
+"""
+# Notes its call and becomes the command that it was given, as sudo does.
+BECOMES = """\
+#!/bin/bash
+printf '%s\\0' "$@" >"$0.argv"
+while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+class Desk:
+    """A folder of executables and a client that finds its commands there."""
+
+    def __init__(self, folder):
+        self.folder = folder / "bin"
+        self.folder.mkdir()
+
+    def program(self, name, text):
+        """An executable; a text without a first line of its own is bash."""
+        path = self.folder / name
+        path.write_text(text if text.startswith("#!") else f"#!/bin/bash\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+        return path
+
+    def client(self, scheduler=None, **access):
+        scheduler = scheduler or Slurm()
+        given = {"type": scheduler.name, "path": (str(self.folder), "/usr/bin", "/bin"), "command_timeout_s": 10}
+        return Client(scheduler, Access(**given | access), logging.getLogger("test"))
+
+    def calls(self, name):
+        file = self.folder / f"{name}.calls"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def text(self, name):
+        return (self.folder / name).read_text()
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+async def eventually(condition, seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+# --- what reaches a program
+
+
+async def test_the_argv_arrives_word_by_word(desk):
+    desk.program("sbatch", RECORDS)
+    assert await desk.client().submit(ME, "#!/bin/bash\n") == "12"
+    (call,) = desk.calls("sbatch")
+    assert call["argv"] == [str(desk.folder / "sbatch"), "--parsable"]
+
+
+@pytest.mark.parametrize("word", NASTY)
+async def test_a_word_of_the_prefix_arrives_as_it_is(desk, word):
+    desk.program("sbatch", RECORDS)
+    desk.program("become", BECOMES)
+    client = desk.client(command_prefix=("become", word, "{user}", "as {user}!", "--"))
+    await client.submit(OTHER, "")
+    argv = desk.text("become.argv").split("\0")[:-1]
+    assert argv == [word, OTHER, f"as {OTHER}!", "--", str(desk.folder / "sbatch"), "--parsable"]
+
+
+@pytest.mark.parametrize("name", NASTY)
+async def test_a_folder_of_any_name_reaches_the_embedded_scheduler(tmp_path, name):
+    client = Client(Local(tmp_path / name, 1), Access(type="local"), logging.getLogger("test"))
+    assert (await client.listing()).jobs == {}
+    assert (tmp_path / name / "lock").exists()
+
+
+async def test_nothing_of_the_hubs_environment_arrives(desk, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_CRYPT_KEY", "a secret of the Hub")
+    monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "another")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "a choice that is not the user's")
+    desk.program("sbatch", RECORDS)
+    await desk.client().submit(ME, "")
+    (call,) = desk.calls("sbatch")
+    assert call["environment"] == [f"PATH={desk.folder}:/usr/bin:/bin", "LC_ALL=C"]
+
+
+async def test_a_program_runs_in_the_root_folder_and_a_session_of_its_own(desk):
+    desk.program("sbatch", 'pwd >"$0.cwd"; ps -o sid= -p $$ >"$0.session"; echo $$ >"$0.pid"; echo 12')
+    await desk.client().submit(ME, "")
+    assert desk.text("sbatch.cwd") == "/\n"
+    assert desk.text("sbatch.session").strip() == desk.text("sbatch.pid").strip()
+    assert desk.text("sbatch.session").strip() != str(os.getsid(0))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("#!/bin/bash\necho 'ünï' \"çødé\"\n", id="not ascii"),
+        pytest.param("x" * 1_000_000 + "\n", id="a megabyte"),
+    ],
+)
+async def test_the_script_arrives_byte_for_byte(desk, script):
+    desk.program("sbatch", RECORDS)
+    await desk.client().submit(ME, script)
+    (call,) = desk.calls("sbatch")
+    assert call["length"] == len(script.encode())
+    assert call["stdin"] == hashlib.sha256(script.encode()).hexdigest()
+
+
+async def test_a_program_that_does_not_read_the_script_is_heard_all_the_same(desk):
+    desk.program("sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
+    with pytest.raises(SchedulerRejected, match="Invalid account"):
+        await desk.client().submit(ME, "x" * 1_000_000)
+
+
+async def test_a_submit_that_succeeds_without_reading_is_a_submit(desk):
+    desk.program("sbatch", "echo 12")
+    assert await desk.client().submit(ME, "x" * 1_000_000) == "12"
+
+
+# --- as whom
+
+
+async def test_the_prefix_makes_a_command_the_users(desk):
+    desk.program("scancel", RECORDS)
+    desk.program("scontrol", "echo JobId=12")
+    desk.program("sudo", BECOMES)
+    client = desk.client(command_prefix=("sudo", "-n", "-u", "{user}", "--"))
+    await client.cancel(OTHER, "12")
+    assert desk.text("sudo.argv").split("\0")[:-1] == ["-n", "-u", OTHER, "--", str(desk.folder / "scancel"), "12"]
+    assert await client.details(OTHER, "12") == "JobId=12\n"
+    assert desk.text("sudo.argv").split("\0")[:-1][4:] == [str(desk.folder / "scontrol"), "show", "job", "12"]
+
+
+async def test_sudo_is_the_prefix_unless_the_profile_says_otherwise(desk):
+    desk.program("sbatch", RECORDS)
+    desk.program("sudo", 'printf "%s\\0" "$@" >"$0.argv"; shift 3; exec "$@"')
+    await desk.client().submit(OTHER, "")
+    assert desk.text("sudo.argv").split("\0")[:3] == ["-n", "-u", OTHER]
+
+
+async def test_the_hubs_own_account_needs_no_prefix(desk):
+    for name in ("sbatch", "scancel"):
+        desk.program(name, RECORDS)
+    client = desk.client(command_prefix=("no-such-program",))
+    await client.submit(ME, "")
+    await client.cancel(ME, "12")
+    assert len(desk.calls("sbatch")) == len(desk.calls("scancel")) == 1
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        pytest.param("root;", id="a shell's end of command"),
+        pytest.param("-u", id="an option"),
+        pytest.param("", id="nothing"),
+        pytest.param("alice\n", id="a line break behind it"),
+        pytest.param("alice\0", id="a zero byte"),
+        pytest.param("al ice", id="a space"),
+        pytest.param("#0", id="sudo's way to write a number"),
+        pytest.param("../alice", id="a path"),
+        pytest.param("ålice", id="not ascii"),
+        pytest.param("Alice", id="a capital"),
+        pytest.param("{user}", id="the placeholder"),
+        pytest.param("a" * 33, id="too long"),
+    ],
+)
+async def test_what_is_no_name_of_an_account_reaches_no_command(desk, user):
+    for name in ("become", "sbatch", "scancel", "scontrol"):
+        desk.program(name, RECORDS)
+    client = desk.client(command_prefix=("become", "{user}"))
+    for call in (client.submit(user, "#!/bin/bash\n"), client.cancel(user, "12"), client.details(user, "12")):
+        with pytest.raises(SchedulerRejected, match="is not the name of a local account"):
+            await call
+    assert not any(desk.folder.glob("*.calls"))
+
+
+@pytest.mark.parametrize("user", ["alice", "a", "_svc", "ab12", "a.b-c_d", "a" * 32])
+async def test_ordinary_names_of_accounts_are_let_in(desk, user):
+    desk.program("sbatch", RECORDS)
+    desk.program("become", BECOMES)
+    assert await desk.client(command_prefix=("become", "{user}", "--")).submit(user, "") == "12"
+
+
+# --- what comes back
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("sbatch: error: Batch job submission failed: Invalid partition specified", id="one line"),
+        pytest.param("sbatch: error: a\nsbatch: error: b % {} \\ 'c'", id="two lines with signs"),
+    ],
+)
+async def test_a_rejection_keeps_the_schedulers_words(desk, words):
+    (desk.folder / "words").write_text(words)
+    desk.program("sbatch", 'cat >/dev/null; cat "$(dirname "$0")/words" >&2; exit 1')
+    with pytest.raises(SchedulerRejected) as caught:
+        await desk.client().submit(ME, "#!/bin/bash\n")
+    assert (str(caught.value), caught.value.words) == (words, words)
+    assert caught.value.command == f"{desk.folder}/sbatch --parsable"
+
+
+async def test_a_rejection_without_a_word_names_its_exit_code(desk):
+    desk.program("sbatch", "exit 7")
+    with pytest.raises(SchedulerRejected, match="exit code 7"):
+        await desk.client().submit(ME, "")
+
+
+async def test_words_on_standard_output_are_words_too(desk):
+    desk.program("sbatch", "echo 'no such queue'; exit 1")
+    with pytest.raises(SchedulerRejected, match="no such queue"):
+        await desk.client().submit(ME, "")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name", "does"),
+    [
+        pytest.param(
+            Slurm(), "squeue", "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1", id="slurm"
+        ),
+        pytest.param(Torque(), "qstat", "echo 'pbs_iff: cannot connect' >&2; exit 111", id="torque"),
+        pytest.param(Slurm(), "squeue", "kill -9 $$", id="killed"),
+        pytest.param(Slurm(), "squeue", "kill -TERM $$", id="terminated"),
+    ],
+)
+async def test_a_scheduler_that_does_not_answer_is_unreachable_and_not_a_refusal(desk, scheduler, name, does):
+    desk.program(name, does)
+    with pytest.raises(SchedulerUnreachable, match="does not answer"):
+        await desk.client(scheduler).listing()
+
+
+@pytest.mark.parametrize("answer", ["", "Submitted batch job 12", "12;a;b", "12\n13", "Welcome!\n12"])
+async def test_a_submit_whose_answer_can_not_be_read_is_neither_a_job_nor_a_refusal(desk, answer):
+    desk.program("sbatch", f"cat >/dev/null; printf '%s\\n' '{answer}'")
+    with pytest.raises(SchedulerUnreachable, match="took the job but its answer could not be read"):
+        await desk.client().submit(ME, "#!/bin/bash\n")
+
+
+@pytest.mark.parametrize("answer", ["", "slurm_load_jobs: nothing to see", "JOBID STATE"])
+async def test_a_listing_that_can_not_be_read_is_no_listing(desk, answer):
+    desk.program("squeue", f"echo '{answer}'")
+    with pytest.raises(SchedulerUnreachable, match="could not be read"):
+        await desk.client().listing()
+
+
+async def test_output_that_is_no_text_hurts_nobody(desk):
+    desk.program("scontrol", "printf 'JobId=12 Name=\\xff\\xfe\\n'")
+    assert await desk.client().details(ME, "12") == "JobId=12 Name=\ufffd\ufffd\n"
+
+
+async def test_details_are_cut_at_a_length_that_a_page_can_show(desk):
+    desk.program("scontrol", "head -c 100000 /dev/zero | tr '\\0' x")
+    assert await desk.client().details(ME, "12") == "x" * 20_000
+
+
+async def test_a_listing_is_as_old_as_its_start(desk):
+    desk.program(
+        "squeue", 'mark=${2#--format=}; mark=${mark%%%*}; sleep 0.3; printf "${2#--format=}\\n" | sed s/%./H/g'
+    )
+    before = time.time()
+    listing = await desk.client().listing()
+    assert before <= listing.begun_at <= before + 0.2
+    assert time.time() - listing.begun_at >= 0.3
+    assert listing.jobs == {}
+
+
+async def test_cancelling_a_job_that_has_ended_is_no_error(desk):
+    desk.program("scancel", "echo 'scancel: error: Kill job error on job id 12: Invalid job id specified' >&2; exit 1")
+    assert await desk.client().cancel(ME, "12") is None
+
+
+async def test_a_cancel_that_is_refused_is_an_error(desk):
+    desk.program("scancel", "echo 'scancel: error: Kill job error: Access/permission denied' >&2; exit 1")
+    with pytest.raises(SchedulerRejected, match="permission denied"):
+        await desk.client().cancel(ME, "12")
+
+
+@pytest.mark.parametrize("job_id", ["", "12; id", "--user=bob", "12\n", "12 13"])
+@pytest.mark.parametrize("scheduler", [Slurm(), Torque(), Local(Path("/nowhere"), 1)], ids=lambda one: one.name)
+async def test_what_is_no_job_id_reaches_no_command_and_raises_what_all_else_raises(desk, scheduler, job_id):
+    for name in ("scancel", "scontrol", "qdel", "qstat"):
+        desk.program(name, RECORDS)
+    client = desk.client(scheduler)
+    for call in (client.cancel(ME, job_id), client.details(ME, job_id)):
+        with pytest.raises(SchedulerError):
+            await call
+    assert not any(desk.folder.glob("*.calls"))
+
+
+# --- what is not set up
+
+
+async def test_a_missing_command_says_where_it_was_sought_and_how_to_cure_it(desk):
+    with pytest.raises(SchedulerNotSetUp, match=r"'sbatch' was not found on the Hub") as caught:
+        await desk.client(path=(str(desk.folder),)).submit(ME, "")
+    assert str(desk.folder) in caught.value.words
+    assert "add its folder to scheduler.path" in caught.value.cure
+    assert caught.value.command == "sbatch --parsable"
+
+
+async def test_a_missing_prefix_is_said_by_its_name(desk):
+    desk.program("sbatch", RECORDS)
+    with pytest.raises(SchedulerNotSetUp, match="'become'"):
+        await desk.client(command_prefix=("become", "{user}")).submit(OTHER, "")
+
+
+async def test_the_hubs_own_path_is_not_searched(desk, monkeypatch):
+    monkeypatch.setenv("PATH", f"{desk.folder}:{os.environ['PATH']}")
+    desk.program("sbatch", RECORDS)
+    with pytest.raises(SchedulerNotSetUp):
+        await desk.client(path=("/usr/sbin/no-such",)).submit(ME, "")
+    assert not desk.calls("sbatch")
+
+
+async def test_a_command_that_can_not_be_started_says_so(desk):
+    desk.program("sbatch", "#!/no/such/interpreter\n")
+    with pytest.raises(SchedulerNotSetUp, match="can't be started") as caught:
+        await desk.client().submit(ME, "")
+    assert caught.value.cure
+
+
+# What sudo 1.9.13 prints with -n and LC_ALL=C, and the words of older releases.
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("sudo: a password is required", id="no rule in sudoers"),
+        pytest.param(
+            "sudo: a terminal is required to read the password; either use the -S option to read from standard input "
+            "or configure an askpass helper",
+            id="no terminal",
+        ),
+        pytest.param("sudo: sorry, you must have a tty to run sudo", id="requiretty"),
+        pytest.param("sudo: no tty present and no askpass program specified", id="1.8"),
+        pytest.param("Sorry, user hub is not allowed to execute '/usr/bin/sbatch' as alice on head.", id="other rule"),
+        pytest.param("Sorry, user hub may not run sudo on head.", id="not at all"),
+        pytest.param("hub is not in the sudoers file.", id="not in sudoers"),
+        pytest.param("hub is not in the sudoers file.  This incident will be reported.", id="not in sudoers, 1.8"),
+        pytest.param("sudo: unknown user ghost\nsudo: error initializing audit plugin sudoers_audit", id="no account"),
+        pytest.param("sudo: /usr/bin/sbatch: command not found", id="no such program"),
+        pytest.param(
+            'sudo: The "no new privileges" flag is set, which prevents sudo from running as root.\nsudo: If sudo is '
+            "running in a container, you may need to adjust the container configuration to disable the flag.",
+            id="systemd's NoNewPrivileges",
+        ),
+        pytest.param(
+            "sudo: effective uid is not 0, is /usr/bin/sudo on a file system with the 'nosuid' option set or an NFS "
+            "file system without root privileges?",
+            id="nosuid",
+        ),
+    ],
+)
+async def test_what_sudo_says_is_for_the_admin_and_not_for_the_user(desk, words):
+    (desk.folder / "words").write_text(words)
+    desk.program("sbatch", RECORDS)
+    desk.program("sudo", 'cat "$(dirname "$0")/words" >&2; exit 1')
+    with pytest.raises(SchedulerNotSetUp, match="may not run the scheduler's commands") as caught:
+        await desk.client().submit(OTHER, "")
+    assert caught.value.words == words
+    assert f"{ME} ALL=" in caught.value.cure
+    assert caught.value.cure.endswith(f"{desk.folder}/sbatch`")
+
+
+async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk):
+    words = "sudo: unable to resolve host head: Name or service not known\nsbatch: error: Invalid account"
+    (desk.folder / "words").write_text(words)
+    desk.program("sbatch", RECORDS)
+    desk.program("sudo", 'cat "$(dirname "$0")/words" >&2; exit 1')
+    with pytest.raises(SchedulerRejected, match="Invalid account"):
+        await desk.client().submit(OTHER, "")
+
+
+# --- bounds
+
+
+LEAVES_A_CHILD = 'sleep 60 & echo $! >"$0.child"; echo $$ >"$0.pid"'
+
+
+async def test_a_command_that_hangs_is_killed_with_its_children(desk):
+    desk.program("squeue", f"{LEAVES_A_CHILD}; trap '' TERM; wait")
+    begun = time.monotonic()
+    with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s"):
+        await desk.client(command_timeout_s=1).listing()
+    assert time.monotonic() - begun < 3
+    pids = [int(desk.text(f"squeue.{name}")) for name in ("pid", "child")]
+    await eventually(lambda: not any(map(is_alive, pids)))
+
+
+async def test_a_child_that_holds_the_output_of_a_command_that_has_ended_is_killed(desk):
+    desk.program("squeue", f"{LEAVES_A_CHILD}; exit 0")
+    with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s"):
+        await desk.client(command_timeout_s=1).listing()
+    await eventually(lambda: not is_alive(int(desk.text("squeue.child"))))
+
+
+async def test_a_command_that_reads_nothing_and_hangs_is_killed(desk):
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
+    with pytest.raises(SchedulerUnreachable, match="did not answer"):
+        await desk.client(command_timeout_s=1).submit(ME, "x" * 1_000_000)
+    await eventually(lambda: not is_alive(int(desk.text("sbatch.pid"))))
+
+
+@pytest.mark.parametrize("stream", ["1", "2"], ids=["standard output", "standard error"])
+async def test_an_answer_without_an_end_is_refused_and_its_writer_killed(desk, stream):
+    desk.program("squeue", f'echo $$ >"$0.pid"; exec yes "{"x" * 4000}" >&{stream}')
+    with pytest.raises(SchedulerUnreachable, match="longer than 67108864 bytes"):
+        await desk.client().listing()
+    await eventually(lambda: not is_alive(int(desk.text("squeue.pid"))))
+
+
+async def test_a_caller_that_gives_up_takes_its_command_along(desk):
+    desk.program("squeue", f"{LEAVES_A_CHILD}; wait")
+    task = asyncio.create_task(desk.client().listing())
+    await eventually((desk.folder / "squeue.pid").exists)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    pids = [int(desk.text(f"squeue.{name}")) for name in ("pid", "child")]
+    await eventually(lambda: not any(map(is_alive, pids)))
+
+
+async def test_many_commands_at_once_keep_their_answers_apart(desk):
+    desk.program("scontrol", "sleep 0.1; echo JobId=$3")
+    client = desk.client()
+    answers = await asyncio.gather(*(client.details(ME, str(number)) for number in range(20)))
+    assert answers == [f"JobId={number}\n" for number in range(20)]
+
+
+# --- forms of a command
+
+
+def torque_text():
+    return (RECORDED / "slurm-torque-22.05" / "qstat-f.txt").read_text()
+
+
+QSTAT = """\
+echo "$*" >>"$0.calls"
+here=$(dirname "$0")
+[ "$1" = -f ] || { cat "$here/misunderstood" >&2; exit 2; }
+[ ! -e "$here/down" ] || { echo 'cannot connect to server' >&2; exit 1; }
+cat "$here/listing"
+"""
+
+
+@pytest.fixture
+def without_xml(desk):
+    """Commands like Slurm's own qstat, which knows no XML."""
+    (desk.folder / "misunderstood").write_text((RECORDED / "slurm-torque-22.05" / "qstat-x.err").read_text())
+    (desk.folder / "listing").write_text(torque_text())
+    desk.program("qstat", QSTAT)
+    return desk
+
+
+async def test_the_form_that_is_understood_is_remembered(without_xml):
+    client = without_xml.client(Torque())
+    first = await client.listing()
+    second = await client.listing()
+    assert first.jobs == second.jobs != {}
+    assert without_xml.text("qstat.calls").splitlines() == ["-x", "-f", "-f"]
+
+
+async def test_a_scheduler_that_is_away_does_not_bring_a_form_back(without_xml):
+    (without_xml.folder / "down").touch()
+    client = without_xml.client(Torque())
+    with pytest.raises(SchedulerUnreachable):
+        await client.listing()
+    (without_xml.folder / "down").unlink()
+    assert (await client.listing()).jobs
+    assert without_xml.text("qstat.calls").splitlines() == ["-x", "-f", "-f"]
+
+
+async def test_xml_is_taken_where_it_is_spoken(desk):
+    desk.program("qstat", f'echo "$*" >>"$0.calls"; cat {RECORDED}/torque-6.1.3/qstat-x.xml')
+    client = desk.client(Torque())
+    jobs = (await client.listing()).jobs
+    assert any(status.state is JobState.RUNNING for status in jobs.values())
+    assert desk.text("qstat.calls").splitlines() == ["-x"]
+
+
+async def test_a_failure_that_is_no_misunderstanding_tries_no_other_form(desk):
+    desk.program("qstat", 'echo "$*" >>"$0.calls"; echo "cannot connect to server" >&2; exit 111')
+    with pytest.raises(SchedulerUnreachable):
+        await desk.client(Torque()).listing()
+    assert desk.text("qstat.calls").splitlines() == ["-x"]
+
+
+async def test_a_submit_that_was_misunderstood_is_made_once_in_the_other_form(desk):
+    err = (RECORDED / "slurm-torque-22.05" / "qsub-stdin.err").read_text()
+    (desk.folder / "misunderstood").write_text(err)
+    desk.program(
+        "qsub",
+        'here=$(dirname "$0"); [ $# -gt 0 ] || { cat "$here/misunderstood" >&2; exit 2; }\n'
+        'cat >>"$0.script"; printf "%s\\0" "$@" >>"$0.argv"; echo 17',
+    )
+    client = desk.client(Torque())
+    assert await client.submit(ME, "#!/bin/bash\necho 1\n") == "17"
+    assert desk.text("qsub.script") == "#!/bin/bash\necho 1\n"
+    assert desk.text("qsub.argv").split("\0")[:-1] == ["-j", "oe", "-o", "/dev/null", "-r", "n", " "]
+
+
+async def test_a_form_that_nobody_understands_is_an_error_and_no_loop(without_xml):
+    without_xml.program("qstat", 'echo "$*" >>"$0.calls"; cat "$(dirname "$0")/misunderstood" >&2; exit 2')
+    with pytest.raises(SchedulerError):
+        await without_xml.client(Torque()).listing()
+    assert without_xml.text("qstat.calls").splitlines() == ["-x", "-f"]
+
+
+async def test_a_torque_without_jobs_lists_nothing(desk):
+    desk.program("qstat", "exit 153")
+    assert (await desk.client(Torque()).listing()).jobs == {}
