@@ -142,7 +142,7 @@ class ReportHandler(_LauncherHandler):
         row.listening(row.host, call.port)
 
     def _ended(self, row: Row, call: Ended) -> None:
-        self.log.info("%s: job %s reports its end: %s %s", row.server, row.job_id, call.reason, call.message)
+        self.log.info("%s: job %s reports its end: %s %r", row.server, row.job_id, call.reason, call.message)
         row.ended(End(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
 
 

@@ -1,5 +1,6 @@
 """The real cluster: its own head and nodes in network namespaces. These tests run on its head."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -109,6 +110,26 @@ def nothing_left(lab):
     left = {user: jobs_of(user) for user in ("alice", "bob") if jobs_of(user)}
     cancel_all()
     assert not left, f"jobs were left behind: {left}"
+
+
+@contextlib.contextmanager
+def drained(*nodes):
+    """These nodes take no new job; afterwards they do again."""
+    on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=drain", "reason=test")
+    try:
+        yield
+    finally:
+        began = time.monotonic()
+        while not _usable(nodes):
+            assert time.monotonic() - began < 60, on_head("sinfo", "-N")
+            # Refused for a node that is not drained (any more); what counts is the state in the end.
+            on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=resume", check=False)
+            time.sleep(0.3)
+
+
+def _usable(nodes):
+    states = dict(line.split() for line in on_head("sinfo", "-hN", "-o", "%N %T").splitlines())
+    return all(states[node] in ("idle", "mixed", "allocated") for node in nodes)
 
 
 def cancel_all():

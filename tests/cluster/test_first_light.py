@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from cluster.conftest import on_head, queue_is_empty_within, shown
+from cluster.conftest import drained, on_head, queue_is_empty_within, shown
 from support.hub import server_path
 
 pytestmark = pytest.mark.both_hubs
@@ -63,8 +63,7 @@ async def test_a_named_server_runs_beside_the_default_one(hub):
 
 
 def test_a_waiting_server_says_why_and_can_be_cancelled(hub, scheduler):
-    on_head("scontrol", "update", "nodename=n1", "state=drain", "reason=test")
-    try:
+    with drained("n1"):
         assert hub.api("POST", server_path("alice"), json={"partition": "debug", "details": True}).status_code == 202
         job = next(event["job"] for event in hub.events("alice") if "job" in event)
         assert job["state"] == "pending"
@@ -73,5 +72,3 @@ def test_a_waiting_server_says_why_and_can_be_cancelled(hub, scheduler):
         assert scheduler == "torque" or job["reason"] == "A node that the job needs is down, drained or reserved."
         hub.stop_server("alice")
         queue_is_empty_within(10, "alice")
-    finally:
-        on_head("scontrol", "update", "nodename=n1", "state=resume", check=False)

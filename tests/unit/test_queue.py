@@ -1,0 +1,269 @@
+"""One listing for all, and what is concluded from it: a real client, and a squeue that counts its calls."""
+
+import asyncio
+import logging
+import os
+import pwd
+import time
+from pathlib import Path
+
+import pytest
+
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.schedulers import queue as queue_module
+from hpcspawner.schedulers.client import Client, Listing
+from hpcspawner.schedulers.queue import OwnedJob, Queue, judge
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.site.profile import Access
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+BIN = Path(__file__).parent / "bin"
+
+JOB = OwnedJob("12", "alice", "tag", submitted_at=100.0)
+RUNNING = JobStatus(JobState.RUNNING, host="n1", owner="alice", tag="tag")
+GONE = JobStatus(JobState.ENDED)
+NOT_KNOWN = JobStatus(JobState.UNKNOWN)
+
+
+def listing(begun_at, **jobs):
+    return Listing(begun_at, {"13": RUNNING, **{name.lstrip("_"): status for name, status in jobs.items()}})
+
+
+# --- judging
+
+
+@pytest.mark.parametrize(
+    ("newest", "previous", "expected"),
+    [
+        pytest.param(None, None, NOT_KNOWN, id="never an answer"),
+        pytest.param(listing(101, _12=RUNNING), None, RUNNING, id="listed"),
+        pytest.param(listing(99, _12=RUNNING), None, RUNNING, id="listed before the submit was recorded"),
+        pytest.param(listing(101), None, NOT_KNOWN, id="absent from the only listing"),
+        pytest.param(listing(102), listing(101), GONE, id="absent from two"),
+        pytest.param(listing(102), listing(101, _12=RUNNING), NOT_KNOWN, id="absent from the newer one only"),
+        pytest.param(listing(102, _12=RUNNING), listing(101), RUNNING, id="absent from the older one only"),
+        pytest.param(listing(99), listing(98), NOT_KNOWN, id="both older than the submit"),
+        pytest.param(listing(101), listing(99), NOT_KNOWN, id="one older than the submit"),
+        pytest.param(listing(101), listing(100), NOT_KNOWN, id="one begun at the moment of the submit"),
+        pytest.param(Listing(102, {}), Listing(101, {}), GONE, id="no jobs at all, twice"),
+    ],
+)
+def test_gone_needs_two_listings_younger_than_the_submit(newest, previous, expected):
+    assert judge(JOB, newest, previous) == expected
+
+
+@pytest.mark.parametrize("state", [state for state in JobState])
+def test_a_state_that_the_scheduler_tells_is_taken(state):
+    status = JobStatus(state, owner="alice", tag="tag")
+    assert judge(JOB, listing(101, _12=status), None) == status
+
+
+@pytest.mark.parametrize(
+    ("owner", "tag"),
+    [
+        pytest.param("bob", "tag", id="another owner"),
+        pytest.param("alice", "other", id="another tag"),
+        pytest.param("", "tag", id="no owner"),
+        pytest.param("alice", "", id="no tag"),
+        pytest.param("alice", "tag2", id="a longer tag"),
+        pytest.param("Alice", "tag", id="another spelling"),
+    ],
+)
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.ENDED])
+def test_a_job_whose_owner_or_tag_do_not_agree_is_not_believed(owner, tag, state):
+    """Neither that it runs (it would get our environment) nor that it ended (ours would be forgotten)."""
+    found = JobStatus(state, host="n1", owner=owner, tag=tag)
+    judged = judge(JOB, listing(102, _12=found), listing(101, _12=found))
+    assert (judged.state, judged.host) == (JobState.UNKNOWN, None)
+
+
+# --- asking
+
+
+class Desk:
+    """A queue whose squeue does as this folder says."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "squeue").symlink_to(BIN / "squeue")
+        self.lists()
+        access = Access(type="slurm", path=(str(folder), "/usr/bin", "/bin"), command_timeout_s=5)
+        self.queue = Queue(Client(Slurm(), access, logging.getLogger("test")))
+
+    def lists(self, *jobs):
+        new = self.folder / "jobs.new"
+        new.write_text("".join(f"{job}\n" for job in jobs))
+        new.replace(self.folder / "jobs")
+
+    def goes_down(self):
+        (self.folder / "down").write_text("slurm_load_jobs error: Unable to contact slurm controller\n")
+
+    def comes_up(self):
+        (self.folder / "down").unlink()
+
+    def takes(self, seconds):
+        (self.folder / "delay").write_text(str(seconds))
+
+    @property
+    def calls(self):
+        file = self.folder / "calls"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    async def called(self, times):
+        deadline = time.monotonic() + 5
+        while self.calls < times:
+            assert time.monotonic() < deadline, f"squeue was called {self.calls} times, not {times}"
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def patient_desk(tmp_path):
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+def desk(patient_desk, monkeypatch):
+    """The same with a shorter pause between two listings, for the tests' time."""
+    monkeypatch.setattr(queue_module, "_SHORTEST_GAP_S", 0.1)
+    return patient_desk
+
+
+def job(number, submitted_at=0.0):
+    return OwnedJob(str(number), "alice", f"tag{number}", submitted_at)
+
+
+def line(number, state="RUNNING", host="n1"):
+    return f"{number}|{state}|{host}|alice|2026-11-21T05:02:49|None|tag{number}"
+
+
+async def test_two_hundred_at_once_cost_one_listing(desk):
+    desk.lists(*(line(number) for number in range(200)))
+    desk.takes(0.2)
+    now = time.time()
+    found = await asyncio.gather(*(desk.queue.status(job(number), now) for number in range(200)))
+    assert [status.tag for status in found] == [f"tag{number}" for number in range(200)]
+    assert {status.state for status in found} == {JobState.RUNNING}
+    assert desk.calls == 1
+
+
+async def test_memory_answers_where_it_is_fresh_enough(desk):
+    desk.lists(line(12))
+    before = time.time()
+    await desk.queue.status(job(12), before)
+    begun = time.monotonic()
+    for _ in range(1000):
+        assert (await desk.queue.status(job(12), before)).state is JobState.RUNNING
+    assert time.monotonic() - begun < 0.5
+    assert desk.calls == 1
+
+
+async def test_a_listing_under_way_is_too_old_for_a_job_submitted_meanwhile(desk):
+    """Its answer can't hold the new job: whoever took it for one would call the job gone."""
+    desk.takes(0.2)
+    early = asyncio.create_task(desk.queue.status(job(11), time.time()))
+    await desk.called(1)
+    submitted_at = time.time()
+    desk.lists(line(12, "PENDING", "n/a"))
+    status = await desk.queue.status(job(12, submitted_at), submitted_at)
+    assert status.state is JobState.PENDING
+    assert (await early).state is JobState.UNKNOWN
+    assert desk.calls == 2
+
+
+async def test_a_job_that_is_absent_is_gone_with_the_second_listing_only(desk):
+    states = [(await desk.queue.status(job(12), time.time())).state for _ in range(3)]
+    assert states == [JobState.UNKNOWN, JobState.ENDED, JobState.ENDED]
+    assert desk.calls == 3
+
+
+async def test_listings_have_a_second_between_them(patient_desk):
+    patient_desk.lists(line(12))
+    begun = time.time()
+    await patient_desk.queue.status(job(12), time.time())
+    await asyncio.gather(*(patient_desk.queue.status(job(12), time.time()) for _ in range(50)))
+    assert 1.0 <= time.time() - begun < 2.5
+    assert patient_desk.calls == 2
+
+
+async def test_a_slow_scheduler_is_left_in_peace_for_longer(patient_desk):
+    patient_desk.takes(0.5)
+    await patient_desk.queue.status(job(12), time.time())
+    (patient_desk.folder / "delay").unlink()
+    begun = time.time()
+    await patient_desk.queue.status(job(12), time.time())
+    # Five times as long as it took, from one start to the next.
+    assert 1.9 <= time.time() - begun < 3.5
+
+
+async def test_a_scheduler_that_is_down_makes_nothing_gone_and_comes_back(desk):
+    desk.lists(line(12))
+    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    desk.goes_down()
+    for _ in range(2):
+        status = await desk.queue.status(job(12), time.time())
+        assert (status.state, status.reason) == (JobState.UNKNOWN, "The scheduler does not answer.")
+    assert "Unable to contact" in desk.queue.error.words
+    desk.comes_up()
+    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    assert desk.queue.error is None
+
+
+async def test_a_scheduler_that_was_never_up_answers_nobody_and_nobody_waits_for_ever(desk):
+    desk.goes_down()
+    found = await asyncio.gather(*(desk.queue.status(job(number), time.time()) for number in range(50)))
+    assert {status.state for status in found} == {JobState.UNKNOWN}
+    assert desk.calls == 1
+
+
+async def test_an_older_answer_is_still_good_for_those_who_ask_for_no_newer_one(desk):
+    desk.lists(line(12))
+    before = time.time()
+    await desk.queue.status(job(12), before)
+    desk.goes_down()
+    await desk.queue.status(job(12), time.time())
+    assert (await desk.queue.status(job(12), before)).state is JobState.RUNNING
+    assert desk.calls == 2
+
+
+async def test_failures_between_two_listings_prove_nothing(desk):
+    states = [(await desk.queue.status(job(12), time.time())).state]
+    desk.goes_down()
+    states.append((await desk.queue.status(job(12), time.time())).state)
+    desk.comes_up()
+    states.append((await desk.queue.status(job(12), time.time())).state)
+    assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.ENDED]
+
+
+async def test_one_who_gives_up_takes_the_answer_from_nobody(desk):
+    desk.lists(line(12))
+    desk.takes(0.3)
+    now = time.time()
+    tasks = [asyncio.create_task(desk.queue.status(job(12), now)) for _ in range(5)]
+    await desk.called(1)
+    tasks[0].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert {status.state for status in found[1:]} == {JobState.RUNNING}
+    assert desk.calls == 1
+
+
+async def test_all_who_give_up_leave_a_queue_that_works(desk):
+    desk.lists(line(12))
+    desk.takes(0.2)
+    tasks = [asyncio.create_task(desk.queue.status(job(12), time.time())) for _ in range(3)]
+    await desk.called(1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+
+
+async def test_a_listing_that_breaks_off_is_not_believed(desk):
+    desk.lists(line(12))
+    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    (desk.folder / "squeue").rename(desk.folder / "whole")
+    # It ends in the middle of the one job's line.
+    (desk.folder / "squeue").write_text('#!/bin/bash\n"$(dirname "$0")/whole" "$@" | head -c -20\n')
+    (desk.folder / "squeue").chmod(0o755)
+    states = [(await desk.queue.status(job(12), time.time())).state for _ in range(3)]
+    assert states == [JobState.UNKNOWN] * 3

@@ -1,0 +1,502 @@
+"""What a launcher may call: a real web server with the Hub's own kind of handlers, asked over HTTP."""
+
+import asyncio
+import http.client
+import io
+import json
+import logging
+import secrets
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jupyterhub import objects, orm
+from jupyterhub.log import log_request
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from hpcspawner.hub.ledger import Row, ledger, new_label
+from hpcspawner.hub.reports import HANDLERS
+from hpcspawner.job.state import JobState, JobStatus
+
+TICKET, REPORT = "/hub/api/hpcspawner/ticket", "/hub/api/hpcspawner/report"
+RUN = "run-" + "r" * 30
+OTHER_RUN = "run-" + "o" * 30
+ENVIRONMENT = {"JUPYTERHUB_API_TOKEN": "token-" + "t" * 30, "JUPYTERHUB_USER": "alice"}
+
+
+class Server:
+    """The handlers as a Hub serves them, in a thread of their own."""
+
+    def __init__(self):
+        self.log = io.StringIO()
+        handler = logging.StreamHandler(self.log)
+        self.logger = logging.Logger("test", logging.DEBUG)
+        self.logger.addHandler(handler)
+        self._ready = threading.Event()
+        self._loop = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._thread.start()
+        self._ready.wait(10)
+
+    async def _serve(self):
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        db = orm.new_session_factory("sqlite:///:memory:")()
+        routes = [(f"/hub{path}", handler) for path, handler in HANDLERS]
+        application = Application(
+            routes,
+            log=self.logger,
+            db=db,
+            hub=objects.Hub(base_url="/hub/"),
+            log_function=log_request,
+            xsrf_cookies=True,
+            cookie_secret=b"s" * 32,
+        )
+        (socket, *_) = sockets = bind_sockets(0, "127.0.0.1")
+        self.port = socket.getsockname()[1]
+        server = HTTPServer(application)
+        server.add_sockets(sockets)
+        self._ready.set()
+        await self._over.wait()
+        server.stop()
+        await server.close_all_connections()
+        db.close()
+
+    def stop(self):
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def post(self, path, body, **headers):
+        """Status, headers and text of the answer; a body that is no text is sent as JSON."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("POST", path, data, {"Content-Type": "application/json", **headers})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+
+class Answer:
+    def __init__(self, status, headers, data):
+        self.status, self.headers, self.data = status, headers, data
+
+    @property
+    def json(self):
+        return json.loads(self.data)
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.stop()
+
+
+class Job:
+    """One row of the ledger, and what the scheduler says of its job."""
+
+    def __init__(self, server):
+        self.server = server
+        self.status = JobStatus(JobState.RUNNING, host="n1")
+        self.asked_after = []
+        self.delay_s = 0.0
+        self.row = Row("alice", new_label("", "h" * 8), "alice:", environment=dict(ENVIRONMENT))
+        self.row.ask = self._ask
+        self.ticket = self.row.arm()
+        self.row.submitted("12")
+        ledger().open(self.row)
+
+    async def _ask(self, after):
+        self.asked_after.append(after)
+        status = self.status
+        await asyncio.sleep(self.delay_s)
+        return status
+
+    def trade(self, run=RUN, ticket=None, **more):
+        return self.server.post(TICKET, {"ticket": ticket or self.ticket, "run": run, **more})
+
+    def report(self, **body):
+        return self.server.post(REPORT, {"report_key": self.key, **body})
+
+    def listening(self, port=20000):
+        return self.report(event="listening", port=port)
+
+    def ended(self, **body):
+        return self.report(**({"event": "ended", "reason": "server-exited"} | body))
+
+    @property
+    def key(self):
+        return self.row.report_key or self.kept_key
+
+    def started(self):
+        """Traded its ticket already."""
+        answer = self.trade()
+        assert answer.status == 200
+        self.kept_key = answer.json["report_key"]
+        return self
+
+
+@pytest.fixture
+def job(server):
+    job = Job(server)
+    yield job
+    ledger().close(job.row)
+
+
+# --- the ticket
+
+
+def test_a_running_job_gets_its_environment_for_its_ticket(job):
+    answer = job.trade()
+    assert answer.status == 200
+    assert set(answer.json) == {"environment", "report_key"}
+    assert answer.json["environment"] == ENVIRONMENT
+    assert len(answer.json["report_key"]) >= 32
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Content-Type"] == "application/json"
+    assert job.row.host == "n1"
+
+
+def test_the_scheduler_is_asked_after_the_call_and_not_before(job):
+    before = time.time()
+    job.trade()
+    assert before <= job.asked_after[0] <= time.time()
+
+
+def test_a_lost_answer_is_given_again_to_the_same_run(job):
+    first, second = job.trade(), job.trade()
+    assert (first.status, first.data) == (second.status, second.data)
+
+
+def test_another_run_is_refused_and_learns_nothing(job):
+    job.trade()
+    answer = job.trade(run=OTHER_RUN)
+    assert answer.status == 403
+    assert_silent(answer, job)
+
+
+def test_of_two_runs_at_once_one_is_served(job):
+    job.delay_s = 0.2
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: job.trade(run=f"run-{number}-{'x' * 30}"), range(8)))
+    assert sorted(answer.status for answer in answers) == [200] + [403] * 7
+
+
+def test_before_the_jobs_number_is_known_the_answer_is_not_yet(job):
+    job.row.job_id = ""
+    answer = job.trade()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert_silent(answer, job)
+    job.row.job_id = "12"
+    assert job.trade().status == 200
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(JobStatus(JobState.PENDING), id="pending"),
+        pytest.param(JobStatus(JobState.HELD), id="held"),
+        pytest.param(JobStatus(JobState.SUSPENDED, host="n1"), id="suspended"),
+        pytest.param(JobStatus(JobState.UNKNOWN), id="unknown"),
+        pytest.param(JobStatus(JobState.RUNNING), id="running on no host"),
+    ],
+)
+def test_until_the_scheduler_says_that_it_runs_nothing_is_spent(job, status):
+    running, job.status = job.status, status
+    for _ in range(3):
+        answer = job.trade(run=OTHER_RUN)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert_silent(answer, job)
+    job.status = running
+    # Not even the run that asked first has a right to it.
+    assert job.trade(run=RUN).status == 200
+
+
+def test_a_job_that_has_ended_gets_nothing(job):
+    job.status = JobStatus(JobState.ENDED)
+    answer = job.trade()
+    assert answer.status == 410
+    assert_silent(answer, job)
+
+
+def test_a_ticket_is_spent_when_its_server_listens(job):
+    job.started()
+    assert job.listening().status == 200
+    answer = job.trade()
+    assert answer.status == 403
+    assert_silent(answer, job)
+
+
+def test_a_new_ticket_ends_the_older_one(job):
+    older, newer = job.ticket, job.row.arm()
+    assert job.trade(ticket=older).status == 403
+    assert job.trade(ticket=newer).status == 200
+
+
+@pytest.mark.parametrize("ticket", ["x" * 43, "", None], ids=["wrong", "empty", "hash of it"])
+def test_what_is_no_ticket_gets_nothing(job, ticket):
+    answer = job.server.post(TICKET, {"ticket": job.row.ticket_hash if ticket is None else ticket, "run": RUN})
+    assert answer.status == (400 if ticket == "" else 403)
+    assert_silent(answer, job)
+
+
+def test_a_spent_ticket_is_found_by_no_empty_one(job):
+    job.started()
+    job.listening()
+    assert job.row.ticket_hash == ""
+    assert job.server.post(TICKET, {"ticket": "", "run": RUN}).status == 400
+    assert ledger().by_ticket("") is None
+
+
+def test_the_host_comes_from_the_scheduler_alone(job):
+    answer = job.server.post(TICKET, {"ticket": job.ticket, "run": RUN, "host": "evil"}, **{"X-Forwarded-For": "10.9"})
+    assert answer.status == 400
+    job.started()
+    assert job.report(event="listening", port=20000, host="evil").status == 400
+    job.listening()
+    assert (job.row.host, job.row.port) == ("n1", 20000)
+
+
+# --- reports
+
+
+def test_a_port_is_taken_and_secrets_are_forgotten(job):
+    job.started()
+    answer = job.listening(20001)
+    assert (answer.status, answer.json) == (200, {})
+    assert (job.row.host, job.row.port) == ("n1", 20001)
+    assert job.row.environment == {}
+    assert (job.row.ticket_hash, job.row.report_key) == ("", "")
+    assert job.row.changed.is_set()
+
+
+@pytest.mark.parametrize("port", [0, 1023, 65536, -1, 2**70, 20000.0, 20000.5, "20000", True, None, [], {}])
+def test_a_port_out_of_range_or_of_another_type_is_refused(job, port):
+    job.started()
+    assert job.listening(port).status == 400
+    assert job.row.port == 0
+
+
+@pytest.mark.parametrize("port", [1024, 65535])
+def test_the_ends_of_the_range_are_ports(job, port):
+    assert job.started().listening(port).status == 200
+
+
+def test_the_same_port_may_be_told_again_and_another_may_not(job):
+    job.started()
+    assert [job.listening(port).status for port in (20000, 20000, 20001)] == [200, 200, 409]
+    assert job.row.port == 20000
+
+
+def test_a_server_that_has_ended_does_not_listen_again(job):
+    job.started()
+    assert job.ended().status == 200
+    assert job.listening().status == 410
+    assert job.row.port == 0
+
+
+def test_an_end_is_kept_with_its_last_words(job):
+    job.started()
+    job.row.changed.clear()
+    told = {"reason": "signalled", "message": "It was ended by SIGTERM.", "exit_code": None, "signal": 15}
+    assert job.ended(**told, log=["one", "two"]).status == 200
+    end = job.row.end
+    assert (end.reason, end.message, end.exit_code, end.signal) == tuple(told.values())
+    assert end.log == ("one", "two")
+    assert job.row.changed.is_set()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"reason": "because"}, id="an unknown reason"),
+        pytest.param({"message": "x" * 501}, id="a long message"),
+        pytest.param({"message": 5}, id="a message that is no text"),
+        pytest.param({"exit_code": 256}, id="a high exit code"),
+        pytest.param({"exit_code": -1}, id="a negative exit code"),
+        pytest.param({"exit_code": "0"}, id="an exit code in text"),
+        pytest.param({"signal": 65}, id="a high signal"),
+        pytest.param({"signal": 0}, id="no signal"),
+        pytest.param({"log": ["x"] * 21}, id="a long log"),
+        pytest.param({"log": ["x" * 301]}, id="a long line"),
+        pytest.param({"log": "x"}, id="a log that is no list"),
+        pytest.param({"log": [1]}, id="a log of numbers"),
+        pytest.param({"port": 20000}, id="a port"),
+        pytest.param({"req_host": "evil"}, id="another field"),
+        pytest.param({"event": "Ended"}, id="another event"),
+        pytest.param({"event": None}, id="no event"),
+    ],
+)
+def test_an_end_that_is_not_as_it_must_be_is_refused_whole(job, body):
+    job.started()
+    answer = job.ended(**body)
+    assert answer.status == 400
+    assert job.row.end is None
+    assert_silent(answer, job)
+
+
+@pytest.mark.parametrize("body", [{"event": "listening", "port": 20000}, {"event": "ended", "reason": "no-port"}])
+def test_a_key_that_is_not_known_reports_nothing(job, body):
+    job.started()
+    for key in ("k" * 43, job.row.report_key_hash, job.ticket):
+        answer = job.server.post(REPORT, {"report_key": key, **body})
+        assert answer.status == 403
+        assert_silent(answer, job)
+    assert (job.row.port, job.row.end) == (0, None)
+
+
+def test_a_key_is_for_its_own_job(server, job):
+    other = Job(server)
+    try:
+        other.started()
+        job.started()
+        job.listening(20002)
+        assert (job.row.port, other.row.port) == (20002, 0)
+    finally:
+        ledger().close(other.row)
+
+
+def test_a_job_that_was_let_go_reports_to_nobody(job):
+    job.started()
+    ledger().close(job.row)
+    assert job.listening().status == 403
+    assert job.trade().status == 403
+
+
+# --- anything else
+
+
+@pytest.mark.parametrize("path", [TICKET, REPORT])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
+def test_only_a_post_is_taken(server, path, method):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request(method, path, b"{}")
+    assert connection.getresponse().status == 405
+    connection.close()
+
+
+@pytest.mark.parametrize("path", [TICKET, REPORT])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"{", id="half an object"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"\xff\xfe\x00", id="no text"),
+        pytest.param(b'{"ticket": "\\ud800"}', id="half a letter"),
+        pytest.param(b'{"\\ud800": 1}', id="half a letter in a name"),
+        pytest.param(b"[" * 60_000, id="a deep list"),
+        pytest.param(b'{"a":' * 10_000, id="a deep object"),
+        pytest.param(b"9" * 60_000, id="a long number"),
+        pytest.param(b'{"ticket": NaN}', id="not a number"),
+        pytest.param(b'{"%s%d%(x)s": 1}', id="signs of a format"),
+        pytest.param(b'{"ticket": {"a": 1}, "run": [1], "report_key": 1}', id="other types"),
+    ],
+)
+def test_garbage_is_refused_as_such(server, path, body):
+    answer = server.post(path, body)
+    assert answer.status == 400
+    assert answer.json["status"] == 400
+
+
+def test_a_body_that_is_too_long_is_not_read(server, job):
+    job.started()
+    answer = job.ended(message="x" * 70_000)
+    assert answer.status == 413
+
+
+def test_a_login_of_the_hub_gives_no_right_here(job):
+    for headers in (
+        {"Authorization": "token " + "x" * 32},
+        {"Cookie": "jupyterhub-hub-login=x"},
+        {"Origin": "http://e"},
+    ):
+        answer = job.server.post(TICKET, {"ticket": "x" * 43, "run": RUN}, **headers)
+        assert answer.status == 403
+
+
+SECRETS = st.sampled_from(["x" * 43, "", RUN]) | st.text(max_size=300)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(
+    ["ticket", "run", "report_key", "event", "port", "reason", "message", "log", "exit_code", "signal", "host"]
+)
+BODIES = st.one_of(
+    st.binary(max_size=100),
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(NAMES | st.text(max_size=10), VALUES | SECRETS, max_size=8).map(
+        lambda value: json.dumps(value).encode()
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(path=st.sampled_from([TICKET, REPORT]), body=BODIES)
+def test_whatever_a_stranger_sends_is_refused_and_changes_nothing(server, path, body):
+    answer = server.post(path, body)
+    assert answer.status in (400, 403)
+    assert answer.json["status"] == answer.status
+
+
+@settings(max_examples=150, deadline=None)
+@given(body=st.dictionaries(NAMES, VALUES, max_size=6))
+def test_whatever_a_launcher_sends_is_taken_or_refused_and_never_an_error(server, body):
+    job = Job(server)
+    try:
+        job.started()
+        answer = job.server.post(REPORT, {**body, "report_key": job.key})
+        assert answer.status in (200, 400)
+        if answer.status == 400:
+            assert (job.row.port, job.row.end) == (0, None)
+    finally:
+        ledger().close(job.row)
+
+
+# --- what is told of secrets
+
+
+def assert_silent(answer, job):
+    """No secret in an answer, hashes included."""
+    row = job.row
+    hidden = [job.ticket, row.ticket_hash, row.report_key, row.report_key_hash, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]]
+    text = answer.data.decode() + str(answer.headers)
+    assert not [secret for secret in hidden if secret and secret in text]
+
+
+def test_a_launchers_words_make_no_lines_of_their_own_in_the_log(job):
+    before = len(job.server.log.getvalue())
+    job.started()
+    job.ended(message="over\n[I 2026-11-21 05:00:00 JupyterHub] User bob logged in\x1b[2J")
+    log = job.server.log.getvalue()[before:]
+    assert "over" in log
+    assert "\n[I 2026" not in log
+    assert "\x1b" not in log
+
+
+def test_no_secret_is_in_the_log(job):
+    before = len(job.server.log.getvalue())
+    wrong = secrets.token_urlsafe(32)
+    job.trade(ticket=wrong)
+    job.trade(extra=1)
+    job.started()
+    job.trade(run=OTHER_RUN)
+    job.listening("twenty")
+    job.listening()
+    job.ended()
+    log = job.server.log.getvalue()[before:]
+    assert "job 12 runs on n1 and got its environment" in log
+    assert "job 12 listens on n1:20000" in log
+    assert "job 12 reports its end: server-exited" in log
+    for secret in (wrong, job.ticket, job.kept_key, RUN, OTHER_RUN, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]):
+        assert secret not in log
