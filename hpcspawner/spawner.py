@@ -36,6 +36,7 @@ OVERRIDES = {
     "stop": "never raises; confirms by the listing; what could not be cancelled is tried again",
     "poll": "reads the shared listing; an error of the scheduler is no end; never raises",
     "progress": "tells what changes, when it changes",
+    "options_from_query": "a link fills the form and starts nothing",
     "get_state": "keeps what a restarted Hub needs to know the job again, and no secret",
     "load_state": "puts the job back into the ledger",
     "clear_state": "forgets the job of this spawner, not the job",
@@ -240,7 +241,12 @@ class HPCSpawner(BatchSpawnerBase):
         row.ask = lambda after: cluster.queue.status(row.job, after)
         try:
             home = CallHome(
-                self._callback(), row.arm(), await self._ca(), int(self.start_limit_s), tuple(self.fallback_path)
+                url=self._callback(),
+                ticket=row.arm(),
+                ca=await self._ca(),
+                limit_s=int(self.start_limit_s),
+                fallback_path=tuple(self.fallback_path),
+                arguments=tuple(self.get_args()),
             )
             script = render(request, cluster.client.scheduler, cluster.profile.job, label, home)
             await self.news.say("Asking the scheduler for a job", 5)

@@ -66,7 +66,7 @@ class Demo(Application):
 
     name = "hpcspawner demo"
     description = __doc__
-    port = Integer(8443, config=True, help="Port of the Hub's address.")
+    port = Integer(8443, min=1, max=65535, config=True, help="Port of the Hub's address.")
     site = Unicode("local.toml", config=True, help="Site profile; a shipped one by its name.")
     user = Unicode(
         config=True,

@@ -78,7 +78,7 @@ async def _tell(cluster: Cluster, row: Row, news: News, status: JobStatus, *, de
     record = ""
     if details:
         with contextlib.suppress(HPCSpawnerError):
-            record = await cluster.client.details(row.owner, row.job_id)
+            record = await cluster.client.details(row.job_id)
     explained = cluster.client.scheduler.explain(status.reason) if status.state is not JobState.RUNNING else ""
     await news.status(row.job_id, status, explained, record)
 

@@ -24,7 +24,7 @@ class CallHome:
 
     `url` is the public https address of the Hub's endpoints, `ca` the PEM text of the authority to trust (None: the
     node's own store), `limit_s` how many seconds the launcher may take from its start to a listening server,
-    `fallback_path` folders at the end of PATH.
+    `fallback_path` folders at the end of PATH, `arguments` the Hub's own for the server's command.
     """
 
     url: str
@@ -32,6 +32,7 @@ class CallHome:
     ca: str | None = None
     limit_s: int = 300
     fallback_path: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> str:
@@ -46,7 +47,7 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
             job=job,
             log_folder=job.log,
             steps=list(_steps(request.environment)),
-        uses_modules=bool(request.environment.modules or request.environment.purge_modules),
+            uses_modules=bool(request.environment.modules or request.environment.purge_modules),
             fallback_path=home.fallback_path,
             launcher=_launcher_source(),
             settings=json.dumps(_settings(request, job, home), sort_keys=True),
@@ -63,7 +64,7 @@ def _settings(request: JobRequest, job: Job, home: CallHome) -> dict[str, object
         "callback": home.url,
         "ca": home.ca,
         "ticket": home.ticket,
-        "command": list(interface.command),
+        "command": [*interface.command, *home.arguments],
         "programs": [interface.command[0], *interface.programs],
         "wrap": _container(request, job),
         "environment": _described(request),

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcspawner.errors import Problem
-from hpcspawner.request.gate import NO_IMAGE, OPTIONS
-from hpcspawner.site.profile import ANY_GPU, SiteProfile
+from hpcspawner.request.gate import OPTIONS
+from hpcspawner.site.profile import ANY_GPU, NO_IMAGE, SiteProfile
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
-from hpcspawner.site.profile import ANY_GPU, Image, Partition, SiteProfile
+from hpcspawner.site.profile import ANY_GPU, NO_IMAGE, Image, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime
 
 OPTIONS = (
@@ -34,8 +34,6 @@ OPTIONS = (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 # Line breaks and control characters of any alphabet, and halves of characters that no file can hold.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-NO_IMAGE = "none"
-"""The image's name that means: none, though the environment or the site has a default."""
 _LONGEST = 1000
 _YES = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 _DIGITS = re.compile(r"[0-9]{1,7}")
@@ -232,10 +230,9 @@ class _Judge:
                 if self.options.get(name) not in (None, 0, "0"):
                     self.refuse(name, f"Partition {partition.name!r} has no GPUs. {self._gpu_partitions()}")
             return None, 0
-        gpu_type = self._one_of("gpu_type", tuple(partition.gpus)) or next(iter(partition.gpus))
-        if gpu_type not in partition.gpus:
-            return None, 0
-        count = self.count("gpus", partition.min_gpus, partition.gpus[gpu_type], self.profile.defaults.gpus)
+        gpu_type = self._one_of("gpu_type", tuple(partition.gpus))
+        most = partition.gpus.get(gpu_type, partition.max_gpus) if gpu_type else partition.max_gpus
+        count = self.count("gpus", partition.min_gpus, most, self.profile.defaults.gpus)
         return (gpu_type if count and gpu_type != ANY_GPU else None), count
 
     def _gpu_partitions(self) -> str:

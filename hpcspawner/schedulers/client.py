@@ -45,7 +45,7 @@ class Client:
         self.scheduler = scheduler
         self.access = access
         self.log = log
-        self._own_account = pwd.getpwuid(os.geteuid()).pw_name
+        self.own_account = pwd.getpwuid(os.geteuid()).pw_name
         self._forms: dict[str, int] = {}
 
     async def submit(self, user: str, script: str) -> str:
@@ -66,9 +66,9 @@ class Client:
         if answer.code and not self.scheduler.already_gone(answer):
             raise self._error(argv, answer)
 
-    async def details(self, user: str, job_id: str) -> str:
-        """All that the scheduler knows of a job, in its own layout, asked as the job's owner."""
-        argv = [*self._as_user(user), *self._found(self.scheduler.details_command(job_id))]
+    async def details(self, job_id: str) -> str:
+        """All that the scheduler tells the Hub's own account of a job, in its own layout."""
+        argv = self._found(self.scheduler.details_command(job_id))
         return (await self._checked(argv)).out[:20_000]
 
     async def listing(self) -> Listing:
@@ -103,7 +103,7 @@ class Client:
         """The prefix that makes a command this user's; none where the Hub already is this user."""
         if not _USER.fullmatch(user):
             raise SchedulerRejected(f"{user!r} is not the name of a local account, so no job can be submitted for it.")
-        if user == self._own_account:
+        if user == self.own_account:
             return []
         return [part.replace("{user}", user) for part in self._found(self.access.prefix)]
 
@@ -135,7 +135,7 @@ class Client:
                 "The Hub may not run the scheduler's commands as this user.",
                 command,
                 answer.words,
-                f"allow it in sudoers, e.g. `{self._own_account} ALL=(%hpcusers) NOPASSWD: {_program(argv)}`",
+                f"allow it in sudoers, e.g. `{self.own_account} ALL=(%hpcusers) NOPASSWD: {_program(argv)}`",
             )
         if answer.code < 0 or self.scheduler.unreachable(answer):
             return SchedulerUnreachable("The scheduler does not answer.", command, answer.words)

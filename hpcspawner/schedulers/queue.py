@@ -35,14 +35,22 @@ class Queue:
         self._newest: Listing | None = None
         self._previous: Listing | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._sees_others = False
         self._last_attempt = float("-inf")
         self._last_duration_s = 0.0
 
     async def status(self, job: OwnedJob, after: float) -> JobStatus:
         """State of one job by a listing begun after this Unix time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):
-            return judge(job, self._newest, self._previous)
+            status = judge(job, self._newest, self._previous)
+            if status.state is JobState.ENDED and not status.word and not self._would_see(job):
+                return JobStatus(JobState.UNKNOWN, reason="the Hub's account may not see the jobs of others")
+            return status
         return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
+
+    def _would_see(self, job: OwnedJob) -> bool:
+        """Whether absence proves anything: sites may hide the jobs of others, and then a listing holds none."""
+        return self._sees_others or job.owner == self.client.own_account
 
     async def _ask(self, after: float) -> bool:
         while self._newest is None or self._newest.begun_at <= after:
@@ -65,6 +73,8 @@ class Queue:
         else:
             self.error = None
             self._previous, self._newest = self._newest, listing
+            own = self.client.own_account
+            self._sees_others = self._sees_others or any(job.owner not in ("", own) for job in listing.jobs.values())
         finally:
             self._last_attempt = begun
             self._last_duration_s = self._clock() - begun

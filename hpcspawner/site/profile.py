@@ -14,6 +14,8 @@ from hpcspawner.units import Memory, Walltime
 
 ANY_GPU = "any"
 """The type of GPUs that the scheduler does not tell apart."""
+NO_IMAGE = "none"
+"""What a user picks to have no image though the environment or the site has a default; no image may be called so."""
 
 
 def _one_line(text: str) -> str:
@@ -22,17 +24,31 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _not_root(text: str) -> str:
-    if not re.match(r"(/|~|\{home\})", text):
-        raise ValueError("write an absolute path, or one that begins with '~'")
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("write an absolute path")
     return text
+
+
+def _absolute_or_home(text: str) -> str:
+    if not re.match(r"(/|~/|~$)", text):
+        raise ValueError("write an absolute path, or one that begins with '~/'")
+    return text
+
+
+def _folder(text: str) -> str:
+    return text if re.match(r"\{home\}(/|$)", text) else _absolute_or_home(text)
 
 
 Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_not_root)]
+PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute)]
+HomePath = Annotated[
+    str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute_or_home)
+]
+FolderRule = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_folder)]
 Script = Annotated[str, Field(max_length=20_000)]
 WalltimeText = Annotated[Walltime, PlainValidator(Walltime.parse)]
 MemoryText = Annotated[Memory, PlainValidator(Memory.parse)]
@@ -135,7 +151,7 @@ class Environment(Frozen):
     purge_modules: bool = False
     modules: tuple[Module, ...] = ()
     conda: Annotated[Line | None, Field(description="A conda environment, by name or path.")] = None
-    path: Annotated[tuple[PathText, ...], Field(description="Folders put in front of PATH.")] = ()
+    path: Annotated[tuple[HomePath, ...], Field(description="Folders put in front of PATH.")] = ()
     setup: Annotated[tuple[Line, ...], Field(description="Further lines of bash, run in order.")] = ()
     variables: dict[Variable, Line] = {}
     image: Annotated[Name | None, Field(description="The image used when the user picks none.")] = None
@@ -181,7 +197,7 @@ class Defaults(Frozen):
     environment: Name | None = None
     image: Name | None = None
     interface: Name | None = None
-    directory: PathText = "~"
+    directory: FolderRule = "~"
 
 
 class Job(Frozen):
@@ -190,7 +206,7 @@ class Job(Frozen):
     directives: tuple[Directive, ...] = ()
     prologue: Annotated[Script, Field(description="Bash, run before the environment is set up.")] = ""
     epilogue: Annotated[Script, Field(description="Bash, run after the server has ended.")] = ""
-    log: Annotated[PathText, Field(description="Folder for the jobs' log files, on the compute node.")] = (
+    log: Annotated[HomePath, Field(description="Folder for the jobs' log files, on the compute node.")] = (
         "~/.hpcspawner"
     )
     python: Annotated[Line, Field(description="Python (3.6 or later) on the node that runs the launcher.")] = "python3"
@@ -217,7 +233,9 @@ class Contact(Frozen):
 class Directories(Frozen):
     """Where a server may start; `{user}` and `{home}` are replaced."""
 
-    allowed: Annotated[tuple[PathText, ...], Field(description="Folders under which it must lie; none: anywhere.")] = ()
+    allowed: Annotated[
+        tuple[FolderRule, ...], Field(description="Folders under which it must lie; none: anywhere.")
+    ] = ()
 
 
 class Words(Frozen):
@@ -309,12 +327,17 @@ def _checked(data: dict[str, Any], path: str) -> SiteProfile:
     try:
         profile = SiteProfile.model_validate(data)
     except ValidationError as error:
-        problems += [_described(entry, data) for entry in error.errors(include_url=False)]
+        problems += [_described(entry, data) for entry in error.errors(include_url=False) if not _is_echo(entry)]
         raise ProfileError(path, problems) from None
     problems += _cross_checks(profile)
     if problems:
         raise ProfileError(path, problems)
     return profile
+
+
+def _is_echo(entry: Any) -> bool:
+    """Whether pydantic calls a list too short only because it left out the entries that have mistakes of their own."""
+    return entry["type"] == "too_short" and bool(entry["input"])
 
 
 def _described(entry: Any, data: dict[str, Any]) -> str:
@@ -358,7 +381,12 @@ def _repeated_names(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _cross_checks(profile: SiteProfile) -> list[str]:
-    return [*_unknown_defaults(profile), *_defaults_over_limit(profile), *_access_mistakes(profile)]
+    return [
+        *_unknown_defaults(profile),
+        *_defaults_over_limit(profile),
+        *_access_mistakes(profile),
+        *_unknown_placeholders(profile),
+    ]
 
 
 def _unknown_defaults(profile: SiteProfile) -> Iterator[str]:
@@ -374,6 +402,8 @@ def _unknown_defaults(profile: SiteProfile) -> Iterator[str]:
         names = [entry.name for entry in offered]
         if name is not None and name not in names:
             yield f"{place}: {name!r} is not one of: {', '.join(names) or 'none (no [[images]] are listed)'}"
+    if any(image.name == NO_IMAGE for image in profile.images):
+        yield f"images ({NO_IMAGE}).name: {NO_IMAGE!r} means that no image is used; choose another name"
     if profile.accounts and chosen.account and chosen.account not in profile.accounts:
         yield f"defaults.account: {chosen.account!r} is not one of accounts: {', '.join(profile.accounts)}"
 
@@ -388,7 +418,8 @@ def _defaults_over_limit(profile: SiteProfile) -> Iterator[str]:
     if not partition.whole_nodes:
         limits += [("cpus", chosen.cpus, partition.max_cpus), ("memory", chosen.memory, partition.max_memory)]
     for key, value, limit in limits:
-        if value is not None and limit is not None and value > limit:
+        # A default that the admin did not write is brought within the limits by the gate.
+        if key in chosen.model_fields_set and value is not None and limit is not None and value > limit:
             yield f"defaults.{key}: {value} is more than partition {partition.name!r} allows ({limit})"
 
 
@@ -396,12 +427,21 @@ def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
     access = profile.scheduler
     if access.type == "local" and access.command_prefix:
         yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
-    known = {"user", "node"}
-    texts = [("scheduler.node_name", access.node_name), *(("scheduler.command_prefix", part) for part in access.prefix)]
-    for place, text in texts:
-        for word in re.findall(r"\{(\w*)\}", text):
+
+
+def _unknown_placeholders(profile: SiteProfile) -> Iterator[str]:
+    access, folders = profile.scheduler, {"user", "home"}
+    texts = [
+        ("scheduler.node_name", access.node_name, {"node"}),
+        *(("scheduler.command_prefix", part, {"user"}) for part in access.prefix),
+        *(("directories.allowed", folder, folders) for folder in profile.directories.allowed),
+        ("defaults.directory", profile.defaults.directory, folders),
+    ]
+    for place, text, known in texts:
+        for word in re.findall(r"\{([^{}]*)\}", text):
             if word not in known:
-                yield f"{place}: {{{word}}} means nothing here; there are {{user}} (prefix) and {{node}} (node_name)"
+                there = " and ".join(f"{{{one}}}" for one in sorted(known, reverse=True))
+                yield f"{place}: {{{word}}} means nothing here; there is {there}"
 
 
 _Entry = TypeVar("_Entry", Partition, Image, Environment, Interface)

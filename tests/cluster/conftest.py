@@ -169,4 +169,3 @@ def hub(running_hub, nothing_left):
     yield running_hub
     # After a failed test the next one must not meet its server.
     running_hub.stop_servers()
-

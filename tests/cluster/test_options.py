@@ -20,7 +20,9 @@ ASKED = [
 SLURM_ONLY = [
     pytest.param({"qos": "debug", "walltime": "10m"}, {"QOS": "debug"}, id="qos"),
     pytest.param({"features": ["skylake"]}, {"Features": "skylake"}, id="node features"),
-    pytest.param({"partition": "gpu-shared", "gpu_type": "v100", "gpus": 2}, {"TresPerNode": "gres:gpu:v100:2"}, id="gpu type"),
+    pytest.param(
+        {"partition": "gpu-shared", "gpu_type": "v100", "gpus": 2}, {"TresPerNode": "gres:gpu:v100:2"}, id="gpu type"
+    ),
     pytest.param({"directory": "/tmp/two words & more"}, {"WorkDir": "/tmp/two"}, id="directory with blanks"),
 ]
 
@@ -47,7 +49,9 @@ def all_wait(lab):
 
 
 def agrees(record, wanted):
-    return {name: record[name] if name != "TRES" or value not in record[name] else value for name, value in wanted.items()}
+    return {
+        name: record[name] if name != "TRES" or value not in record[name] else value for name, value in wanted.items()
+    }
 
 
 @pytest.mark.parametrize(("options", "wanted"), ASKED)

@@ -53,6 +53,7 @@ path = "/images/torch.simg"
 """
 
 
+@pytest.fixture(scope="session")
 def jupyter_folder():
     """Where jupyterhub-singleuser and jupyter-lab are: the Hub's own environment, or the main one of the checkout."""
     checkout = Path(__file__).parents[2]
@@ -65,13 +66,13 @@ def jupyter_folder():
 
 
 @pytest.fixture(scope="session")
-def make_hub(tmp_path_factory):
+def make_hub(tmp_path_factory, jupyter_folder):
     """A Hub for a profile."""
 
     def make(profile=PROFILE, **kwargs):
         folder = tmp_path_factory.mktemp("hub")
         site = folder / "site.toml"
-        site.write_text(profile.replace("@JUPYTER@", str(jupyter_folder())), encoding="utf-8")
+        site.write_text(profile.replace("@JUPYTER@", str(jupyter_folder)), encoding="utf-8")
         return Hub(folder, site, users=("alice", "bob"), **kwargs)
 
     return make

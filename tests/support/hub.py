@@ -19,13 +19,18 @@ from tornado.websocket import websocket_connect
 
 from hpcspawner.cli.certificate import write_certificate
 
-PASSWORD = "correct horse"  # noqa: S105 - of a Hub that lives for one test
+PASSWORD = "correct horse"
 
-_CONFIG = """\
+_OURS = """\
 import hpcspawner
 
 c = get_config()
 hpcspawner.configure(c, {site!r}, callback_url={url!r}, ca_file={folder!r} + "/ca.pem")
+"""
+_PLACE = """
+# ---- What is this test's own: addresses, files, who may log in.
+c.HPCSpawner.callback_url = {url!r}
+c.HPCSpawner.ca_file = {folder!r} + "/ca.pem"
 c.HPCSpawner.spool = {folder!r} + "/spool"
 c.HPCSpawner.poll_interval_s = 1
 c.JupyterHub.bind_url = {bind!r}
@@ -49,19 +54,19 @@ c.JupyterHub.load_roles = [
 
 
 class Hub:
-    """Started by `with`; everything it started is gone afterwards."""
+    """Started by `with`; everything it started is gone afterwards. `config` replaces the one line that is ours."""
 
-    def __init__(self, folder, site, *, host="127.0.0.1", extra="", path=None, users=()):
+    def __init__(self, folder, site, *, host="127.0.0.1", config=_OURS, extra="", users=()):
         self.folder, self.host = Path(folder), host
         self.port, hub_port, api_port = free_ports(3)
         self.url = f"https://{host}:{self.port}"
         self.token = secrets.token_hex(16)
         self.log_file = self.folder / "hub.log"
-        self.path = path
         self.process = None
         write_certificate(self.folder, [host, "localhost", "127.0.0.1"])
-        config = _CONFIG.format(
-            site=str(site),
+        if config is _OURS:
+            config = _OURS.format(site=str(site), url=self.url, folder=str(self.folder))
+        place = _PLACE.format(
             url=self.url,
             folder=str(self.folder),
             bind=self.url,
@@ -71,7 +76,7 @@ class Hub:
             token=self.token,
             extra=extra,
         )
-        (self.folder / "jupyterhub_config.py").write_text(config, encoding="utf-8")
+        (self.folder / "jupyterhub_config.py").write_text(config + place, encoding="utf-8")
         self.users = users
 
     def __enter__(self):
@@ -88,7 +93,7 @@ class Hub:
 
     def start(self):
         environment = {
-            "PATH": self.path or os.environ["PATH"],
+            "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "LANG": "C.UTF-8",
         }
@@ -243,3 +248,16 @@ def require(program):
     found = shutil.which(program)
     assert found, f"{program} is not on PATH; `make test` installs what the tests need"
     return found
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def example(name, folder, change=None):
+    """An example as an admin would take it: its folder copied; its configuration, with the site's words put in."""
+    shutil.copytree(EXAMPLES / name, folder, dirs_exist_ok=True)
+    for old, new in (change or {}).items():
+        text = (folder / "site.toml").read_text(encoding="utf-8")
+        assert old in text, f"{old!r} stands no more in the example {name}"
+        (folder / "site.toml").write_text(text.replace(old, new), encoding="utf-8")
+    return (folder / "jupyterhub_config.py").read_text(encoding="utf-8")

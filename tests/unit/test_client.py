@@ -183,7 +183,7 @@ async def test_the_prefix_makes_a_command_the_users(desk):
     client = desk.client(command_prefix=("sudo", "-n", "-u", "{user}", "--"))
     await client.cancel(OTHER, "12")
     assert desk.text("sudo.argv").split("\0")[:-1] == ["-n", "-u", OTHER, "--", str(desk.folder / "scancel"), "12"]
-    assert await client.details(OTHER, "12") == "JobId=12\n"
+    assert await client.details("12") == "JobId=12\n"
     assert desk.text("sudo.argv").split("\0")[:-1][4:] == [str(desk.folder / "scontrol"), "show", "job", "12"]
 
 

@@ -1,0 +1,261 @@
+"""The command `hpcspawner`, run as a process of its own."""
+
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import hpcspawner
+
+ROOT = Path(__file__).parents[2]
+PROFILES = sorted((ROOT / "profiles").glob("*.toml"))
+
+GOOD = """\
+title = "Test cluster"
+[scheduler]
+type = "slurm"
+[[partitions]]
+name = "debug"
+max_walltime = "30m"
+[[partitions]]
+name = "long"
+max_walltime = "2d"
+[[environments]]
+name = "jupyter"
+"""
+BAD = GOOD.replace('"slurm"', '"pbs"').replace('"30m"', '"30:00"')
+
+
+def run(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", "from hpcspawner.cli.app import main; main()", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | environment,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def site(tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(BAD, encoding="utf-8")
+    return path
+
+
+# --- the command itself
+
+
+def test_without_a_command_it_says_which_there_are():
+    done = run()
+    assert done.returncode == 2
+    for name in ("check", "render", "demo"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        pytest.param("chek", " Did you mean 'check'?", id="a slip"),
+        pytest.param("xyz", "", id="nothing like it"),
+    ],
+)
+def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
+    done = run(word)
+    assert done.returncode == 2
+    assert done.stderr == f"hpcspawner: There is no command {word!r}.{hint} There are: check, render, demo.\n"
+
+
+def test_the_version_is_told():
+    assert run("--version").stdout.strip() == hpcspawner.__version__
+
+
+def test_the_console_script_is_the_same_program():
+    script = Path(sys.executable).parent / "hpcspawner"
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == hpcspawner.__version__
+
+
+# --- check
+
+
+def test_every_shipped_profile_is_good():
+    done = run("check", *PROFILES)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.partition(": good. ")[0] for line in lines] == [str(path) for path in PROFILES]
+
+
+def test_a_good_profile_is_described_in_a_line(site):
+    done = run("check", site)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{site}: good. Test cluster (slurm): debug, long\n"
+
+
+def test_every_mistake_of_every_file_is_told(site, bad, tmp_path):
+    broken = tmp_path / "broken.toml"
+    broken.write_text("title = \n")
+    done = run("check", bad, site, broken, tmp_path / "nope.toml")
+    assert done.returncode == 1
+    assert "2 mistakes" in done.stderr
+    assert f"{bad}: scheduler.type: " in done.stderr
+    assert f"{bad}: partitions[1] (debug).max_walltime: not a wall time: '30:00' (write '90m'" in done.stderr
+    assert f"{broken}: is not TOML: " in done.stderr
+    assert f"{tmp_path}/nope.toml: can't be read: No such file or directory" in done.stderr
+    assert done.stdout.startswith(f"{site}: good.")
+    assert "Traceback" not in done.stderr
+
+
+def test_check_without_a_file_is_bad_usage():
+    done = run("check")
+    assert done.returncode == 2
+    assert "hpcspawner check site.toml" in done.stderr
+
+
+# --- render
+
+
+def test_a_job_script_is_printed_and_nothing_else(site):
+    done = run("render", site, "partition=long", "walltime=1d", "directory=/scratch/it's here", "--user=alice")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert "#SBATCH --partition=long" in lines
+    assert "#SBATCH --time=1-00:00:00" in lines
+    assert """#SBATCH --chdir='/scratch/it'"'"'s here'""" in lines
+    assert lines[-1] == 'exit "$hpc_code"'
+    assert "A-TICKET-STANDS-HERE" in done.stdout
+    subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True)
+
+
+def test_a_refused_request_names_every_problem(site):
+    done = run("render", site, "walltime=9d", "partition=debug", "colour=red")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "at most 30m" in done.stderr
+    assert "There is no option 'colour'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_profile_renders_nothing(bad):
+    done = run("render", bad)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "2 mistakes" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["site.toml", "partition"]], ids=["no profile", "no value"])
+def test_render_says_how_it_is_used(words):
+    done = run("render", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: partition, account,")
+
+
+# --- demo: what is wrong is said at once, and nothing stays behind
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A PATH with stand-ins for what the demo starts; whoever starts one of them leaves a trace."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("jupyterhub", "configurable-http-proxy", "node"):
+        program = folder / name
+        program.write_text(f"#!/bin/bash\ntouch '{folder}/{name}.started'\nexit 1\n")
+        program.chmod(0o755)
+    return folder
+
+
+def demo(programs, *words, path="/usr/bin:/bin"):
+    temporary = programs.parent / "tmp"
+    temporary.mkdir()
+    began = time.monotonic()
+    done = run("demo", *words, PATH=f"{programs}:{path}", TMPDIR=str(temporary))
+    assert time.monotonic() - began < 20
+    assert list(temporary.iterdir()) == []
+    return done
+
+
+@pytest.fixture
+def taken_port():
+    with socket.socket() as holder:
+        holder.bind(("", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_said_at_once(programs, taken_port):
+    done = demo(programs, f"--port={taken_port}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"hpcspawner demo: port {taken_port} can't be used (Address already in use); "
+        f"choose another: make demo PORT={taken_port + 1000}\n"
+    )
+
+
+@pytest.mark.parametrize("port", ["70000", "eighty"])
+def test_what_is_no_port_is_said_at_once(programs, port):
+    done = demo(programs, f"--port={port}")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert port in done.stderr
+
+
+def test_an_account_that_there_is_not_is_said_at_once(programs, free_port):
+    with pytest.raises(KeyError):
+        pwd.getpwnam("no-such-account")
+    done = demo(programs, f"--port={free_port}", "--user=no-such-account")
+    assert done.returncode == 1
+    assert done.stderr == "hpcspawner demo: there is no account 'no-such-account' on this machine\n"
+    assert not list(programs.glob("*.started"))
+
+
+def test_a_profile_that_there_is_not_is_said_at_once(programs, free_port):
+    done = demo(programs, f"--port={free_port}", "--site=nope.toml")
+    assert done.returncode == 1
+    assert done.stderr.startswith("hpcspawner demo: no profile 'nope.toml' is shipped; there are: comet.toml, ")
+
+
+def test_a_profile_with_mistakes_is_said_at_once(programs, free_port, bad):
+    done = demo(programs, f"--port={free_port}", f"--site={bad}")
+    assert done.returncode == 1
+    assert "2 mistakes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["configurable-http-proxy", "node"])
+def test_a_program_that_is_missing_is_said_at_once(programs, free_port, name):
+    (programs / name).unlink()
+    done = demo(programs, f"--port={free_port}", path="/nowhere")
+    assert done.returncode == 1
+    assert done.stderr == f"hpcspawner demo: {name} is not on PATH; `make demo` installs what the demo needs\n"
+
+
+def test_a_hub_that_does_not_start_is_said_with_its_last_words(programs, free_port):
+    """The real Hub, whose proxy ends at once."""
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    done = demo(programs, f"--port={free_port}", f"--user={me}")
+    assert (programs / "configurable-http-proxy.started").exists()
+    assert done.returncode == 1
+    assert done.stderr.startswith("hpcspawner demo: the Hub did not start:\n")
+    assert "Proxy failed to start" in done.stderr
+    assert "Address:" not in done.stdout

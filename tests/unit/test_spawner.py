@@ -1,0 +1,311 @@
+"""The spawner class and its set-up, as far as they can be told without a Hub."""
+
+import contextvars
+import importlib.metadata
+import inspect
+import re
+import subprocess
+import sys
+
+import batchspawner
+import pytest
+from batchspawner.api import BatchSpawnerAPIHandler
+from jupyterhub.apihandlers import default_handlers
+from jupyterhub.spawner import Spawner
+from tornado.web import Application, RequestHandler
+from traitlets import Float, Integer
+from traitlets.config import Config
+
+import hpcspawner
+from hpcspawner.hub import boot
+from hpcspawner.hub.boot import forbidden_routes
+from hpcspawner.hub.pages import draft
+from hpcspawner.hub.reports import HANDLERS
+from hpcspawner.spawner import OVERRIDES, HPCSpawner, LinkFillsForm
+
+URL = "https://hub.example.org"
+
+GOOD = """\
+title = "Test cluster"
+[scheduler]
+type = "slurm"
+[[partitions]]
+name = "debug"
+max_walltime = "30m"
+[[environments]]
+name = "jupyter"
+"""
+BAD = GOOD.replace('"slurm"', '"pbs"').replace('"30m"', '"30:00"').replace('"jupyter"', '"jup yter"')
+
+TRAITS = HPCSpawner.class_own_traits(config=True)
+
+
+# --- the parent
+
+
+def test_every_override_has_its_reason_and_no_other():
+    ours = {
+        name
+        for name, member in vars(HPCSpawner).items()
+        if inspect.isfunction(member) and hasattr(batchspawner.BatchSpawnerBase, name)
+    }
+    assert ours == set(OVERRIDES)
+    assert all(OVERRIDES.values())
+
+
+def test_tools_that_look_for_a_batchspawner_find_one():
+    assert issubclass(HPCSpawner, batchspawner.BatchSpawnerBase)
+    assert issubclass(HPCSpawner, Spawner)
+
+
+def test_no_command_of_the_parent_can_run():
+    """What the parent would run as a shell line: its methods are replaced by ones that refuse."""
+    refusing = [name for name, reason in OVERRIDES.items() if "shell" in reason]
+    assert set(refusing) == {"submit_batch_script", "query_job_status", "cancel_batch_job", "run_command"}
+    for name in refusing:
+        call = getattr(HPCSpawner, name)
+        arguments = ["true"] if name == "run_command" else []
+        with pytest.raises(RuntimeError, match=rf"does not use {name}\(\) of its parent"):
+            call(None, *arguments).send(None)
+
+
+@pytest.mark.parametrize(
+    "name", ["state_ispending", "state_isrunning", "state_isunknown", "state_gethost", "get_req_subvars"]
+)
+def test_no_text_of_the_parent_is_read_as_a_state(name):
+    with pytest.raises(RuntimeError, match="of its parent"):
+        getattr(HPCSpawner, name)(None)
+
+
+def test_a_link_fills_the_form_and_starts_nothing():
+    """The Hub calls this before a start; an exception without words is what makes it show the form instead."""
+
+    def visit():
+        with pytest.raises(LinkFillsForm) as caught:
+            HPCSpawner.options_from_query(None, {"partition": ["gpu"], "next": [""], "_xsrf": ["x"]})
+        return caught.value, draft.get()
+
+    error, shown = contextvars.copy_context().run(visit)
+    assert (error.jupyterhub_message, error.jupyterhub_html_message) == ("", "")
+    assert (shown.values, shown.problems) == ({"partition": "gpu"}, ())
+    assert "Nothing has been started yet" in shown.note
+
+
+# --- batchspawner's endpoint
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        pytest.param(["hpcspawner.spawner"], id="alone"),
+        pytest.param(["batchspawner", "hpcspawner.spawner"], id="batchspawner before"),
+        pytest.param(["hpcspawner.spawner", "batchspawner", "batchspawner.api"], id="batchspawner after"),
+    ],
+)
+def test_the_endpoint_of_batchspawner_is_not_among_the_hubs(imports):
+    code = f"""
+import importlib
+for name in {imports!r}:
+    importlib.import_module(name)
+import sys
+from jupyterhub.apihandlers import default_handlers
+assert "batchspawner.api" in sys.modules
+assert len(default_handlers) > 20
+print([entry[0] for entry in default_handlers if "batchspawner" in entry[0] + entry[1].__module__])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        pytest.param([(r"/hub/api/batchspawner", BatchSpawnerAPIHandler)], id="its own route"),
+        pytest.param([(r"/hub/api/other", BatchSpawnerAPIHandler)], id="another route"),
+        pytest.param([(r".*", [(r"/hub/api/batchspawner", BatchSpawnerAPIHandler)])], id="below another"),
+        pytest.param([(r"/hub/api/batchspawner", "batchspawner.api.BatchSpawnerAPIHandler")], id="by name"),
+    ],
+)
+def test_the_check_at_start_finds_the_endpoint_where_it_is(routes):
+    application = Application([(r"/hub/health", RequestHandler), *routes])
+    assert len(forbidden_routes(application)) == 1
+
+
+def test_the_check_at_start_finds_the_endpoint_behind_a_host_name():
+    application = Application([(r"/", RequestHandler)])
+    application.add_handlers(r"hub\.example\.org", [(r"/hub/api/batchspawner", BatchSpawnerAPIHandler)])
+    assert len(forbidden_routes(application)) == 1
+
+
+def test_the_check_at_start_finds_nothing_in_the_hubs_own_handlers_and_ours():
+    application = Application([*((route, handler) for route, handler, *_ in default_handlers), *HANDLERS])
+    assert forbidden_routes(application) == []
+
+
+# --- entry point and traits
+
+
+def test_the_entry_point_names_the_class():
+    (entry,) = importlib.metadata.entry_points(group="jupyterhub.spawners", name="hpc")
+    assert entry.load() is HPCSpawner
+
+
+def test_the_package_shows_three_names():
+    assert set(hpcspawner.__all__) == {"HPCSpawner", "__version__", "configure"}
+    assert hpcspawner.HPCSpawner is HPCSpawner
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hpcspawner.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_a_trait_explains_itself_in_a_first_line_of_its_own(name):
+    first, *rest = inspect.cleandoc(TRAITS[name].help).splitlines()
+    assert first.endswith(".")
+    assert first[0].isupper()
+    assert not rest or rest[0] == ""
+    # Somebody who reads no more than the first line knows what it is; the rest says default, unit and cost.
+    assert [line for line in rest if line.strip()]
+
+
+@pytest.mark.parametrize("name", [name for name, trait in TRAITS.items() if isinstance(trait, Float | Integer)])
+def test_a_number_names_its_unit(name):
+    assert name.endswith("_s")
+    assert re.match(r"Seconds ", inspect.cleandoc(TRAITS[name].help))
+
+
+def test_the_traits_are_the_documented_ones():
+    assert set(TRAITS) == {
+        "site",
+        "callback_url",
+        "ca_file",
+        "spool",
+        "fallback_path",
+        "poll_interval_s",
+        "start_limit_s",
+        "stop_limit_s",
+    }
+
+
+# --- one line in the configuration
+
+
+@pytest.fixture
+def site(tmp_path):
+    path = tmp_path / "site.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ca(tmp_path):
+    path = tmp_path / "ca.pem"
+    path.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", encoding="ascii")
+    return path
+
+
+def configured(site, **given):
+    c = Config()
+    profile = hpcspawner.configure(c, site, **({"callback_url": URL} | given))
+    return c, profile
+
+
+def refusal(site, **given):
+    with pytest.raises(SystemExit) as caught:
+        configured(site, **given)
+    assert isinstance(caught.value.code, str), "the Hub must end with a message and a bad exit code"
+    return caught.value.code
+
+
+def test_one_line_sets_what_a_hub_needs(site, ca):
+    c, profile = configured(site, ca_file=ca)
+    assert profile.title == "Test cluster"
+    assert c.JupyterHub.spawner_class == "hpcspawner.spawner.HPCSpawner"
+    assert c.HPCSpawner == {"site": str(site), "callback_url": URL, "ca_file": str(ca)}
+    assert c.JupyterHub.cleanup_servers is False
+    assert c.JupyterHub.concurrent_spawn_limit == 0
+    assert c.Spawner.start_timeout >= 7 * 24 * 3600
+    routes = [entry[0] for entry in c.JupyterHub.extra_handlers]
+    assert routes == [r"/api/hpcspawner/ticket", r"/api/hpcspawner/report", r"/hpcspawner/static/(.*)"]
+    (templates,) = c.JupyterHub.template_paths
+    assert templates.endswith("hub/templates")
+
+
+def test_text_is_a_path_too_and_becomes_absolute(site, monkeypatch):
+    monkeypatch.chdir(site.parent)
+    c, _ = configured("site.toml")
+    assert c.HPCSpawner.site == str(site)
+    assert "ca_file" not in c.HPCSpawner
+
+
+def test_a_shipped_profile_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    c, profile = configured("comet.toml")
+    assert profile.title == "Comet"
+    assert c.HPCSpawner.site.endswith("/comet.toml")
+
+
+def test_a_file_here_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "comet.toml").write_text(GOOD)
+    assert configured("comet.toml")[1].title == "Test cluster"
+
+
+def test_every_mistake_in_the_profile_is_told_in_one_message(site):
+    site.write_text(BAD)
+    message = refusal(site)
+    assert "3 mistakes" in message
+    for place in ("scheduler.type", "partitions[1] (debug).max_walltime", "environments[1] (jup yter).name"):
+        assert f"{site}: {place}: " in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hub.example.org",
+        "hub.example.org",
+        "",
+        "HTTP://hub.example.org",
+        "https:/hub.example.org",
+        "//hub.example.org",
+    ],
+)
+def test_an_address_that_is_not_https_is_refused(site, url):
+    message = refusal(site, callback_url=url)
+    assert repr(url) in message
+    assert "'https://hub.example.org'" in message
+
+
+def test_a_profile_that_there_is_not_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refusal("nope.toml")
+    assert str(tmp_path / "nope.toml") in message
+    assert "slurm-minimal.toml" in message
+
+
+def test_a_path_that_there_is_not_is_no_shipped_profile(tmp_path):
+    message = refusal(tmp_path / "comet.toml")
+    assert f"{tmp_path}/comet.toml: can't be read: No such file or directory" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(None, "can't be read", id="missing"),
+        pytest.param(b"\xff\xfe", "can't be read", id="binary"),
+        pytest.param(b"", "holds no certificate in PEM form", id="empty"),
+        pytest.param(b"-----BEGIN PRIVATE KEY-----\n", "holds no certificate in PEM form", id="a key"),
+    ],
+)
+def test_an_authority_that_is_none_is_refused(site, tmp_path, content, words):
+    file = tmp_path / "wrong.pem"
+    if content is not None:
+        file.write_bytes(content)
+    message = refusal(site, ca_file=file)
+    assert str(file) in message
+    assert words in message
+
+
+def test_reading_the_configuration_outside_a_hub_starts_nothing(site):
+    """`jupyterhub token` reads it too."""
+    configured(site)
+    assert not boot._keep
