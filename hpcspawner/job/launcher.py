@@ -200,7 +200,7 @@ def answered(response, data, what):
     """The JSON of a good answer; `what` names for a message what was sent."""
     if response.status >= 500 or response.status in (408, 425, 429):
         wait = response.getheader("Retry-After", "")
-        raise HubBusyError("status %d" % response.status, int(wait) if wait.isdigit() else 0)
+        raise HubBusyError("status %d" % response.status, int(wait) if wait.isdecimal() else 0)
     if not 200 <= response.status < 300:
         advice = ADVICE.get(response.status, "check the callback address in the Hub's configuration.")
         raise HubError("The Hub refused %s (status %d): %s" % (what, response.status, advice))

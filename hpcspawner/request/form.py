@@ -123,7 +123,7 @@ def _environment(profile: SiteProfile) -> Field:
 def _image(profile: SiteProfile) -> Field | None:
     if not profile.images:
         return None
-    listed = tuple(Option(one.name, one.label, one.help or one.path) for one in profile.images)
+    listed = tuple(Option(one.name, one.label, one.help or "") for one in profile.images)
     default = profile.defaults.image
     # With a default somewhere, "no image" must be said in a word of its own.
     none = (

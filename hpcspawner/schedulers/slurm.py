@@ -105,6 +105,7 @@ _REASONS = {
     "MaxJobsPerAccount": "Your account has as many jobs running as it may.",
     "MaxMemPerLimit": "You asked for more memory than a job may have here.",
     "NodeDown": "A node that the job needs is down.",
+    "Nodes required for job are DOWN": "Nodes that the job needs are down, drained or reserved for more urgent jobs.",
     "PartitionConfig": "The job asks for more than this partition allows.",
     "PartitionDown": "The partition is closed at the moment.",
     "PartitionInactive": "The partition does not start jobs at the moment.",

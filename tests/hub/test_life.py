@@ -133,3 +133,17 @@ def test_no_secret_is_logged_or_left_in_the_script(hub):
     # The ticket is spent: whoever reads the script later gets nothing for it.
     answer = hub.post("/hub/api/hpcspawner/ticket", {"ticket": ticket, "run": "x" * 32})
     assert answer.status_code == 403
+
+
+async def test_a_running_server_outlives_the_hub(make_hub):
+    with make_hub() as hub:
+        hub.spawn("alice", {"walltime": "10m", "directory": str(hub.folder)})
+        hub.stop()
+        hub.start()
+        assert hub.wait_ready("alice")["ready"]
+        assert await hub.run("alice", "print(6 * 7)") == "42"
+        hub.stop_server("alice")
+        deadline = time.monotonic() + 10
+        while any("singleuser" in line or "spool.py" in line for line in processes_of(hub)):
+            assert time.monotonic() < deadline, processes_of(hub)
+            time.sleep(0.2)

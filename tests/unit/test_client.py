@@ -65,13 +65,16 @@ class Desk:
     def program(self, name, text):
         """An executable; a text without a first line of its own is bash."""
         path = self.folder / name
-        path.write_text(text if text.startswith("#!") else f"#!/bin/bash\n{text}\n", encoding="utf-8")
+        path.write_text(
+            text if text.startswith("#!") else f"#!/bin/bash\nPATH=/usr/bin:/bin\n{text}\n", encoding="utf-8"
+        )
         path.chmod(0o755)
         return path
 
     def client(self, scheduler=None, **access):
         scheduler = scheduler or Slurm()
-        given = {"type": scheduler.name, "path": (str(self.folder), "/usr/bin", "/bin"), "command_timeout_s": 10}
+        # Nothing but this folder: a machine may have the real commands.
+        given = {"type": scheduler.name, "path": (str(self.folder),), "command_timeout_s": 10}
         return Client(scheduler, Access(**given | access), logging.getLogger("test"))
 
     def calls(self, name):
@@ -135,7 +138,7 @@ async def test_nothing_of_the_hubs_environment_arrives(desk, monkeypatch):
     desk.program("sbatch", RECORDS)
     await desk.client().submit(ME, "")
     (call,) = desk.calls("sbatch")
-    assert call["environment"] == [f"PATH={desk.folder}:/usr/bin:/bin", "LC_ALL=C"]
+    assert call["environment"] == [f"PATH={desk.folder}", "LC_ALL=C"]
 
 
 async def test_a_program_runs_in_the_root_folder_and_a_session_of_its_own(desk):
@@ -178,13 +181,19 @@ async def test_a_submit_that_succeeds_without_reading_is_a_submit(desk):
 
 async def test_the_prefix_makes_a_command_the_users(desk):
     desk.program("scancel", RECORDS)
-    desk.program("scontrol", "echo JobId=12")
     desk.program("sudo", BECOMES)
     client = desk.client(command_prefix=("sudo", "-n", "-u", "{user}", "--"))
     await client.cancel(OTHER, "12")
     assert desk.text("sudo.argv").split("\0")[:-1] == ["-n", "-u", OTHER, "--", str(desk.folder / "scancel"), "12"]
+
+
+async def test_what_only_asks_is_run_by_the_hubs_own_account(desk):
+    desk.program("scontrol", "echo JobId=$3")
+    (desk.folder / "squeue").symlink_to(BIN / "squeue")
+    (desk.folder / "jobs").write_text("")
+    client = desk.client(command_prefix=("no-such-program",))
     assert await client.details("12") == "JobId=12\n"
-    assert desk.text("sudo.argv").split("\0")[:-1][4:] == [str(desk.folder / "scontrol"), "show", "job", "12"]
+    assert (await client.listing()).jobs == {}
 
 
 async def test_sudo_is_the_prefix_unless_the_profile_says_otherwise(desk):
@@ -220,7 +229,7 @@ async def test_the_hubs_own_account_needs_no_prefix(desk):
         pytest.param("a" * 33, id="too long"),
     ],
 )
-@pytest.mark.parametrize("verb", ["submit", "cancel", "details"])
+@pytest.mark.parametrize("verb", ["submit", "cancel"])
 async def test_what_is_no_name_of_an_account_reaches_no_command(desk, verb, user):
     for name in ("become", "sbatch", "scancel", "scontrol"):
         desk.program(name, RECORDS)
@@ -301,12 +310,12 @@ async def test_a_listing_that_can_not_be_read_is_no_listing(desk, answer):
 
 async def test_output_that_is_no_text_hurts_nobody(desk):
     desk.program("scontrol", "printf 'JobId=12 Name=\\xff\\xfe\\n'")
-    assert await desk.client().details(ME, "12") == "JobId=12 Name=\ufffd\ufffd\n"
+    assert await desk.client().details("12") == "JobId=12 Name=\ufffd\ufffd\n"
 
 
 async def test_details_are_cut_at_a_length_that_a_page_can_show(desk):
     desk.program("scontrol", "head -c 100000 /dev/zero | tr '\\0' x")
-    assert await desk.client().details(ME, "12") == "x" * 20_000
+    assert await desk.client().details("12") == "x" * 20_000
 
 
 async def test_a_listing_is_as_old_as_its_start(desk):
@@ -332,12 +341,18 @@ async def test_a_cancel_that_is_refused_is_an_error(desk):
 
 
 @pytest.mark.xfail(strict=True, raises=ValueError, reason="cancel() and details() let a ValueError through")
-@pytest.mark.parametrize("verb", ["cancel", "details"])
-async def test_what_is_no_job_id_raises_what_everything_else_raises(desk, verb):
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda client: client.cancel(ME, "12; id"), id="cancel"),
+        pytest.param(lambda client: client.details("12; id"), id="details"),
+    ],
+)
+async def test_what_is_no_job_id_raises_what_everything_else_raises(desk, call):
     for name in ("scancel", "scontrol"):
         desk.program(name, RECORDS)
     with pytest.raises(SchedulerError):
-        await getattr(desk.client(), verb)(ME, "12; id")
+        await call(desk.client())
     assert not any(desk.folder.glob("*.calls"))
 
 
@@ -346,7 +361,7 @@ async def test_what_is_no_job_id_raises_what_everything_else_raises(desk, verb):
 
 async def test_a_missing_command_says_where_it_was_sought_and_how_to_cure_it(desk):
     with pytest.raises(SchedulerNotSetUp, match=r"'sbatch' was not found on the Hub") as caught:
-        await desk.client(path=(str(desk.folder),)).submit(ME, "")
+        await desk.client().submit(ME, "")
     assert str(desk.folder) in caught.value.words
     assert "add its folder to scheduler.path" in caught.value.cure
     assert caught.value.command == "sbatch --parsable"
@@ -454,7 +469,7 @@ async def test_a_command_that_hangs_is_killed_with_its_children(desk, tidy):
     begun = time.monotonic()
     with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s"):
         await desk.client(command_timeout_s=1).listing()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 8
     pids = [int(desk.text(f"squeue.{name}")) for name in ("pid", "child")]
     await eventually(lambda: not any(map(is_alive, pids)))
 
@@ -518,7 +533,7 @@ async def test_a_command_that_was_given_up_leaves_no_pipe_open(desk, tidy, does)
 async def test_many_commands_at_once_keep_their_answers_apart(desk):
     desk.program("scontrol", "sleep 0.1; echo JobId=$3")
     client = desk.client()
-    answers = await asyncio.gather(*(client.details(ME, str(number)) for number in range(20)))
+    answers = await asyncio.gather(*(client.details(str(number)) for number in range(20)))
     assert answers == [f"JobId={number}\n" for number in range(20)]
 
 

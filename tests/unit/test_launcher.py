@@ -302,8 +302,11 @@ def launch(tmp_path, settings):
     yield start
     for run in runs:
         run.process.terminate()
-        run.process.wait(20)
-        run.process.stdin.close()
+        try:
+            run.process.wait(20)
+        finally:
+            run.process.kill()
+            run.process.communicate()
 
 
 @pytest.fixture

@@ -274,6 +274,12 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     }
 
 
+def test_the_hubs_own_arguments_follow_the_command():
+    told = settings_of(script("slurm", {}, home=replace(HOME, arguments=("--debug", "--x=it's"))))
+    assert told["command"] == ["jupyterhub-singleuser", "--debug", "--x=it's"]
+    assert told["programs"] == ["jupyterhub-singleuser", "jupyter-lab"]
+
+
 # --- templates and quoting
 
 

@@ -1,0 +1,312 @@
+"""What every scheduler must do, asked through the real client and queue of whatever scheduler is at hand.
+
+Anywhere that is the embedded one. On the head of the test cluster, with `HPC_LAB` set, it is Slurm and Torque's
+commands, for the users u001 and u002.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from material import NASTY
+
+from hpcspawner.errors import SchedulerError, SchedulerRejected
+from hpcspawner.hub.ledger import new_label
+from hpcspawner.job.script import CallHome, render
+from hpcspawner.job.state import JobState
+from hpcspawner.request.gate import make
+from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.site.profile import SiteProfile
+
+LAB = bool(os.environ.get("HPC_LAB"))
+KINDS = ["slurm", "torque"] if LAB else ["local"]
+ME = pwd.getpwuid(os.geteuid())
+USER, OTHER = (pwd.getpwnam("u001"), pwd.getpwnam("u002")) if LAB else (ME, None)
+
+PROFILE = {
+    "title": "Test cluster",
+    "partitions": [
+        {"name": "compute", "max_walltime": "1d", "max_cpus": 2, "max_memory": "1G", "whole_nodes": not LAB},
+        {"name": "gpu-shared", "max_walltime": "1d", "gpus": {"any": 4}},
+    ],
+    "environments": [{"name": "plain"}],
+    "defaults": {"memory": "64M", "account": "ddp363" if LAB else None},
+}
+
+# How the second of two jobs is made to wait: what the profile says of the scheduler and of the job.
+WAITS = {
+    "slurm": ({}, {"directives": [{"option": "hold"}]}),
+    "torque": ({}, {"directives": [{"option": "h"}]}),
+    "local": ({"slots": 1}, {}),
+}
+
+
+class Site:
+    """One scheduler as the Hub holds it, and the jobs that a test has submitted."""
+
+    def __init__(self, kind, folder, waits=False):
+        self.kind, self.folder = kind, folder
+        scheduler, job = WAITS[kind] if waits else ({}, {})
+        data = PROFILE | {"scheduler": {"type": kind} | scheduler, "job": job}
+        self.profile = SiteProfile.model_validate(data)
+        self.cluster = Cluster.of(self.profile, folder / "spool", logging.getLogger("test"))
+        self.client, self.queue = self.cluster.client, self.cluster.queue
+        self.jobs = []
+
+    def script(self, *lines, label=None, changes=None, **options):
+        """The real directives with these lines in place of the launcher."""
+        account = LocalAccount(USER.pw_name, USER.pw_dir)
+        request = make({"directory": str(self.folder), "walltime": "5m"} | options, self.profile, account)
+        request = replace(request, resources=replace(request.resources, **(changes or {})))
+        text = render(
+            request, self.client.scheduler, self.profile.job, label or new_label("", "c0de"), CallHome("https://x", "t")
+        )
+        head = []
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                break
+            head.append(line)
+        return "\n".join([*head, *lines, ""])
+
+    async def submit(self, *lines, **options):
+        label = new_label("", "c0de")
+        submitted_at = time.time()
+        job_id = await self.client.submit(USER.pw_name, self.script(*lines, label=label, **options))
+        self.jobs.append(OwnedJob(job_id, USER.pw_name, label.tag, submitted_at))
+        return self.jobs[-1]
+
+    async def cancel(self, job):
+        await self.client.cancel(job.owner, job.job_id)
+
+    async def status(self, job):
+        return await self.queue.status(job, time.time())
+
+    async def reaches(self, job, *states, seconds=60):
+        deadline = time.monotonic() + seconds
+        while (status := await self.status(job)).state not in states:
+            assert time.monotonic() < deadline, f"after {seconds} s the job is {status}; {self.queue.error}"
+        return status
+
+    async def all_reach(self, jobs, *states):
+        """At once, because one listing tells of all."""
+        return await asyncio.gather(*(self.reaches(job, *states) for job in jobs))
+
+    async def end(self):
+        for job in self.jobs:
+            with contextlib.suppress(SchedulerError):
+                await self.cancel(job)
+        await self.all_reach(self.jobs, JobState.ENDED)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of the user's that every node sees."""
+    if not LAB:
+        yield tmp_path
+        return
+    made = Path(tempfile.mkdtemp(prefix="contract-", dir=USER.pw_dir))
+    os.chown(made, USER.pw_uid, USER.pw_gid)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(params=KINDS)
+async def site(request, folder):
+    made = Site(request.param, folder)
+    yield made
+    await made.end()
+
+
+@pytest.fixture(params=KINDS)
+async def waiting_site(request, folder):
+    made = Site(request.param, folder, waits=True)
+    yield made
+    await made.end()
+
+
+# --- a job's life
+
+
+async def test_a_submitted_job_runs_and_can_be_cancelled(site):
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    await site.cancel(job)
+    await site.reaches(job, JobState.ENDED)
+
+
+async def test_a_short_job_ends_and_the_scheduler_says_so(site):
+    job = await site.submit("true")
+    status = await site.reaches(job, JobState.ENDED)
+    # By a state of its own and not by absence, so that one listing is enough.
+    assert status.word
+    assert status.host is None
+
+
+async def test_a_job_that_fails_ends_too(site):
+    job = await site.submit("exit 3")
+    assert (await site.reaches(job, JobState.ENDED)).word
+
+
+async def test_owner_tag_and_host_agree(site):
+    job = await site.submit("uname -n > where.new && mv where.new where", "sleep 300")
+    status = await site.reaches(job, JobState.RUNNING)
+    assert (status.owner, status.tag) == (USER.pw_name, job.tag)
+    deadline = time.monotonic() + 10
+    while not (site.folder / "where").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    node = (site.folder / "where").read_text().strip()
+    assert status.host == (node if LAB else "127.0.0.1")
+
+
+async def test_a_job_with_another_tag_is_not_believed_to_be_ours(site):
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    stranger = replace(job, tag=new_label("", "c0de").tag)
+    assert (await site.status(stranger)).state is JobState.UNKNOWN
+    assert (await site.status(replace(job, owner="nobody"))).state is JobState.UNKNOWN
+
+
+async def test_a_job_that_waits_says_so_and_can_be_cancelled(waiting_site):
+    await waiting_site.submit("sleep 300")
+    job = await waiting_site.submit("touch started")
+    status = await waiting_site.reaches(job, JobState.PENDING, JobState.HELD)
+    assert status.host is None
+    await waiting_site.cancel(job)
+    await waiting_site.reaches(job, JobState.ENDED)
+    assert not (waiting_site.folder / "started").exists()
+
+
+async def test_what_is_asked_arrives(site):
+    job = await site.submit("sleep 300", walltime="7m")
+    details = await site.client.details(job.job_id)
+    words = {"slurm": r"TimeLimit=00:07:00\b", "torque": r"walltime = 00:07:00\b", "local": r'"walltime": 420\b'}
+    assert re.search(words[site.kind], details)
+
+
+async def test_details_name_the_job(site):
+    job = await site.submit("sleep 300")
+    details = await site.client.details(job.job_id)
+    assert job.job_id in details
+    assert job.tag in details
+
+
+# --- what is not there
+
+
+async def test_an_id_that_nobody_knows_is_gone_with_the_second_listing_only(site):
+    # A job of the user's shows that the Hub's account sees more than its own.
+    await site.reaches(await site.submit("sleep 300"), JobState.RUNNING)
+    unknown = OwnedJob("99999999", USER.pw_name, "h0de000000000000", time.time())
+    states = [(await site.status(unknown)).state for _ in range(3)]
+    assert states == [JobState.UNKNOWN, JobState.ENDED, JobState.ENDED]
+
+
+async def test_a_job_that_has_ended_may_be_cancelled_again(site):
+    job = await site.submit("true")
+    await site.reaches(job, JobState.ENDED)
+    await site.cancel(job)
+    await site.cancel(job)
+
+
+async def test_an_id_that_nobody_knows_may_be_cancelled(site):
+    await site.client.cancel(USER.pw_name, "99999999")
+
+
+# --- what is refused
+
+REFUSED = {
+    "slurm": [
+        pytest.param({"partition": "no-such"}, [], r"invalid partition", id="slurm-partition"),
+        pytest.param({"account": "no-such"}, [], r"Invalid account", id="slurm-account"),
+        pytest.param(
+            {"gpus": 5, "partition": "gpu-shared"}, [], r"node configuration is not available", id="slurm-gpus"
+        ),
+        pytest.param({"qos": "no-such"}, [], r"Invalid qos", id="slurm-qos"),
+    ],
+    "torque": [
+        pytest.param({"partition": "no-such"}, [], r"invalid partition", id="torque-partition"),
+        pytest.param({"account": "no-such"}, [], r"Invalid account", id="torque-account"),
+    ],
+    "local": [
+        pytest.param({}, ["#HPC colour=red"], r"unknown directive 'colour'", id="local-directive"),
+        pytest.param({}, ["#HPC walltime=soon"], r"must be whole numbers", id="local-walltime"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "lines", "words"),
+    [pytest.param(kind, *case.values, id=case.id) for kind in KINDS for case in REFUSED[kind]],
+)
+async def test_a_refusal_keeps_the_schedulers_words(folder, kind, changes, lines, words):
+    site = Site(kind, folder)
+    with pytest.raises(SchedulerRejected, match=f"(?i){words}") as caught:
+        await site.client.submit(USER.pw_name, site.script(*lines, "sleep 300", changes=changes))
+    assert re.search(words, caught.value.words, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_empty_script_is_refused(folder, kind):
+    with pytest.raises(SchedulerRejected):
+        await Site(kind, folder).client.submit(USER.pw_name, "")
+
+
+if LAB:
+
+    async def test_a_job_is_its_owners_alone(site):
+        job = await site.submit("sleep 300")
+        await site.reaches(job, JobState.RUNNING)
+        with pytest.raises(SchedulerRejected):
+            await site.client.cancel(OTHER.pw_name, job.job_id)
+        assert (await site.status(job)).state is JobState.RUNNING
+
+
+# --- names and sizes
+
+
+async def test_a_folder_of_any_name_is_where_the_job_runs(site):
+    names = [param.values[0] for param in NASTY]
+    folders = [site.folder / name.replace("/", "-") for name in names]
+    for folder in folders:
+        folder.mkdir()
+        os.chown(folder, USER.pw_uid, USER.pw_gid)
+    jobs = [await site.submit("pwd > where", directory=str(folder)) for folder in folders]
+    for job in jobs:
+        await site.reaches(job, JobState.ENDED)
+    found = {
+        str(folder): (folder / "where").read_text().rstrip("\n") for folder in folders if (folder / "where").exists()
+    }
+    assert found == {str(folder): str(folder) for folder in folders}
+
+
+async def test_a_long_script_arrives_whole(site):
+    filler = "# " + "x" * 998
+    lines = [filler] * 1000
+    job = await site.submit(*lines, "echo whole > arrived", "sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    deadline = time.monotonic() + 10
+    while not (site.folder / "arrived").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_many_submits_at_once_give_each_its_own_job(site):
+    jobs = await asyncio.gather(*(site.submit("sleep 300") for _ in range(8)))
+    assert len({job.job_id for job in jobs}) == 8
+    found = await asyncio.gather(*(site.status(job) for job in jobs))
+    assert [status.tag for status in found] == [job.tag for job in jobs]
+    for job in jobs:
+        await site.cancel(job)
+    await site.all_reach(jobs, JobState.ENDED)
