@@ -597,7 +597,7 @@ class Job:
                 self.server.send(signal.SIGTERM)
             self.signals.pause(60)
         # A scheduler may signal both of us, and the server may be faster.
-        self.signals.until(self._ending, 0.2)
+        self.signals.until(self._ending, 0.1)
         code = self.server.code
         number = -code if code < 0 else None
         how = "was ended by %s" % signal_name(number) if number else "ended with exit code %d" % code

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
@@ -61,14 +61,14 @@ class Client:
 
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""
-        argv = [*self._as_user(user), *self._found(self.scheduler.cancel_command(job_id))]
+        argv = [*self._as_user(user), *self._found(_valid(self.scheduler.cancel_command, job_id))]
         answer = await self._run(argv)
         if answer.code and not self.scheduler.already_gone(answer):
             raise self._error(argv, answer)
 
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
-        argv = self._found(self.scheduler.details_command(job_id))
+        argv = self._found(_valid(self.scheduler.details_command, job_id))
         return (await self._checked(argv)).out[:20_000]
 
     async def listing(self) -> Listing:
@@ -164,17 +164,21 @@ class Client:
         try:
             async with asyncio.timeout(self.access.command_timeout_s):
                 return await _talk(process, stdin)
-        except TimeoutError as error:
-            raise SchedulerUnreachable(
-                f"The scheduler did not answer within {self.access.command_timeout_s:g} s.", shlex.join(argv)
-            ) from error
-        except _TooMuchOutput as error:
-            raise SchedulerUnreachable(
-                f"The scheduler's answer is longer than {_OUTPUT_CAP} bytes.", shlex.join(argv)
-            ) from error
-        finally:
-            if process.returncode is None:
-                _kill(process)
+        except (TimeoutError, _TooMuchOutput) as error:
+            _give_up(process)
+            late = f"The scheduler did not answer within {self.access.command_timeout_s:g} s."
+            long = f"The scheduler's answer is longer than {_OUTPUT_CAP} bytes."
+            raise SchedulerUnreachable(late if isinstance(error, TimeoutError) else long, shlex.join(argv)) from error
+        except BaseException:
+            _give_up(process)
+            raise
+
+
+def _valid(command: Callable[[str], list[str]], job_id: str) -> list[str]:
+    try:
+        return command(job_id)
+    except ValueError as error:
+        raise SchedulerRejected(str(error)) from error
 
 
 class _TooMuchOutput(Exception):
@@ -182,19 +186,25 @@ class _TooMuchOutput(Exception):
 
 
 async def _talk(process: asyncio.subprocess.Process, stdin: bytes) -> Answer:
-    _, out, err = await asyncio.gather(_feed(process, stdin), _read(process.stdout), _read(process.stderr))
+    talking = [_feed(process, stdin), _read(process.stdout), _read(process.stderr)]
+    tasks: list[asyncio.Task[bytes]] = [asyncio.ensure_future(one) for one in talking]
+    try:
+        _, out, err = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
     code = await process.wait()
     return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    if process.stdin is None:
-        return
-    # A command that refuses its arguments may be gone before it has read the script; its exit code tells.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> bytes:
+    if process.stdin is not None:
+        # A command that refuses its arguments may be gone before it has read the script; its exit code tells.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(data)
+            await process.stdin.drain()
+        process.stdin.close()
+    return b""
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
@@ -207,10 +217,14 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
     return b"".join(chunks)
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
+def _give_up(process: asyncio.subprocess.Process) -> None:
+    """End a command, its children and the pipes to them."""
     # sudo's child belongs to somebody else; what can't be killed ends when its pipes close.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    # A child in a session of its own keeps the pipes open, and asyncio has no public way to close our ends.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        process._transport.close()  # type: ignore[attr-defined]
 
 
 def _program(argv: Sequence[str]) -> str:

@@ -340,7 +340,6 @@ async def test_a_cancel_that_is_refused_is_an_error(desk):
         await desk.client().cancel(ME, "12")
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="cancel() and details() let a ValueError through")
 @pytest.mark.parametrize(
     "call",
     [
@@ -474,7 +473,6 @@ async def test_a_command_that_hangs_is_killed_with_its_children(desk, tidy):
     await eventually(lambda: not any(map(is_alive, pids)))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the group of a command that has ended is not killed")
 async def test_a_child_that_holds_the_output_of_a_command_that_has_ended_is_killed(desk, tidy):
     desk.program("squeue", f"{LEAVES_A_CHILD}; exit 0")
     with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s"):
@@ -514,7 +512,6 @@ async def test_a_caller_that_gives_up_takes_its_command_along(desk, tidy):
     await eventually(lambda: not any(map(is_alive, pids)))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="nobody closes the pipes of a command that was given up")
 @pytest.mark.parametrize(
     "does",
     [

@@ -884,7 +884,7 @@ def test_the_end_is_reported_three_times_at_most(hub, program, launch):
 
 
 def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
-    program("jupyterhub-singleuser", "import threading; threading.Timer(1, os._exit, [0]).start(); serve()")
+    program("jupyterhub-singleuser", "import threading; threading.Timer(0.5, os._exit, [0]).start(); serve()")
     run = launch()
     hub.reported("listening")
     hub.close()
@@ -896,7 +896,7 @@ def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
 
 
 def test_the_job_ends_soon_when_the_hub_hangs(hub, program, launch):
-    program("jupyterhub-singleuser", "import threading; threading.Timer(1, os._exit, [0]).start(); serve()")
+    program("jupyterhub-singleuser", "import threading; threading.Timer(0.5, os._exit, [0]).start(); serve()")
     run = launch()
     hub.reported("listening")
     port = hub.server_port
