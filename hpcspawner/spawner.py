@@ -15,7 +15,7 @@ from traitlets import Float, List, Unicode, default
 
 from hpcspawner.errors import HPCSpawnerError, Problem, RequestError
 from hpcspawner.hub.ledger import Row, ledger, new_label, now
-from hpcspawner.hub.life import Limits, cancel_until_ended, place, submit, wait_until_listening
+from hpcspawner.hub.life import Limits, cancel_until_ended, in_background, place, submit, wait_until_listening
 from hpcspawner.hub.pages import Draft, News, as_hub_error, draft, render_form
 from hpcspawner.job.script import CallHome, render
 from hpcspawner.job.state import JobState
@@ -52,6 +52,10 @@ OVERRIDES = {
     "get_req_subvars": "evaluates the user database in every poll",
 }
 """Every method of the parent that we replace, and why; a test keeps it complete."""
+
+
+# At least a second apart: a listing is never asked for sooner.
+_TRIES_TO_SEE_AN_END = 10
 
 
 @cache
@@ -261,6 +265,7 @@ class HPCSpawner(BatchSpawnerBase):
             raise as_hub_error(error, cluster.profile) from error
         finally:
             await self.news.close()
+        self._watch(row)
         return f"http://{place(cluster.profile.scheduler.node_name, row.host)}:{row.port}"
 
     async def poll(self) -> int | None:
@@ -305,6 +310,20 @@ class HPCSpawner(BatchSpawnerBase):
             row = self.row = ledger().open(Row.from_state(kept, self._log_name))
             row.ask = lambda after: self.cluster.queue.status(row.job, after)
             self.job_id = row.job_id
+            self._watch(row)
+
+    def _watch(self, row: Row) -> None:
+        """Have the Hub look at once when the launcher reports the end, and not at its next poll."""
+        row.on_end = lambda: in_background(self._see_end(row))
+
+    async def _see_end(self, row: Row) -> None:
+        for _ in range(_TRIES_TO_SEE_AN_END):
+            status = await self.cluster.queue.status(row.job, now())
+            if self.row is not row or self.pending:
+                return
+            if status.state is JobState.ENDED:
+                await self.poll_and_notify()
+                return
 
     def clear_state(self) -> None:
         """Forget the job of the last start. The Hub calls this before a start and after a stop."""

@@ -57,6 +57,7 @@ class Row:
     end: End | None = None
     wanted: bool = True
     ask: Callable[[float], Awaitable[JobStatus]] | None = None
+    on_end: Callable[[], object] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -114,6 +115,8 @@ class Row:
         """Note how it ended."""
         self.end = end
         self.changed.set()
+        if self.on_end:
+            self.on_end()
 
 
 class Ledger:

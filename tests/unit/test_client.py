@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import json
 import logging
@@ -440,16 +439,6 @@ async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk):
 # --- bounds
 
 
-@pytest.fixture
-async def tidy():
-    """Closes what a command that was given up left open, while its loop still runs."""
-    yield
-    for one in gc.get_objects():
-        if isinstance(one, asyncio.SubprocessTransport):
-            one.close()
-    await asyncio.sleep(0.05)
-
-
 def pipes():
     """The pipes that this process holds."""
     found = set()
@@ -463,7 +452,7 @@ def pipes():
 LEAVES_A_CHILD = 'sleep 60 & echo $! >"$0.child"; echo $$ >"$0.pid"'
 
 
-async def test_a_command_that_hangs_is_killed_with_its_children(desk, tidy):
+async def test_a_command_that_hangs_is_killed_with_its_children(desk):
     desk.program("squeue", f"{LEAVES_A_CHILD}; trap '' TERM; wait")
     begun = time.monotonic()
     with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s"):
@@ -473,7 +462,7 @@ async def test_a_command_that_hangs_is_killed_with_its_children(desk, tidy):
     await eventually(lambda: not any(map(is_alive, pids)))
 
 
-async def test_a_child_that_holds_the_output_of_a_command_that_has_ended_is_killed(desk, tidy):
+async def test_a_child_that_holds_the_output_of_a_command_that_has_ended_is_killed(desk):
     desk.program("squeue", f"{LEAVES_A_CHILD}; exit 0")
     with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s"):
         await desk.client(command_timeout_s=1).listing()
@@ -485,7 +474,7 @@ async def test_a_child_that_holds_the_output_of_a_command_that_has_ended_is_kill
             os.kill(child, signal.SIGKILL)
 
 
-async def test_a_command_that_reads_nothing_and_hangs_is_killed(desk, tidy):
+async def test_a_command_that_reads_nothing_and_hangs_is_killed(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
     with pytest.raises(SchedulerUnreachable, match="did not answer"):
         await desk.client(command_timeout_s=1).submit(ME, "x" * 1_000_000)
@@ -493,14 +482,14 @@ async def test_a_command_that_reads_nothing_and_hangs_is_killed(desk, tidy):
 
 
 @pytest.mark.parametrize("stream", ["1", "2"], ids=["standard output", "standard error"])
-async def test_an_answer_without_an_end_is_refused_and_its_writer_killed(desk, tidy, stream):
+async def test_an_answer_without_an_end_is_refused_and_its_writer_killed(desk, stream):
     desk.program("squeue", f'echo $$ >"$0.pid"; exec yes "{"x" * 4000}" >&{stream}')
     with pytest.raises(SchedulerUnreachable, match="longer than 67108864 bytes"):
         await desk.client().listing()
     await eventually(lambda: not is_alive(int(desk.text("squeue.pid"))))
 
 
-async def test_a_caller_that_gives_up_takes_its_command_along(desk, tidy):
+async def test_a_caller_that_gives_up_takes_its_command_along(desk):
     desk.program("squeue", f"{LEAVES_A_CHILD}; wait")
     task = asyncio.create_task(desk.client().listing())
     await eventually((desk.folder / "squeue.pid").exists)
@@ -519,7 +508,7 @@ async def test_a_caller_that_gives_up_takes_its_command_along(desk, tidy):
         pytest.param("setsid sleep 3 & exit 0", id="a child that can not be killed"),
     ],
 )
-async def test_a_command_that_was_given_up_leaves_no_pipe_open(desk, tidy, does):
+async def test_a_command_that_was_given_up_leaves_no_pipe_open(desk, does):
     desk.program("squeue", does)
     before = pipes()
     with pytest.raises(SchedulerUnreachable):
