@@ -204,14 +204,23 @@ class HPCSpawner(BatchSpawnerBase):
         """Judge options of any origin, just before the start."""
         self.news = News()
         try:
-            self._request = await self._judge(options)
+            self._request = await self._judge_or_defaults(options)
         except RequestError as error:
-            if not self._stored_options():
-                raise as_hub_error(error, self.cluster.profile) from error
-            # The site changed since these were chosen, and nobody is there to ask.
+            raise as_hub_error(error, self.cluster.profile) from error
+
+    async def _judge_or_defaults(self, options: Mapping[str, Any]) -> JobRequest:
+        """Judge; a stored choice that the site does not offer any more gives way to the defaults."""
+        try:
+            return await self._judge(options)
+        except RequestError as error:
+            # Nobody is there to ask, so a start without options must not fail for what was chosen long ago.
+            if not options or not self._stored_options():
+                raise
+            request = await self._judge({})
             self.log.info("%s: the last choice is not offered any more: %s", self._log_name, error)
-            await self.news.say(f"Your last choice is not offered any more, so the defaults are used. {error}")
-            self._request = await self._judge({})
+            if self.news is not None:
+                await self.news.say(f"Your last choice is not offered any more, so the defaults are used. {error}")
+            return request
 
     def _stored_options(self) -> bool:
         """Whether this start was asked for without options, so that the Hub took the last ones."""
@@ -220,9 +229,10 @@ class HPCSpawner(BatchSpawnerBase):
             return True
         if not isinstance(handler, apihandlers.users.UserServerAPIHandler):
             return False
-        body = handler.get_json_body()
-        # JupyterHub 6 takes an empty object for "none given"; 5.x takes it for "the defaults".
-        return body is None or (isinstance(body, dict) and body.get("user_options", ...) is None)
+        # JupyterHub 6 reads the body in a way of its own, in which an empty object means "none given".
+        if hasattr(handler, "get_server_json_body"):
+            return handler.get_server_json_body()["user_options"] is None
+        return handler.get_json_body() is None
 
     async def _judge(self, options: object) -> JobRequest:
         self._account = await asyncio.to_thread(_local_account, self.user.name, own=not self._becomes_user)
@@ -292,6 +302,9 @@ class HPCSpawner(BatchSpawnerBase):
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """What happens to the job, told when it changes."""
+        # The page may be there before the options are judged.
+        while self.news is None and self.pending == "spawn":
+            await asyncio.sleep(0.1)
         if self.news is not None:
             async for event in self.news:
                 yield event
@@ -306,15 +319,21 @@ class HPCSpawner(BatchSpawnerBase):
     def load_state(self, state: dict[str, Any]) -> None:
         """Know a job again that an earlier Hub process started."""
         kept = state.get("hpcspawner")
-        if kept:
-            row = self.row = ledger().open(Row.from_state(kept, self._log_name))
-            row.ask = lambda after: self.cluster.queue.status(row.job, after)
-            self.job_id = row.job_id
-            self._watch(row)
+        if not kept:
+            return
+        try:
+            row = Row.from_state(kept, self._log_name)
+        except (KeyError, TypeError):
+            self.log.error("%s: its state was written by another version and can't be read: %s", self._log_name, kept)
+            return
+        self.row = ledger().open(row)
+        row.ask = lambda after: self.cluster.queue.status(row.job, after)
+        self.job_id = row.job_id
+        self._watch(row)
 
     def _watch(self, row: Row) -> None:
         """Have the Hub look at once when the launcher reports the end, and not at its next poll."""
-        row.on_end = lambda: in_background(self._see_end(row))
+        row.on_end = lambda: in_background(self._see_end(row), self.log)
 
     async def _see_end(self, row: Row) -> None:
         for _ in range(_TRIES_TO_SEE_AN_END):
@@ -327,7 +346,7 @@ class HPCSpawner(BatchSpawnerBase):
 
     def clear_state(self) -> None:
         """Forget the job of the last start. The Hub calls this before a start and after a stop."""
-        self.row = None
+        self.row = self.news = self._request = self._account = None
         self.job_id = ""
 
     def get_env(self) -> dict[str, str]:
@@ -404,7 +423,7 @@ def _local_account(name: str, *, own: bool) -> LocalAccount:
         entry = pwd.getpwuid(os.geteuid()) if own else pwd.getpwnam(name)
     except KeyError as error:
         message = f"There is no account {name!r} on the cluster, so no job can be submitted for it."
-        raise RequestError([Problem("account", message)]) from error
+        raise RequestError([Problem("user", message)]) from error
     return LocalAccount(entry.pw_name, entry.pw_dir)
 
 

@@ -110,7 +110,10 @@ class Demo(Application):
         hub = stack.enter_context(_hub(folder, account))
         self._wait_until_ready(hub, folder)
         print(
-            _WELCOME.format(address=address, user=account.pw_name, password=password, title=profile.title), flush=True
+            _WELCOME.format(
+                address=address, user=account.pw_name, password=password, title=profile.title, folder=folder
+            ),
+            flush=True,
         )
         code = hub.wait()
         self._fail(f"the Hub ended by itself with exit code {code}:\n{_tail(folder / 'hub.log')}")
@@ -118,7 +121,7 @@ class Demo(Application):
     def _profile(self) -> tuple[SiteProfile, Path]:
         path = Path(self.site)
         try:
-            if not path.exists():
+            if not path.exists() and path.parent == Path():
                 path = find_shipped(path.name)
             return load(path), path
         except (ProfileError, FileNotFoundError) as error:
@@ -172,6 +175,7 @@ _WELCOME = """
   Address:   {address}
   User name: {user}
   Password:  {password}
+  Hub's log: {folder}/hub.log
 
   The certificate was made for this run, so the browser asks whether to trust it.
   Ctrl-C stops the Hub and every server, and removes what the demo made.

@@ -56,6 +56,7 @@ class Row:
     port: int = 0
     end: End | None = None
     wanted: bool = True
+    being_cancelled: bool = False
     ask: Callable[[float], Awaitable[JobStatus]] | None = None
     on_end: Callable[[], object] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,7 +73,6 @@ class Row:
             "name": self.label.name,
             "tag": self.label.tag,
             "job_id": self.job_id,
-            "submitted_at": self.submitted_at,
             "report_key_hash": self.report_key_hash,
             "host": self.host,
             "port": self.port,
@@ -82,12 +82,16 @@ class Row:
     def from_state(cls, state: dict[str, Any], server: str) -> Self:
         """The row that `as_state` described."""
         label = JobLabel(state["name"], state["tag"])
-        kept = ("owner", "job_id", "submitted_at", "report_key_hash", "host", "port")
-        return cls(label=label, server=server, **{name: state[name] for name in kept})
+        kept = ("owner", "job_id", "report_key_hash", "host", "port")
+        return cls(label=label, server=server, submitted_at=now(), **{name: state[name] for name in kept})
 
     def submitted(self, job_id: str) -> None:
-        """Note the id that the scheduler gave."""
+        """Note the id that the scheduler gave.
+
+        Only now does the clock of its absence start: listings begun while the submit was under way prove nothing.
+        """
         self.job_id = job_id
+        self.submitted_at = now()
         self.changed.set()
 
     def arm(self) -> str:
@@ -103,6 +107,11 @@ class Row:
             self.run = run
             self.report_key = secrets.token_urlsafe(32)
             self.report_key_hash = digest(self.report_key)
+
+    def give_up(self) -> None:
+        """Nobody wants this job any more; a launcher that calls gets nothing."""
+        self.wanted = False
+        self.environment = {}
 
     def listening(self, host: str, port: int) -> None:
         """Note where the server is; the ticket is spent for good."""
@@ -126,7 +135,9 @@ class Ledger:
         self._rows: set[Row] = set()
 
     def open(self, row: Row) -> Row:
-        """Keep a row from before its submit."""
+        """Keep a row from before its submit. The Hub may load one state more than once: the newest row counts."""
+        same = {other for other in self._rows if row.job_id and (other.job_id, other.label) == (row.job_id, row.label)}
+        self._rows -= same
         self._rows.add(row)
         return row
 
@@ -158,8 +169,8 @@ def new_label(server: str, hub_id: str) -> JobLabel:
 
 
 def now() -> float:
-    """Unix time, the one clock that a listing and a ledger share across restarts."""
-    return time.time()
+    """Seconds of the one clock that listings and rows share; no change of the time of day disturbs it."""
+    return time.monotonic()
 
 
 def _slug(server: str) -> str:

@@ -112,7 +112,9 @@ def _for_the_user(error: HPCSpawnerError, profile: SiteProfile) -> str:
             f"Please tell {profile.contact}; the Hub's log has the details."
         )
     if isinstance(error, SchedulerUnreachable):
-        return f"{error} No server was started. Please try again in a few minutes."
+        return (
+            f"{error} No server was started; should there be a job after all, it is cancelled. Please try again later."
+        )
     if isinstance(error, SchedulerError):
         return f"The scheduler did not take the job: {error}"
     return str(error)
@@ -155,13 +157,19 @@ class News:
         """One sentence that is no state of the job."""
         await self._add({"message": message} if progress is None else {"message": message, "progress": progress})
 
+    def differs(self, job_id: str, status: JobStatus) -> bool:
+        """Whether this is another state than was told last. A new guess of the start alone is no news."""
+        return (job_id, status.state, status.host, status.reason) != self._last
+
     async def status(self, job_id: str, status: JobStatus, explained: str, details: str = "") -> None:
         """The job's state, if it differs from what was told last."""
-        starts = status.starts if status.state is JobState.PENDING else ""
-        seen = (job_id, status.state, status.host, status.reason, starts)
-        if seen == self._last or status.state is JobState.UNKNOWN:
+        if status.state is JobState.UNKNOWN or not self.differs(job_id, status):
             return
-        self._last = seen
+        self._last = (job_id, status.state, status.host, status.reason)
+        starts = status.starts if status.state is JobState.PENDING else ""
+        # Only the newest record is worth its memory.
+        for event in self._events:
+            event.get("job", {}).pop("details", None)
         await self._add(
             {
                 "progress": _PROGRESS.get(status.state, 10),
@@ -198,6 +206,8 @@ class News:
 
     async def _add(self, event: dict[str, Any]) -> None:
         async with self._changed:
+            if self._events and self._events[-1] == event:
+                return
             self._events.append(event)
             self._changed.notify_all()
 

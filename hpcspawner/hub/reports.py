@@ -101,6 +101,8 @@ class TicketHandler(_LauncherHandler):
         if row is None or (row.run and row.run != call.run):
             self.log.warning("A ticket that is not valid (any more) was presented from %s", self.request.remote_ip)
             raise web.HTTPError(403, "this ticket is not valid")
+        if not row.wanted:
+            raise web.HTTPError(410, "this server was stopped")
         if not row.job_id or row.ask is None:
             return self.not_yet("the job's number is not known yet")
         status = await row.ask(now())
@@ -108,7 +110,7 @@ class TicketHandler(_LauncherHandler):
             raise web.HTTPError(410, "the scheduler says that this job has ended")
         if status.state is not JobState.RUNNING or not status.host:
             return self.not_yet(f"the scheduler says that this job is {status.state.value}")
-        if ledger().by_ticket(call.ticket) is not row or (row.run and row.run != call.run):
+        if not row.wanted or ledger().by_ticket(call.ticket) is not row or (row.run and row.run != call.run):
             # Another call was faster while this one waited for the scheduler.
             raise web.HTTPError(403, "this ticket is not valid")
         row.host = status.host

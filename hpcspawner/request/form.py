@@ -79,7 +79,8 @@ def _filled(field: Field, values: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(value, bool):
         return ("true",) if value else ()
     texts = value if isinstance(value, list | tuple) else [value]
-    return tuple(str(text) for text in texts)
+    # A stored choice may hold what no page can, such as half a character.
+    return tuple(str(text).encode("utf-8", "replace").decode() for text in texts)
 
 
 def _all_fields(profile: SiteProfile) -> list[Field | None]:
@@ -196,7 +197,7 @@ def _sizes(profile: SiteProfile) -> list[Field | None]:
             "Wall time",
             "text",
             "size",
-            help=f"Such as 30m, 12h or 1d 12h; up to {longest}.",
+            help=f"Up to {longest}; written like 30m, 12h or 1d 12h.",
             placeholder=str(chosen.walltime),
         ),
         _number("nodes", "Nodes", (chosen.nodes, 1, max_nodes)) if max_nodes > 1 else None,

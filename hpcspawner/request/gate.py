@@ -59,7 +59,10 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
         image=image,
         interface=interface,
         details=details,
-        choices=_choices(resources, environment.name, image, interface.name, details=details),
+        choices={
+            **_choices(resources, environment.name, image, interface.name, details=details),
+            "directory": _short(resources.directory, user),
+        },
     )
 
 
@@ -69,6 +72,11 @@ def directory_of(text: str, user: LocalAccount) -> str:
     if text == "~" or text.startswith("~/"):
         text = user.home + text[1:]
     return posixpath.normpath("/" + text.lstrip("/")) if text.startswith("/") else text
+
+
+def _short(path: str, user: LocalAccount) -> str:
+    """A folder as people write it: `~` for the home."""
+    return "~" + path[len(user.home) :] if f"{path}/".startswith(f"{user.home}/") else path
 
 
 def _choices(
@@ -89,7 +97,6 @@ def _choices(
         "memory": str(resources.memory) if resources.memory else None,
         "gpus": resources.gpus,
         "gpu_type": resources.gpu_type,
-        "directory": resources.directory,
         "details": details,
     }
     return {name: value for name, value in asked.items() if value not in (None, [], False)}

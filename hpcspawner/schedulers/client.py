@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import pwd
@@ -20,6 +21,7 @@ from hpcspawner.schedulers.base import Answer, Scheduler
 from hpcspawner.site.profile import Access
 
 _OUTPUT_CAP = 64 * 1024 * 1024
+_MACHINE_IS_FULL = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 # What sudo says when it will not run a command, in the C locale.
 _SUDO_REFUSES = re.compile(
@@ -32,7 +34,7 @@ _SUDO_REFUSES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All jobs that the scheduler showed in one answer; `begun_at` is the Unix time before it was asked."""
+    """All jobs that the scheduler showed in one answer; `begun_at` is the monotonic time before it was asked."""
 
     begun_at: float
     jobs: dict[str, JobStatus]
@@ -74,7 +76,7 @@ class Client:
     async def listing(self) -> Listing:
         """All jobs that the Hub's own account may see."""
         mark = secrets.token_hex(8)
-        begun_at = time.time()
+        begun_at = time.monotonic()
         answer = await self._first_understood("query", self.scheduler.query_commands(mark))
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
@@ -155,6 +157,10 @@ class Client:
                 start_new_session=True,
             )
         except OSError as error:
+            if error.errno in _MACHINE_IS_FULL:
+                raise SchedulerUnreachable(
+                    f"The Hub's machine can't start {argv[0]!r} at the moment: {error.strerror}.", shlex.join(argv)
+                ) from error
             raise SchedulerNotSetUp(
                 f"The command {argv[0]!r} can't be started: {error.strerror}.",
                 shlex.join(argv),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpcspawner.errors import SchedulerError
+from hpcspawner.errors import SchedulerError, SchedulerUnreachable
 from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.schedulers.client import Client, Listing
 
@@ -14,10 +14,12 @@ _SHORTEST_GAP_S = 1.0
 _GAP_PER_DURATION = 5.0
 _LONGEST_GAP_S = 60.0
 
+HIDDEN = "the Hub's account may not see this user's jobs"
+
 
 @dataclass(frozen=True, slots=True)
 class OwnedJob:
-    """What must agree before a line of a listing is believed to be our job. `submitted_at` is Unix time."""
+    """What must agree before a line of a listing is believed to be our job. `submitted_at` is monotonic time."""
 
     job_id: str
     owner: str
@@ -28,29 +30,36 @@ class OwnedJob:
 class Queue:
     """The last two successful listings of one cluster, refreshed on demand, never twice at once."""
 
-    def __init__(self, client: Client, clock: Callable[[], float] = time.time):
+    def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic):
         self.client = client
         self.error: SchedulerError | None = None
         self._clock = clock
         self._newest: Listing | None = None
         self._previous: Listing | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._sees_others = False
+        self._owners_seen: set[str] = set()
         self._last_attempt = float("-inf")
         self._last_duration_s = 0.0
 
     async def status(self, job: OwnedJob, after: float) -> JobStatus:
-        """State of one job by a listing begun after this Unix time; UNKNOWN where the scheduler gave none."""
+        """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):
             status = judge(job, self._newest, self._previous)
             if status.state is JobState.ENDED and not status.word and not self._would_see(job):
-                return JobStatus(JobState.UNKNOWN, reason="the Hub's account may not see the jobs of others")
+                return JobStatus(JobState.UNKNOWN, reason=HIDDEN)
             return status
         return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
 
     def _would_see(self, job: OwnedJob) -> bool:
-        """Whether absence proves anything: sites may hide the jobs of others, and then a listing holds none."""
-        return self._sees_others or job.owner == self.client.own_account
+        """Whether absence proves anything: sites may hide the jobs of some, and then a listing holds none of theirs."""
+        return job.owner in self._owners_seen or job.owner == self.client.own_account
+
+    async def find(self, owner: str, tag: str, after: float) -> str | None:
+        """Id of the job with this owner and tag in a listing begun after this monotonic time, or None."""
+        if not await self._ask(after) or self._newest is None:
+            return None
+        wanted = (owner, tag)
+        return next((job_id for job_id, job in self._newest.jobs.items() if (job.owner, job.tag) == wanted), None)
 
     async def _ask(self, after: float) -> bool:
         while self._newest is None or self._newest.begun_at <= after:
@@ -70,11 +79,14 @@ class Queue:
             listing = await self.client.listing()
         except SchedulerError as error:
             self.error = error
+        except Exception as error:
+            # Whatever it was, it says nothing about any job; nobody who asks may fall over it.
+            self.client.log.exception("the list of jobs could not be had")
+            self.error = SchedulerUnreachable(f"The list of jobs could not be had: {error}")
         else:
             self.error = None
             self._previous, self._newest = self._newest, listing
-            own = self.client.own_account
-            self._sees_others = self._sees_others or any(job.owner not in ("", own) for job in listing.jobs.values())
+            self._owners_seen.update(job.owner for job in listing.jobs.values())
         finally:
             self._last_attempt = begun
             self._last_duration_s = self._clock() - begun

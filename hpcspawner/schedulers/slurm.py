@@ -194,7 +194,7 @@ class Slurm:
 
     def query_commands(self, mark: str) -> list[list[str]]:
         """One listing. The mark stands around every field, so a comment can hold anything and forge nothing."""
-        return [["squeue", "--states=all", f"--format={mark}{mark.join(_FIELDS)}{mark}"]]
+        return [["squeue", "--all", "--states=all", f"--format={mark}{mark.join(_FIELDS)}{mark}"]]
 
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id. An answer without squeue's own header line, or one that breaks off, is not believed."""

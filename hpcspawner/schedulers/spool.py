@@ -354,7 +354,7 @@ def _start(spool: Spool, job: Job) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd=Path(account.pw_dir, os.path.expanduser(job["directory"])),
+        cwd=_start_folder(job, account.pw_dir),
         env={
             "HOME": account.pw_dir,
             "LANG": "C.UTF-8",
@@ -369,6 +369,12 @@ def _start(spool: Spool, job: Job) -> subprocess.Popen[bytes]:
         umask=0o022,
         preexec_fn=_unblock_signals,  # noqa: PLW1509 - there are no threads here
     )
+
+
+def _start_folder(job: Job, home: str) -> Path:
+    """The job's folder, else the home: a script that runs can say what is wrong with its folder, another can't."""
+    folder = Path(home, os.path.expanduser(job["directory"]))
+    return folder if os.access(folder, os.X_OK) and folder.is_dir() else Path(home)
 
 
 def _unblock_signals() -> None:

@@ -91,6 +91,11 @@ def test_an_environment_without_jupyter_is_named(hub):
     assert hub.servers("alice") == {}
 
 
+def test_a_directory_that_is_not_there_is_named(hub):
+    message, _ = failed(hub, "alice", {"directory": "/nowhere/at all"})
+    assert "The directory /nowhere/at all can't be entered" in message
+
+
 def test_a_set_up_line_that_fails_is_named(hub):
     message, seconds = failed(hub, "alice", {"environment": "broken"})
     assert "module load nothing/1.0" in message

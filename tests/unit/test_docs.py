@@ -21,7 +21,7 @@ def test_every_option_of_ours_is_in_the_table(option):
     assert f'"{option}"' in (ROOT / "docs/howto/from-start-jupyter.md").read_text(encoding="utf-8")
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), ROOT / "tests/README.md"])
+PAGES = sorted(page for folder in (".", "docs/**", "examples/**", "tests") for page in ROOT.glob(f"{folder}/*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

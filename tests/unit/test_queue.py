@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import pwd
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from hpcspawner.site.profile import Access
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 BIN = Path(__file__).parent / "bin"
+RECORDED = Path(__file__).parents[1] / "recorded" / "slurm-22.05"
+MARK = "5f0c9a7be1d24386"  # of the recording
 
 JOB = OwnedJob("12", "alice", "tag", submitted_at=100.0)
 RUNNING = JobStatus(JobState.RUNNING, host="n1", owner="alice", tag="tag")
@@ -136,10 +139,21 @@ def line(number, state="RUNNING", host="n1"):
     return f"{number}|{state}|{host}|alice|2026-11-21T05:02:49|None|tag{number}"
 
 
+def test_the_stand_in_prints_what_a_real_squeue_printed(desk):
+    recorded = (RECORDED / "squeue.txt").read_text().splitlines()
+    # All but one job, whose comment has a line break in it.
+    header, *rows = [text for text in recorded if text.endswith(MARK) and text.startswith(MARK) and "|" not in text]
+    desk.lists(*("|".join(row.split(MARK)[1:-1]) for row in rows))
+    (argv,) = Slurm().query_commands(MARK)
+    printed = subprocess.run([desk.folder / "squeue", *argv[1:]], capture_output=True, text=True, check=True).stdout
+    assert len(rows) > 5
+    assert printed.splitlines() == [header, *rows]
+
+
 async def test_two_hundred_at_once_cost_one_listing(desk):
     desk.lists(*(line(number) for number in range(200)))
     desk.takes(0.2)
-    now = time.time()
+    now = time.monotonic()
     found = await asyncio.gather(*(desk.queue.status(job(number), now) for number in range(200)))
     assert [status.tag for status in found] == [f"tag{number}" for number in range(200)]
     assert {status.state for status in found} == {JobState.RUNNING}
@@ -148,7 +162,7 @@ async def test_two_hundred_at_once_cost_one_listing(desk):
 
 async def test_memory_answers_where_it_is_fresh_enough(desk):
     desk.lists(line(12))
-    before = time.time()
+    before = time.monotonic()
     await desk.queue.status(job(12), before)
     begun = time.monotonic()
     for _ in range(1000):
@@ -160,9 +174,9 @@ async def test_memory_answers_where_it_is_fresh_enough(desk):
 async def test_a_listing_under_way_is_too_old_for_a_job_submitted_meanwhile(desk):
     """Its answer can't hold the new job: whoever took it for one would call the job gone."""
     desk.takes(0.2)
-    early = asyncio.create_task(desk.queue.status(job(11), time.time()))
+    early = asyncio.create_task(desk.queue.status(job(11), time.monotonic()))
     await desk.called(1)
-    submitted_at = time.time()
+    submitted_at = time.monotonic()
     desk.lists(line(12, "PENDING", "n/a"))
     status = await desk.queue.status(job(12, submitted_at), submitted_at)
     assert status.state is JobState.PENDING
@@ -176,100 +190,100 @@ OTHERS = "7|RUNNING|n1|bob|2026-11-21T05:02:49|None|"
 
 async def test_a_job_that_is_absent_is_gone_with_the_second_listing_only(desk):
     desk.lists(OTHERS)
-    states = [(await desk.queue.status(job(12), time.time())).state for _ in range(3)]
+    states = [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(3)]
     assert states == [JobState.UNKNOWN, JobState.ENDED, JobState.ENDED]
     assert desk.calls == 3
 
 
 async def test_absence_proves_nothing_where_the_jobs_of_others_may_be_hidden(desk):
     """As Slurm does it with PrivateData=jobs: the listing is good, and empty."""
-    states = [await desk.queue.status(job(12), time.time()) for _ in range(3)]
+    states = [await desk.queue.status(job(12), time.monotonic()) for _ in range(3)]
     assert {status.state for status in states} == {JobState.UNKNOWN}
     assert states[-1].reason == "the Hub's account may not see the jobs of others"
 
 
 async def test_jobs_that_the_hub_itself_owns_are_never_hidden(desk):
     own = OwnedJob("12", ME, "tag12", 0.0)
-    states = [(await desk.queue.status(own, time.time())).state for _ in range(2)]
+    states = [(await desk.queue.status(own, time.monotonic())).state for _ in range(2)]
     assert states == [JobState.UNKNOWN, JobState.ENDED]
 
 
 async def test_who_has_once_seen_the_jobs_of_others_sees_them_still(desk):
     desk.lists(line(12))
-    states = [(await desk.queue.status(job(12), time.time())).state]
+    states = [(await desk.queue.status(job(12), time.monotonic())).state]
     desk.lists()
-    states += [(await desk.queue.status(job(12), time.time())).state for _ in range(2)]
+    states += [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(2)]
     assert states == [JobState.RUNNING, JobState.UNKNOWN, JobState.ENDED]
 
 
 async def test_an_end_that_is_listed_needs_no_proof(desk):
     desk.lists(line(12, "COMPLETED", ""))
-    assert (await desk.queue.status(job(12), time.time())).state is JobState.ENDED
+    assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.ENDED
 
 
 async def test_listings_have_a_second_between_them(patient_desk):
     patient_desk.lists(line(12))
-    begun = time.time()
-    await patient_desk.queue.status(job(12), time.time())
-    await asyncio.gather(*(patient_desk.queue.status(job(12), time.time()) for _ in range(50)))
-    assert 1.0 <= time.time() - begun < 8
+    begun = time.monotonic()
+    await patient_desk.queue.status(job(12), time.monotonic())
+    await asyncio.gather(*(patient_desk.queue.status(job(12), time.monotonic()) for _ in range(50)))
+    assert 1.0 <= time.monotonic() - begun < 8
     assert patient_desk.calls == 2
 
 
 async def test_a_slow_scheduler_is_left_in_peace_for_longer(patient_desk):
     patient_desk.takes(0.5)
-    await patient_desk.queue.status(job(12), time.time())
+    await patient_desk.queue.status(job(12), time.monotonic())
     (patient_desk.folder / "delay").unlink()
-    begun = time.time()
-    await patient_desk.queue.status(job(12), time.time())
+    begun = time.monotonic()
+    await patient_desk.queue.status(job(12), time.monotonic())
     # Five times as long as it took, from one start to the next.
-    assert 1.9 <= time.time() - begun < 15
+    assert 1.9 <= time.monotonic() - begun < 15
 
 
 async def test_a_scheduler_that_is_down_makes_nothing_gone_and_comes_back(desk):
     desk.lists(line(12))
-    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.RUNNING
     desk.goes_down()
     for _ in range(2):
-        status = await desk.queue.status(job(12), time.time())
+        status = await desk.queue.status(job(12), time.monotonic())
         assert (status.state, status.reason) == (JobState.UNKNOWN, "The scheduler does not answer.")
     assert "Unable to contact" in desk.queue.error.words
     desk.comes_up()
-    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.RUNNING
     assert desk.queue.error is None
 
 
 async def test_a_scheduler_that_was_never_up_answers_nobody_and_nobody_waits_for_ever(desk):
     desk.goes_down()
-    found = await asyncio.gather(*(desk.queue.status(job(number), time.time()) for number in range(50)))
+    found = await asyncio.gather(*(desk.queue.status(job(number), time.monotonic()) for number in range(50)))
     assert {status.state for status in found} == {JobState.UNKNOWN}
     assert desk.calls == 1
 
 
 async def test_an_older_answer_is_still_good_for_those_who_ask_for_no_newer_one(desk):
     desk.lists(line(12))
-    before = time.time()
+    before = time.monotonic()
     await desk.queue.status(job(12), before)
     desk.goes_down()
-    await desk.queue.status(job(12), time.time())
+    await desk.queue.status(job(12), time.monotonic())
     assert (await desk.queue.status(job(12), before)).state is JobState.RUNNING
     assert desk.calls == 2
 
 
 async def test_failures_between_two_listings_prove_nothing(desk):
     desk.lists(OTHERS)
-    states = [(await desk.queue.status(job(12), time.time())).state]
+    states = [(await desk.queue.status(job(12), time.monotonic())).state]
     desk.goes_down()
-    states.append((await desk.queue.status(job(12), time.time())).state)
+    states.append((await desk.queue.status(job(12), time.monotonic())).state)
     desk.comes_up()
-    states.append((await desk.queue.status(job(12), time.time())).state)
+    states.append((await desk.queue.status(job(12), time.monotonic())).state)
     assert states == [JobState.UNKNOWN, JobState.UNKNOWN, JobState.ENDED]
 
 
 async def test_one_who_gives_up_takes_the_answer_from_nobody(desk):
     desk.lists(line(12))
     desk.takes(0.3)
-    now = time.time()
+    now = time.monotonic()
     tasks = [asyncio.create_task(desk.queue.status(job(12), now)) for _ in range(5)]
     await desk.called(1)
     tasks[0].cancel()
@@ -282,20 +296,20 @@ async def test_one_who_gives_up_takes_the_answer_from_nobody(desk):
 async def test_all_who_give_up_leave_a_queue_that_works(desk):
     desk.lists(line(12))
     desk.takes(0.2)
-    tasks = [asyncio.create_task(desk.queue.status(job(12), time.time())) for _ in range(3)]
+    tasks = [asyncio.create_task(desk.queue.status(job(12), time.monotonic())) for _ in range(3)]
     await desk.called(1)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.RUNNING
 
 
 async def test_a_listing_that_breaks_off_is_not_believed(desk):
     desk.lists(line(12))
-    assert (await desk.queue.status(job(12), time.time())).state is JobState.RUNNING
+    assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.RUNNING
     (desk.folder / "squeue").rename(desk.folder / "whole")
     # It ends in the middle of the one job's line.
     (desk.folder / "squeue").write_text('#!/bin/bash\nPATH=/usr/bin\n"$(dirname "$0")/whole" "$@" | head -c -20\n')
     (desk.folder / "squeue").chmod(0o755)
-    states = [(await desk.queue.status(job(12), time.time())).state for _ in range(3)]
+    states = [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(3)]
     assert states == [JobState.UNKNOWN] * 3

@@ -441,7 +441,7 @@ BODIES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(path=st.sampled_from([TICKET, REPORT]), body=BODIES)
 def test_whatever_a_stranger_sends_is_refused_and_changes_nothing(server, path, body):
     answer = server.post(path, body)
@@ -449,7 +449,7 @@ def test_whatever_a_stranger_sends_is_refused_and_changes_nothing(server, path, 
     assert answer.json["status"] == answer.status
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(body=st.dictionaries(NAMES, VALUES, max_size=6))
 def test_whatever_a_launcher_sends_is_taken_or_refused_and_never_an_error(server, body):
     job = Job(server)

@@ -132,8 +132,8 @@ def test_a_job_is_cancelled_and_described_by_its_number():
 
 def test_one_listing_holds_all_jobs_and_asks_for_what_was_recorded():
     [argv] = slurm.query_commands(MARK)
-    assert argv[:2] == ["squeue", "--states=all"]
-    assert argv[2] == f"--format={MARK}%i{MARK}%T{MARK}%B{MARK}%u{MARK}%S{MARK}%r{MARK}%k{MARK}"
+    assert argv[:3] == ["squeue", "--all", "--states=all"]
+    assert argv[3] == f"--format={MARK}%i{MARK}%T{MARK}%B{MARK}%u{MARK}%S{MARK}%r{MARK}%k{MARK}"
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,14 @@
 
   function listen() {
     const source = new EventSource(progressUrl);
+    // Every connection is told everything from the start.
+    source.onopen = () => log.replaceChildren();
     source.onmessage = (received) => {
       const event = JSON.parse(received.data);
       if (event.progress !== undefined) showProgress(event.progress);
       if (event.job) showJob(event.job);
       showMessage(event.message);
-      if (event.ready || event.failed) {
+      if ((event.ready || event.failed) && !over) {
         over = true;
         source.close();
         // Either the server, or the page that says why there is none.
@@ -75,15 +77,18 @@
     over = true;
     const url = new URL(page.dataset.serverUrl, window.location.href);
     url.searchParams.set("_xsrf", new URL(progressUrl, window.location.href).searchParams.get("_xsrf") || "");
-    const answer = await fetch(url, { method: "DELETE" });
-    if (answer.ok) {
+    const why = await fetch(url, { method: "DELETE" }).then(
+      (answer) => (answer.ok ? "" : `HTTP ${answer.status}`),
+      () => "the Hub does not answer",
+    );
+    if (!why) {
       window.location.href = page.dataset.homeUrl;
-    } else {
-      over = false;
-      cancel.disabled = false;
-      cancel.textContent = "Cancel";
-      showMessage(`It could not be cancelled (HTTP ${answer.status}). Please try again.`);
+      return;
     }
+    over = false;
+    cancel.disabled = false;
+    cancel.textContent = "Cancel";
+    showMessage(`It could not be cancelled (${why}). Please try again.`);
   });
 
   listen();
