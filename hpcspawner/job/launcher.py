@@ -406,6 +406,8 @@ class Server:
             options["preexec_fn"] = ends_with_parent
         try:
             argv = [native(word) for word in argv]
+            # By its path: else a broken program would be passed over for one of the same name further down PATH.
+            argv[0] = shutil.which(argv[0], path=variables.get("PATH")) or argv[0]
             self._process = subprocess.Popen(argv, env=variables, stdout=stdout, **options)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or error

@@ -82,16 +82,15 @@ class Site:
 
     async def submit(self, *lines, **options):
         label = new_label("", "c0de")
-        submitted_at = time.time()
         job_id = await self.client.submit(USER.pw_name, self.script(*lines, label=label, **options))
-        self.jobs.append(OwnedJob(job_id, USER.pw_name, label.tag, submitted_at))
+        self.jobs.append(OwnedJob(job_id, USER.pw_name, label.tag, time.monotonic()))
         return self.jobs[-1]
 
     async def cancel(self, job):
         await self.client.cancel(job.owner, job.job_id)
 
     async def status(self, job):
-        return await self.queue.status(job, time.time())
+        return await self.queue.status(job, time.monotonic())
 
     async def reaches(self, job, *states, seconds=60):
         deadline = time.monotonic() + seconds
@@ -213,9 +212,9 @@ async def test_details_name_the_job(site):
 
 
 async def test_an_id_that_nobody_knows_is_gone_with_the_second_listing_only(site):
-    # A job of the user's shows that the Hub's account sees more than its own.
+    # A job of the same user shows that the Hub's account sees theirs.
     await site.reaches(await site.submit("sleep 300"), JobState.RUNNING)
-    unknown = OwnedJob("99999999", USER.pw_name, "h0de000000000000", time.time())
+    unknown = OwnedJob("99999999", USER.pw_name, "h0de000000000000", time.monotonic())
     states = [(await site.status(unknown)).state for _ in range(3)]
     assert states == [JobState.UNKNOWN, JobState.ENDED, JobState.ENDED]
 
@@ -229,6 +228,14 @@ async def test_a_job_that_has_ended_may_be_cancelled_again(site):
 
 async def test_an_id_that_nobody_knows_may_be_cancelled(site):
     await site.client.cancel(USER.pw_name, "99999999")
+
+
+async def test_a_job_is_found_by_its_tag(site):
+    """For a submit whose answer was lost."""
+    job = await site.submit("sleep 300")
+    assert await site.queue.find(USER.pw_name, job.tag, time.monotonic()) == job.job_id
+    assert await site.queue.find(USER.pw_name, new_label("", "c0de").tag, time.monotonic()) is None
+    assert await site.queue.find("nobody", job.tag, time.monotonic()) is None
 
 
 # --- what is refused

@@ -135,7 +135,7 @@ def test_numbers_say_their_bounds_over_all_partitions():
     bounds = {name: (made[name].low, made[name].high) for name in ("nodes", "cpus", "gpus")}
     assert bounds == {"nodes": (1, 2), "cpus": (1, 16), "gpus": (0, 4)}
     assert made["cpus"].help == "1 to 16."
-    assert "up to 2d" in made["walltime"].help
+    assert "Up to 2d" in made["walltime"].help
 
 
 def test_the_directory_says_where_it_may_lie():

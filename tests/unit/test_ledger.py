@@ -3,12 +3,13 @@
 import json
 import re
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcspawner.hub.ledger import End, Ledger, Row, digest, ledger, new_label
+from hpcspawner.hub.ledger import End, Ledger, Row, digest, ledger, new_label, now
 from hpcspawner.job.script import quote
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.queue import OwnedJob
@@ -87,13 +88,14 @@ def test_what_a_restarted_hub_is_told_holds_no_secret():
 
 
 def test_a_row_is_known_again_by_its_state():
-    row = a_row(submitted_at=100.0)
+    row = a_row()
     row.arm()
     row.submitted("12")
     row.open("run-" + "r" * 30)
     row.listening("n1", 20000)
     again = Row.from_state(json.loads(json.dumps(row.as_state())), "alice:lab")
-    assert again.job == row.job == OwnedJob("12", "alice", "h5f0c0123456789", 100.0)
+    assert replace(again.job, submitted_at=0.0) == OwnedJob("12", "alice", "h5f0c0123456789", 0.0)
+    assert again.job.submitted_at >= row.job.submitted_at
     assert (again.host, again.port, again.server) == ("n1", 20000, "alice:lab")
     assert again.as_state() == row.as_state()
     assert again.wanted
@@ -150,6 +152,20 @@ def test_a_server_that_listens_needs_no_secrets_any_more():
     assert row.report_key_hash == hash_
 
 
+def test_a_job_that_nobody_wants_has_nothing_to_give_away():
+    row = a_row(environment={"TOKEN": "t"})
+    assert row.wanted
+    row.give_up()
+    assert (row.wanted, row.environment) == (False, {})
+
+
+def test_the_clock_of_absence_starts_when_the_submit_was_answered():
+    row = a_row()
+    before = now()
+    row.submitted("12")
+    assert before <= row.job.submitted_at <= now()
+
+
 @pytest.mark.parametrize(
     "news",
     [
@@ -198,6 +214,24 @@ def test_a_row_that_was_closed_is_found_no_more():
     kept.close(row)
     kept.close(row)
     assert kept.by_ticket(ticket) is None
+
+
+def test_of_two_rows_for_one_job_the_newer_counts():
+    """The Hub may load one state more than once."""
+    row = a_row()
+    row.arm()
+    row.submitted("12")
+    row.open("run-" + "r" * 30)
+    kept = Ledger()
+    first, second = (kept.open(Row.from_state(row.as_state(), "alice:lab")) for _ in range(2))
+    assert first is not second
+    assert kept.by_report_key(row.report_key) is second
+
+
+def test_rows_that_have_no_job_yet_stay_apart():
+    kept = Ledger()
+    rows = [kept.open(a_row()) for _ in range(2)]
+    assert [kept.by_ticket(row.arm()) for row in rows] == rows
 
 
 def test_there_is_one_ledger():

@@ -246,7 +246,8 @@ async def test_a_draft_stays_with_its_own_web_request():
         pytest.param(
             SchedulerUnreachable("The scheduler does not answer.", "sbatch", "Unable to contact"),
             503,
-            "The scheduler does not answer. No server was started. Please try again in a few minutes.",
+            "The scheduler does not answer. No server was started; should there be a job after all, it is cancelled. "
+            "Please try again later.",
             id="unreachable",
         ),
         pytest.param(
@@ -337,6 +338,36 @@ async def test_the_same_state_is_told_once():
         "Job 12 is pending: Other jobs come first. Expected start: 2026-11-21T06:00:00.",
         "Job 12 runs on n1; the server is starting",
     ]
+
+
+async def test_a_new_guess_of_the_start_alone_is_no_news():
+    news = News()
+    await news.status("12", PENDING, "Other jobs come first.")
+    later = JobStatus(JobState.PENDING, reason="Priority", starts="2026-11-21T07:00:00")
+    assert not news.differs("12", later)
+    await news.status("12", later, "Other jobs come first.")
+    await news.close()
+    assert len(await told(news)) == 1
+
+
+async def test_a_sentence_that_was_just_said_is_not_said_again():
+    news = News()
+    for sentence in ("It does not answer.", "It does not answer.", "It answers.", "It does not answer."):
+        await news.say(sentence)
+    await news.close()
+    assert [event["message"] for event in await told(news)] == [
+        "It does not answer.",
+        "It answers.",
+        "It does not answer.",
+    ]
+
+
+async def test_only_the_newest_record_of_a_job_is_kept():
+    news = News()
+    await news.status("12", PENDING, "", "the first record")
+    await news.status("12", JobStatus(JobState.RUNNING, host="n1"), "", "the second record")
+    await news.close()
+    assert [event["job"].get("details") for event in await told(news)] == [None, "the second record"]
 
 
 async def test_news_hold_the_facts_that_the_page_shows():

@@ -13,7 +13,7 @@ import pytest
 from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.schedulers import queue as queue_module
 from hpcspawner.schedulers.client import Client, Listing
-from hpcspawner.schedulers.queue import OwnedJob, Queue, judge
+from hpcspawner.schedulers.queue import HIDDEN, OwnedJob, Queue, judge
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.site.profile import Access
 
@@ -184,12 +184,14 @@ async def test_a_listing_under_way_is_too_old_for_a_job_submitted_meanwhile(desk
     assert desk.calls == 2
 
 
+OF_ALICE = "8|COMPLETED|n1|alice|2026-11-21T05:02:49|None|"
+"""A job of the same owner, which shows that the Hub's account sees hers."""
 OTHERS = "7|RUNNING|n1|bob|2026-11-21T05:02:49|None|"
 """A job of somebody else, which shows that the Hub's account sees more than its own."""
 
 
 async def test_a_job_that_is_absent_is_gone_with_the_second_listing_only(desk):
-    desk.lists(OTHERS)
+    desk.lists(OF_ALICE)
     states = [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(3)]
     assert states == [JobState.UNKNOWN, JobState.ENDED, JobState.ENDED]
     assert desk.calls == 3
@@ -199,7 +201,7 @@ async def test_absence_proves_nothing_where_the_jobs_of_others_may_be_hidden(des
     """As Slurm does it with PrivateData=jobs: the listing is good, and empty."""
     states = [await desk.queue.status(job(12), time.monotonic()) for _ in range(3)]
     assert {status.state for status in states} == {JobState.UNKNOWN}
-    assert states[-1].reason == "the Hub's account may not see the jobs of others"
+    assert states[-1].reason == HIDDEN
 
 
 async def test_jobs_that_the_hub_itself_owns_are_never_hidden(desk):
@@ -214,6 +216,21 @@ async def test_who_has_once_seen_the_jobs_of_others_sees_them_still(desk):
     desk.lists()
     states += [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(2)]
     assert states == [JobState.RUNNING, JobState.UNKNOWN, JobState.ENDED]
+
+
+async def test_seeing_the_jobs_of_one_does_not_prove_that_another_s_are_seen(desk):
+    desk.lists(OTHERS)
+    states = [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(3)]
+    assert states == [JobState.UNKNOWN] * 3
+
+
+async def test_a_job_is_found_by_its_owner_and_its_tag(desk):
+    desk.lists(OTHERS, line(12), line(13))
+    assert await desk.queue.find("alice", "tag13", time.monotonic()) == "13"
+    for owner, tag in (("bob", "tag13"), ("alice", "tag1"), ("alice", ""), ("", "")):
+        assert await desk.queue.find(owner, tag, 0.0) is None
+    desk.goes_down()
+    assert await desk.queue.find("alice", "tag13", time.monotonic()) is None
 
 
 async def test_an_end_that_is_listed_needs_no_proof(desk):
@@ -271,7 +288,7 @@ async def test_an_older_answer_is_still_good_for_those_who_ask_for_no_newer_one(
 
 
 async def test_failures_between_two_listings_prove_nothing(desk):
-    desk.lists(OTHERS)
+    desk.lists(OF_ALICE)
     states = [(await desk.queue.status(job(12), time.monotonic())).state]
     desk.goes_down()
     states.append((await desk.queue.status(job(12), time.monotonic())).state)
