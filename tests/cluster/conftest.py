@@ -40,6 +40,15 @@ gpus = {{ {gpus} = 4 }}
 [defaults]
 partition = "compute"
 memory = "1G"
+environment = "jupyter"
+
+[[images]]
+name = "torch"
+path = "/images/torch.simg"
+
+[[environments]]
+name = "modules"
+modules = ["anaconda/3"]
 
 [[environments]]
 name = "jupyter"

@@ -27,8 +27,8 @@ SLURM_ONLY = [
 ]
 
 
-def submitted(hub, options):
-    """The scheduler's record of the job that these options make; the job is cancelled."""
+def submitted(hub, options, look=shown):
+    """What `look` finds of the job that these options make, the scheduler's record by default; it is cancelled."""
     answer = hub.api("POST", server_path("alice"), json=options)
     assert answer.status_code in (201, 202), answer.text
     try:
@@ -36,7 +36,7 @@ def submitted(hub, options):
         while not jobs_of("alice"):
             assert time.monotonic() < deadline, hub.log()
             time.sleep(0.1)
-        return shown(jobs_of("alice")[0])
+        return look(jobs_of("alice")[0])
     finally:
         hub.stop_server("alice")
 
@@ -57,6 +57,25 @@ def agrees(record, wanted):
 @pytest.mark.parametrize(("options", "wanted"), ASKED)
 def test_the_option_reaches_the_scheduler(hub, options, wanted):
     assert agrees(submitted(hub, options), wanted) == wanted
+
+
+def script_of(job_id):
+    """The job script as the scheduler keeps it."""
+    return on_head("scontrol", "write", "batch_script", job_id, "-")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        pytest.param({"environment": "modules"}, "hpc_step 'module load anaconda/3'", id="environment -b"),
+        pytest.param({"image": "torch"}, '"/images/torch.simg"]', id="image -i"),
+        pytest.param({"interface": "notebook"}, '"JUPYTERHUB_DEFAULT_URL": "/tree"', id="interface -s"),
+        pytest.param({"interface": "lab"}, '"JUPYTERHUB_DEFAULT_URL": "/lab"', id="other interface -s"),
+    ],
+)
+def test_the_option_reaches_the_script_that_the_scheduler_keeps(hub, options, line):
+    script = submitted(hub, options, look=script_of)
+    assert line in script
 
 
 # The Hub answers a REST start after 10 s where the job still waits; here every job does.
