@@ -16,7 +16,7 @@ from traitlets import Float, List, Unicode, default
 from hpcspawner.errors import HPCSpawnerError, Problem, RequestError
 from hpcspawner.hub.ledger import Row, ledger, new_label, now
 from hpcspawner.hub.life import Limits, cancel_until_ended, in_background, place, submit, wait_until_listening
-from hpcspawner.hub.pages import Draft, News, as_hub_error, draft, render_form
+from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, render_form
 from hpcspawner.job.script import CallHome, render
 from hpcspawner.job.state import JobState
 from hpcspawner.request.form import read
@@ -405,16 +405,6 @@ class HPCSpawner(BatchSpawnerBase):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
-
-
-class LinkFillsForm(Exception):
-    """Not an error: a link fills the form and starts nothing. The Hub shows the form when it is raised."""
-
-    jupyterhub_message = ""
-    jupyterhub_html_message = ""
-
-    def __init__(self) -> None:
-        super().__init__("not an error: a link fills the form and starts nothing")
 
 
 def _local_account(name: str, *, own: bool) -> LocalAccount:

@@ -1,9 +1,12 @@
 """What must hold when the Hub has put itself together, checked before anybody is served."""
 
 import asyncio
+import logging
 from typing import Any
 
 from jupyterhub.app import JupyterHub
+
+from hpcspawner.hub.pages import LinkFillsForm
 
 _FORBIDDEN = "batchspawner"
 
@@ -35,7 +38,13 @@ async def _when_assembled() -> None:
             ", ".join(found),
         )
         app.exit(1)
+    app.log.addFilter(_is_no_link)
     app.log.info("hpcspawner: the endpoint of the batchspawner package is not served")
+
+
+def _is_no_link(record: logging.LogRecord) -> bool:
+    """Whether to keep a log line: JupyterHub writes a traceback for each link that fills the form."""
+    return not (record.exc_info and isinstance(record.exc_info[1], LinkFillsForm))
 
 
 def forbidden_routes(application: Any) -> list[str]:

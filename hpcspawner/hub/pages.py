@@ -76,6 +76,16 @@ def _templates() -> Environment:
     )
 
 
+class LinkFillsForm(Exception):
+    """Not an error: a link fills the form and starts nothing. The Hub shows the form when it is raised."""
+
+    jupyterhub_message = ""
+    jupyterhub_html_message = ""
+
+    def __init__(self) -> None:
+        super().__init__("not an error: a link fills the form and starts nothing")
+
+
 _STATUS_CODES = {
     Reason.BAD_OPTIONS: 400,
     Reason.REJECTED: 400,

@@ -106,6 +106,7 @@ def test_a_link_fills_the_form_and_starts_nothing(hub):
         assert page.locator("#hpc-walltime").input_value() == "2h"
         assert "come from a link" in page.locator(".alert-info").inner_text()
         assert page.locator(".spawn-error-msg").count() == 0
+    assert "LinkFillsForm" not in hub.log(), "what is no error is not logged as one"
     no_job(hub)
     assert rows(hub, "alice") == ({}, [])
 
