@@ -18,6 +18,8 @@ _LAST_WORDS_S = 3.0
 # The launcher has the same limit and better words, so it is heard first.
 _LAUNCHER_FIRST_S = 15.0
 _FIRST_LOOKS_S = 10.0
+# A job that no listing shows may be hidden, or gone before it was seen; neither will ever become a server.
+_HIDDEN_S = 60.0
 _LONGEST_PAUSE_S = 60.0
 _LOOK_FOR_TAG_AFTER_S = (2.0, 10.0, 30.0)
 # The loop keeps only weak references to tasks; work in the background must not vanish half done.
@@ -64,7 +66,7 @@ async def _cancel_by_tag(cluster: Cluster, row: Row) -> None:
 
 async def wait_until_listening(cluster: Cluster, row: Row, news: News, limits: Limits, *, details: bool) -> None:
     """Wait until the launcher has reported a port; raise ServerLost when the job or the server ends before."""
-    running = _Stopwatch()
+    running, hidden_since = _Stopwatch(), None
     after = row.submitted_at
     while not row.port:
         row.changed.clear()
@@ -72,6 +74,13 @@ async def wait_until_listening(cluster: Cluster, row: Row, news: News, limits: L
         if row.end or status.state is JobState.ENDED:
             raise await _lost(cluster, row, status)
         await _tell(cluster, row, news, status, details=details)
+        hidden_since = (hidden_since or now()) if status.reason == HIDDEN else None
+        if hidden_since and now() - hidden_since > _HIDDEN_S:
+            raise ServerLost(
+                f"Job {row.job_id} was submitted, but the Hub can't follow it: {HIDDEN}. "
+                f"Please tell {cluster.profile.contact}.",
+                Reason.NOT_SET_UP,
+            )
         if running.seconds(status.state) > limits.start_limit_s + _LAUNCHER_FIRST_S:
             raise ServerLost(
                 f"Job {row.job_id} has run on {status.host} for {limits.start_limit_s:g} s without a listening "

@@ -283,10 +283,13 @@ def test_the_hubs_own_arguments_follow_the_command():
 # --- templates and quoting
 
 
-def test_an_undefined_name_in_a_template_is_an_error():
-    for template in ("base.sh.j2", "slurm.sh.j2", "torque.sh.j2", "local.sh.j2"):
-        with pytest.raises(UndefinedError):
-            script_module._templates().get_template(template).render()
+@pytest.mark.parametrize(
+    "text", ["#SBATCH --time={{ nothing }}", "{% if nothing %}{% endif %}", "{{ nothing | quote }}"]
+)
+def test_an_undefined_name_in_a_template_is_an_error(text):
+    """Rendered as nothing, a directive would lose its value."""
+    with pytest.raises(UndefinedError):
+        script_module._templates().from_string(text).render()
 
 
 def test_a_template_reaches_no_further_than_its_values():
