@@ -16,7 +16,7 @@ from traitlets import Float, List, Unicode, default
 from hpcspawner.errors import HPCSpawnerError, Problem, RequestError
 from hpcspawner.hub.ledger import Row, ledger, new_label, now
 from hpcspawner.hub.life import Limits, cancel_until_ended, in_background, place, submit, wait_until_listening
-from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, render_form
+from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.job.script import CallHome, render
 from hpcspawner.job.state import JobState
 from hpcspawner.request.form import read
@@ -272,6 +272,7 @@ class HPCSpawner(BatchSpawnerBase):
             await wait_until_listening(cluster, row, self.news, limits, details=request.details)
             await self.news.say("The server listens; opening it", 90)
         except HPCSpawnerError as error:
+            self.log.error("%s: %s", self._log_name, for_the_log(error))
             raise as_hub_error(error, cluster.profile) from error
         finally:
             await self.news.close()

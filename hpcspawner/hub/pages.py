@@ -101,10 +101,10 @@ class ShownError(web.HTTPError):
 
 
 def as_hub_error(error: HPCSpawnerError, profile: SiteProfile) -> ShownError:
-    """One of our errors as the Hub shows it to the user and writes it to its log."""
+    """One of our errors as the Hub shows it to the user: on pages, and over REST, where 5.5 shows the log's message."""
     # tornado formats the log message with its arguments: a percent sign in the scheduler's words is no format.
-    shown = ShownError(_STATUS_CODES.get(error.reason, 500), "%s", _for_the_log(error))
     text = _for_the_user(error, profile)
+    shown = ShownError(_STATUS_CODES.get(error.reason, 500), "%s", text)
     shown.jupyterhub_message = text
     log = error.log if isinstance(error, ServerLost) else ()
     if log:
@@ -130,7 +130,8 @@ def _for_the_user(error: HPCSpawnerError, profile: SiteProfile) -> str:
     return str(error)
 
 
-def _for_the_log(error: HPCSpawnerError) -> str:
+def for_the_log(error: HPCSpawnerError) -> str:
+    """The same with what only the admin should read: the command, the scheduler's words, the cure."""
     if isinstance(error, SchedulerError):
         cure = f"; to allow it: {error.cure}" if isinstance(error, SchedulerNotSetUp) else ""
         return f"{error} [command: {error.command}] [it said: {error.words}]{cure}"

@@ -18,7 +18,7 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
-from hpcspawner.hub.pages import Draft, News, ShownError, as_hub_error, draft, render_form
+from hpcspawner.hub.pages import Draft, News, ShownError, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.request.gate import OPTIONS
 from hpcspawner.site.profile import SiteProfile, load
@@ -276,7 +276,8 @@ def test_commands_and_cures_are_for_the_log_alone():
     error = SchedulerNotSetUp("The Hub may not.", "sudo -u alice /usr/bin/sbatch", "a password is required", "visudo")
     shown = as_hub_error(error, PROFILE)
     for words in ("sudo -u alice", "a password is required", "visudo"):
-        assert words in str(shown)
+        assert words in for_the_log(error)
+        assert words not in str(shown)
         assert words not in shown.jupyterhub_message
 
 
