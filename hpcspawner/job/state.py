@@ -1,7 +1,7 @@
 """What state a job is in, in words that no scheduler owns."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 
 
 class JobState(Enum):
@@ -21,6 +21,7 @@ class JobStatus:
 
     `word` is the scheduler's own state, `host` the first node, `owner` the account that owns the job, `tag` the
     mark that its submitter gave it, `starts` the expected or real start as the scheduler writes it ("" if unknown).
+    `hopeless` marks a job that waits for what will never come; `reason` says why.
     """
 
     state: JobState
@@ -30,3 +31,34 @@ class JobStatus:
     tag: str = ""
     starts: str = ""
     word: str = ""
+    hopeless: bool = False
+
+
+class Cause(StrEnum):
+    """Why a job ended."""
+
+    WALL_TIME = "wall-time"
+    OUT_OF_MEMORY = "out-of-memory"
+    NODE_FAILED = "node-failed"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+    STOPPED = "stopped"
+    IDLE = "idle"
+    EXITED = "exited"
+    NOT_STARTED = "not-started"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a scheduler remembers of a job that has ended.
+
+    `message` is one sentence for people. `exit_code` and `signal` are the script's, None where there was none; `by`
+    is the account that cancelled it, "" if that is not known.
+    """
+
+    cause: Cause
+    message: str
+    exit_code: int | None = None
+    signal: int | None = None
+    by: str = ""

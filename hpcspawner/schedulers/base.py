@@ -9,7 +9,11 @@ from hpcspawner.units import Memory, Walltime
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What is asked of a scheduler. `cpus`, `memory` and `gpus` are per node; None leaves it to the scheduler."""
+    """What is asked of a scheduler. `cpus`, `memory` and `gpus` are per node; None leaves it to the scheduler.
+
+    `warning_s` is how many seconds before the wall time ends the job gets SIGUSR1, 0 for never; `requeue` lets the
+    scheduler start the job again after a failure of its node or a preemption.
+    """
 
     partition: str
     walltime: Walltime
@@ -24,15 +28,21 @@ class Resources:
     reservation: str | None = None
     features: tuple[str, ...] = ()
     whole_nodes: bool = False
+    requeue: bool = False
+    warning_s: int = 0
     directives: tuple[tuple[str, str], ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
 class JobLabel:
-    """How a job is told apart in a listing: a name for people, a tag for us."""
+    """How a job is told apart in a listing: a name for people, a tag for us.
+
+    `follows` is the id of the job after whose unsuccessful end this one may start, "" for none.
+    """
 
     name: str
     tag: str
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)
