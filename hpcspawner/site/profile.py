@@ -16,6 +16,8 @@ ANY_GPU = "any"
 """The type of GPUs that the scheduler does not tell apart."""
 NO_IMAGE = "none"
 """What a user picks to have no image though the environment or the site has a default; no image may be called so."""
+NEVER = "never"
+"""What a user writes to have a server never end for being idle, though the site has a default."""
 
 
 def _one_line(text: str) -> str:
@@ -40,6 +42,13 @@ def _folder(text: str) -> str:
     return text if re.match(r"\{home\}(/|$)", text) else _absolute_or_home(text)
 
 
+def _walltime_or_false(value: object) -> Walltime | None:
+    try:
+        return None if value is False else Walltime.parse(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; false switches it off") from None
+
+
 Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
@@ -51,6 +60,7 @@ HomePath = Annotated[
 FolderRule = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_folder)]
 Script = Annotated[str, Field(max_length=20_000)]
 WalltimeText = Annotated[Walltime, PlainValidator(Walltime.parse)]
+WalltimeOrFalse = Annotated[Walltime | None, PlainValidator(_walltime_or_false)]
 MemoryText = Annotated[Memory, PlainValidator(Memory.parse)]
 Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 
@@ -198,6 +208,24 @@ class Defaults(Frozen):
     image: Name | None = None
     interface: Name | None = None
     directory: FolderRule = "~"
+    queue_limit: Annotated[WalltimeText | None, Field(description="None: as limits.queue says.")] = None
+    idle_limit: Annotated[WalltimeText | None, Field(description="None: as limits.idle says.")] = None
+    renewals: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+class Limits(Frozen):
+    """How long jobs may wait and servers may live; a user may choose less."""
+
+    queue: Annotated[WalltimeText, Field(description="Longest time in the queue.")] = Walltime(7 * 86400)
+    idle: Annotated[
+        WalltimeText | None, Field(description="Servers idle for this long end by themselves; None: as the user likes.")
+    ] = None
+    renewals: Annotated[
+        int, Field(ge=0, le=1000, strict=True, description="How often a server may start again; 0: not offered.")
+    ] = 0
+    warning: Annotated[
+        WalltimeOrFalse, Field(description="How long before the wall time's end a job is warned; false: not at all.")
+    ] = Walltime(300)
 
 
 class Job(Frozen):
@@ -212,6 +240,9 @@ class Job(Frozen):
     python: Annotated[Line, Field(description="Python (3.6 or later) on the node that runs the launcher.")] = "python3"
     container_command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("apptainer",)
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
+    requeue: Annotated[
+        bool, Field(description="The scheduler may start a job again after a failure of its node or a preemption.")
+    ] = False
 
     @model_validator(mode="after")
     def _ports_are_a_range(self) -> Self:
@@ -258,6 +289,7 @@ class SiteProfile(Frozen):
     account: Literal["optional", "required", "hidden"] = "optional"
     reservation: Literal["optional", "hidden"] = "hidden"
     defaults: Defaults = Defaults()
+    limits: Limits = Limits()
     directories: Directories = Directories()
     job: Job = Job()
     contact: Contact = Contact()
@@ -278,6 +310,16 @@ class SiteProfile(Frozen):
     def interface(self, name: str) -> Interface | None:
         """The interface of this name, or None."""
         return _by_name(self.interfaces, name)
+
+    @property
+    def default_queue_limit(self) -> Walltime:
+        """How long a job may wait whose user chose nothing."""
+        return self.defaults.queue_limit or self.limits.queue
+
+    @property
+    def default_idle_limit(self) -> Walltime | None:
+        """How long a server may be idle whose user chose nothing; None: for ever."""
+        return self.defaults.idle_limit or self.limits.idle
 
     @property
     def default_partition(self) -> Partition:
@@ -421,6 +463,14 @@ def _defaults_over_limit(profile: SiteProfile) -> Iterator[str]:
         # A default that the admin did not write is brought within the limits by the gate.
         if key in chosen.model_fields_set and value is not None and limit is not None and value > limit:
             yield f"defaults.{key}: {value} is more than partition {partition.name!r} allows ({limit})"
+    of_site: list[tuple[str, Any, str, Any]] = [
+        ("queue_limit", chosen.queue_limit, "queue", profile.limits.queue),
+        ("idle_limit", chosen.idle_limit, "idle", profile.limits.idle),
+        ("renewals", chosen.renewals, "renewals", profile.limits.renewals),
+    ]
+    for key, value, name, limit in of_site:
+        if value is not None and limit is not None and value > limit:
+            yield f"defaults.{key}: {value} is more than limits.{name} allows ({limit})"
 
 
 def _access_mistakes(profile: SiteProfile) -> Iterator[str]:

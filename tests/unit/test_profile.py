@@ -156,6 +156,26 @@ def test_what_is_left_out_has_a_default(site):
     assert loaded.contact.email is None
 
 
+def test_limits_have_defaults_and_a_user_who_chooses_nothing_gets_them(site):
+    loaded = load(site(GOOD))
+    assert (loaded.limits.queue, loaded.limits.idle) == (Walltime.parse("7d"), None)
+    assert (loaded.limits.renewals, loaded.limits.warning) == (0, Walltime.parse("5m"))
+    assert (loaded.default_queue_limit, loaded.default_idle_limit, loaded.job.requeue) == (
+        Walltime.parse("7d"),
+        None,
+        False,
+    )
+
+
+def test_limits_are_read_and_defaults_go_before_them(site):
+    limits = '[limits]\nqueue = "2d"\nidle = "4h"\nrenewals = 3\nwarning = false\n[job]\nrequeue = true\n'
+    loaded = load(site(GOOD + limits))
+    assert (loaded.default_queue_limit, loaded.default_idle_limit) == (Walltime.parse("2d"), Walltime.parse("4h"))
+    assert (loaded.limits.renewals, loaded.limits.warning, loaded.job.requeue) == (3, None, True)
+    chosen = load(site(f'{GOOD}{limits}[defaults]\nqueue_limit = "1d"\nidle_limit = "1h"\nrenewals = 2\n'))
+    assert (chosen.default_queue_limit, chosen.default_idle_limit) == (Walltime.parse("1d"), Walltime.parse("1h"))
+
+
 def test_the_local_scheduler_has_no_prefix_and_an_admin_may_empty_that_of_others(site):
     assert load(site(changed('"slurm"', '"local"'))).scheduler.prefix == ()
     assert load(site(changed('"slurm"', '"slurm"\ncommand_prefix = []'))).scheduler.prefix == ()
@@ -342,6 +362,47 @@ def test_a_default_beyond_its_partition_s_limit_is_told(problems, default, probl
 def test_all_defaults_beyond_their_limits_are_told_at_once(problems):
     found = problems(f'{GOOD}[defaults]\nwalltime = "1h"\nnodes = 3\ncpus = 5\n')
     assert [problem.partition(":")[0] for problem in found] == ["defaults.walltime", "defaults.nodes", "defaults.cpus"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "default", "problem"),
+    [
+        pytest.param("", 'queue_limit = "8d"', "queue_limit: 8d is more than limits.queue allows (7d)", id="queue"),
+        pytest.param(
+            'idle = "1h"', 'idle_limit = "2h"', "idle_limit: 2h is more than limits.idle allows (1h)", id="idle"
+        ),
+        pytest.param("", "renewals = 1", "renewals: 1 is more than limits.renewals allows (0)", id="renewals"),
+    ],
+)
+def test_a_default_beyond_the_site_s_limit_is_told(problems, limits, default, problem):
+    assert problems(f"{GOOD}[limits]\n{limits}\n[defaults]\n{default}\n") == (f"defaults.{problem}",)
+
+
+WRITE = "(write '90m', '12h', '1d 12h' or '1-12:00:00')"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        pytest.param("queue = 7", f"queue: not a wall time: 7 {WRITE}", id="a time without a unit"),
+        pytest.param("queue = false", f"queue: not a wall time: False {WRITE}", id="no limit of waiting"),
+        pytest.param('idle = "1:00"', f"idle: not a wall time: '1:00' {WRITE}", id="an ambiguous time"),
+        pytest.param(
+            "renewals = 1001", "renewals: Input should be less than or equal to 1000; got '1001'", id="too many"
+        ),
+        pytest.param("renewals = -1", "renewals: Input should be greater than or equal to 0; got '-1'", id="too few"),
+        pytest.param(
+            "warning = true",
+            f"warning: not a wall time: True {WRITE}; false switches it off",
+            id="a warning of no time",
+        ),
+        pytest.param(
+            "idel = 1", "idel: unknown key (see the profile reference for the keys that exist)", id="a misspelt key"
+        ),
+    ],
+)
+def test_a_mistake_in_the_limits_is_told_with_its_cure(problems, line, problem):
+    assert problems(f"{GOOD}[limits]\n{line}\n") == (f"limits.{problem}",)
 
 
 def test_limits_of_another_partition_than_the_default_one_do_not_bind_the_defaults(site):
@@ -531,6 +592,7 @@ SECTIONS = {
     "Image": "`[[images]]`",
     "Interface": "`[[interfaces]]`",
     "Defaults": "`[defaults]`",
+    "Limits": "`[limits]`",
     "Directories": "`[directories]`",
     "Job": "`[job]`",
     "Directive": "`directives`",
