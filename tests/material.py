@@ -44,6 +44,7 @@ FULL = {
         {"name": "plain"},
     ],
     "defaults": {"memory": "2G"},
+    "limits": {"renewals": 3},
     "job": {
         "directives": [{"option": "mail-type", "value": "NONE"}],
         "prologue": "echo prologue",

@@ -6,7 +6,9 @@ from typing import Any
 
 from hpcspawner.errors import Problem
 from hpcspawner.request.gate import OPTIONS
-from hpcspawner.site.profile import ANY_GPU, NO_IMAGE, SiteProfile
+from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, SiteProfile
+
+_LONGEST_LIST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Field:
 
     `kind` is select, text, number, checkbox or checkboxes; `values` holds what is filled in or ticked; `low` and
     `high` bound a number over all partitions (the gate knows the chosen one's); `error` is the gate's sentence.
+    A field that is `folded` waits behind a line to click on, unless something was `chosen` for it.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Field:
     error: str = ""
     low: int | None = None
     high: int | None = None
+    folded: bool = False
+    chosen: bool = False
 
     @property
     def value(self) -> str:
@@ -62,7 +67,13 @@ def fields(profile: SiteProfile, values: Mapping[str, Any], problems: Iterable[P
         errors.setdefault(problem.field, []).append(problem.message)
     offered = [field for field in _all_fields(profile) if field is not None]
     return [
-        replace(field, values=_filled(field, values), error=" ".join(errors.get(field.name, ()))) for field in offered
+        replace(
+            field,
+            values=(filled := _filled(field, values)),
+            chosen=filled != field.values,
+            error=" ".join(errors.get(field.name, ())),
+        )
+        for field in offered
     ]
 
 
@@ -92,6 +103,7 @@ def _all_fields(profile: SiteProfile) -> list[Field | None]:
         _account(profile),
         *_site_extras(profile),
         *_sizes(profile),
+        *_limits(profile),
         _directory(profile),
         Field(
             "details",
@@ -215,6 +227,46 @@ def _sizes(profile: SiteProfile) -> list[Field | None]:
         _number("gpus", "GPUs", (chosen.gpus, 0, max_gpus)) if max_gpus else None,
         _gpu_type(profile),
     ]
+
+
+def _limits(profile: SiteProfile) -> list[Field | None]:
+    limits, chosen = profile.limits, profile.defaults
+    return [
+        Field(
+            "queue_limit",
+            "Give up after",
+            "text",
+            "size",
+            help=f"How long to wait in the queue; up to {limits.queue}.",
+            placeholder=str(profile.default_queue_limit),
+            folded=True,
+        ),
+        Field(
+            "idle_limit",
+            "Stop when idle for",
+            "text",
+            "size",
+            help="Idle: no cell runs and nobody works in it, even if the page is open. "
+            + (f"Up to {limits.idle}." if limits.idle else f"Such as 2h, or {NEVER}."),
+            placeholder=str(profile.default_idle_limit or NEVER),
+            folded=True,
+        ),
+        _renewals(limits.renewals, chosen.renewals) if limits.renewals else None,
+    ]
+
+
+def _renewals(most: int, default: int) -> Field:
+    label = "Start again when the wall time ends"
+    text = "A new job takes its place at the same address; files are kept, running cells and variables are lost."
+    if most > _LONGEST_LIST:
+        text = f"How many times, 0 to {most}. {text}"
+        return replace(_number("renewals", label, (default, 0, most)), help=text, folded=True)
+    options = tuple(Option(str(count), _times(count)) for count in range(most + 1))
+    return Field("renewals", label, "select", "size", (str(default),), options, help=text, folded=True)
+
+
+def _times(count: int) -> str:
+    return ("no", "once")[count] if count < 2 else f"{count} times"
 
 
 def _number(name: str, label: str, default_low_high: tuple[int | None, int, int]) -> Field:

@@ -3,12 +3,13 @@
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
-from hpcspawner.site.profile import ANY_GPU, NO_IMAGE, Image, Partition, SiteProfile
+from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, Image, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime
 
 OPTIONS = (
@@ -28,6 +29,9 @@ OPTIONS = (
     "gpu_type",
     "directory",
     "details",
+    "queue_limit",
+    "idle_limit",
+    "renewals",
 )
 """Every option there is: the names of form fields, REST keys and link arguments alike."""
 
@@ -51,19 +55,22 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
     interface = judge.listed("interface", profile.interfaces, profile.default_interface)
     image = judge.image(environment.image if environment else None)
     details = judge.flag("details")
+    queue_limit = judge.limited("queue_limit", Walltime.parse, profile.limits.queue, profile.default_queue_limit)
+    idle_limit = judge.idle_limit()
+    renewals = judge.renewals()
     if judge.problems or resources is None:
         raise RequestError(judge.problems)
-    return JobRequest(
+    request = JobRequest(
         resources=resources,
         environment=environment,
         image=image,
         interface=interface,
         details=details,
-        choices={
-            **_choices(resources, environment.name, image, interface.name, details=details),
-            "directory": _short(resources.directory, user),
-        },
+        queue_limit=queue_limit,
+        idle_limit=idle_limit,
+        renewals=renewals,
     )
+    return replace(request, choices=_choices(request, profile, user))
 
 
 def directory_of(text: str, user: LocalAccount) -> str:
@@ -79,27 +86,40 @@ def _short(path: str, user: LocalAccount) -> str:
     return "~" + path[len(user.home) :] if f"{path}/".startswith(f"{user.home}/") else path
 
 
-def _choices(
-    resources: Resources, environment: str, image: Image | None, interface: str, *, details: bool
-) -> dict[str, Choice]:
+def _choices(request: JobRequest, profile: SiteProfile, user: LocalAccount) -> dict[str, Choice]:
+    resources = request.resources
     asked: dict[str, Any] = {
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
         "reservation": resources.reservation,
-        "features": list(resources.features),
-        "environment": environment,
-        "image": image.name if image else NO_IMAGE,
-        "interface": interface,
+        "features": list(resources.features) or None,
+        "environment": request.environment.name,
+        "image": request.image.name if request.image else NO_IMAGE,
+        "interface": request.interface.name,
         "walltime": str(resources.walltime),
         "nodes": resources.nodes,
         "cpus": None if resources.whole_nodes else resources.cpus,
         "memory": str(resources.memory) if resources.memory else None,
-        "gpus": resources.gpus,
+        "gpus": resources.gpus if resources.gpus or _has_default_gpus(profile, resources.partition) else None,
         "gpu_type": resources.gpu_type,
-        "details": details,
+        "details": request.details or None,
+        "directory": _short(resources.directory, user),
+        # Limits as the site has them are no choice: they are to follow the site's when it changes them.
+        **_unlike("queue_limit", str(request.queue_limit), str(profile.default_queue_limit)),
+        **_unlike("idle_limit", str(request.idle_limit or NEVER), str(profile.default_idle_limit or NEVER)),
+        **_unlike("renewals", request.renewals, profile.defaults.renewals),
     }
-    return {name: value for name, value in asked.items() if value not in (None, [], False)}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _has_default_gpus(profile: SiteProfile, partition: str) -> bool:
+    """Whether no GPU is a choice of its own, because the default is to have one."""
+    return profile.defaults.gpus > 0 and any(one.gpus for one in profile.partitions if one.name == partition)
+
+
+def _unlike(name: str, value: Choice, default: Choice) -> dict[str, Choice]:
+    return {} if value == default else {name: value}
 
 
 class _Judge:
@@ -198,12 +218,13 @@ class _Judge:
         chosen = self.profile.defaults
         gpu_type, gpus = self._gpus(partition)
         cpus = self.count("cpus", 1, partition.max_cpus, chosen.cpus)
-        memory = self._limited("memory", Memory.parse, partition.max_memory, chosen.memory)
+        memory = self.limited("memory", Memory.parse, partition.max_memory, chosen.memory)
+        walltime = self.limited("walltime", Walltime.parse, partition.max_walltime, chosen.walltime)
         # A whole node gives at least what was asked, so what fits is taken without a word.
         whole = partition.whole_nodes
         return Resources(
             partition=partition.name,
-            walltime=self._limited("walltime", Walltime.parse, partition.max_walltime, chosen.walltime),
+            walltime=walltime,
             directory=self._directory(user),
             nodes=self.count("nodes", 1, partition.max_nodes, chosen.nodes),
             cpus=partition.max_cpus if whole else cpus,
@@ -215,10 +236,13 @@ class _Judge:
             reservation=self._reservation(),
             features=self._features(partition),
             whole_nodes=whole,
+            requeue=self.profile.job.requeue,
+            warning_s=self._warning_s(walltime),
             directives=tuple((one.option, one.value) for one in (*self.profile.job.directives, *partition.directives)),
         )
 
-    def _limited(self, name: str, parse: Callable[[object], Any], limit: Any, default: Any) -> Any:
+    def limited(self, name: str, parse: Callable[[object], Any], limit: Any, default: Any) -> Any:
+        """A time or a size up to `limit`; the default is brought within it."""
         value = self.options.get(name)
         if value is None:
             return default if default is None or limit is None else min(default, limit)
@@ -230,6 +254,31 @@ class _Judge:
         if limit is not None and parsed > limit:
             self.refuse(name, f"{_label(name)}: you asked for {parsed}; at most {limit} is allowed here.")
         return parsed
+
+    def idle_limit(self) -> Walltime | None:
+        """How long the server may be idle; None: for ever, which only a site without a limit of its own allows."""
+        limit, default = self.profile.limits.idle, self.profile.default_idle_limit
+        asked = self.options.get("idle_limit")
+        if not isinstance(asked, str) or asked.strip().lower() != NEVER:
+            found: Walltime | None = self.limited("idle_limit", Walltime.parse, limit, default)
+            return found
+        if limit is not None:
+            self.refuse(
+                "idle_limit", f"{_label('idle_limit')}: you asked for {NEVER}; at most {limit} is allowed here."
+            )
+        return None
+
+    def renewals(self) -> int:
+        """How many times at most the server may start again when its wall time ends."""
+        most = self.profile.limits.renewals
+        if not most and self.options.get("renewals") not in (None, 0, "0"):
+            self.refuse("renewals", "This site does not start servers again; leave it empty.")
+            return 0
+        return self.count("renewals", 0, most, self.profile.defaults.renewals)
+
+    def _warning_s(self, walltime: Walltime) -> int:
+        warning = self.profile.limits.warning
+        return warning.seconds if warning and warning < walltime else 0
 
     def _gpus(self, partition: Partition) -> tuple[str | None, int]:
         if not partition.gpus:
@@ -304,7 +353,16 @@ class _Judge:
         return path
 
 
-_LABELS = {"walltime": "Wall time", "cpus": "CPUs", "gpus": "GPUs", "gpu_type": "GPU type", "qos": "QOS"}
+_LABELS = {
+    "walltime": "Wall time",
+    "cpus": "CPUs",
+    "gpus": "GPUs",
+    "gpu_type": "GPU type",
+    "qos": "QOS",
+    "queue_limit": "Give up after",
+    "idle_limit": "Stop when idle for",
+    "renewals": "Start again",
+}
 
 
 def _label(name: str) -> str:

@@ -1,10 +1,11 @@
 """What one researcher asked for, judged and frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.site.profile import Environment, Image, Interface
+from hpcspawner.units import Walltime
 
 Choice = str | int | bool | list[str]
 
@@ -19,11 +20,18 @@ class LocalAccount:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A request that the site offers. `choices` are the options that make this same request again."""
+    """A request that the site offers. `choices` are the options that make this same request again.
+
+    `queue_limit` is how long the job may wait, `idle_limit` how long the server may be idle (None: for ever),
+    `renewals` how many times at most it may start again when its wall time ends.
+    """
 
     resources: Resources
     environment: Environment
     image: Image | None
     interface: Interface
     details: bool
-    choices: Mapping[str, Choice]
+    queue_limit: Walltime
+    idle_limit: Walltime | None
+    renewals: int
+    choices: Mapping[str, Choice] = field(default_factory=dict)

@@ -53,6 +53,8 @@ def test_a_small_profile_asks_only_what_it_must():
         "memory",
         "directory",
         "details",
+        "queue_limit",
+        "idle_limit",
     }
 
 
@@ -169,9 +171,42 @@ def test_a_default_is_shown_and_sizes_are_not_filled_in():
         "interface": "notebook",
         "image": "torch",
         "directory": "/scratch/{user}",
+        "renewals": "0",
     }
     hints = {name: made[name].placeholder for name in ("walltime", "cpus", "memory", "gpus")}
     assert hints == {"walltime": "2h", "cpus": "3", "memory": "6G", "gpus": "1"}
+
+
+def test_limits_are_folded_away_until_something_is_chosen_or_refused():
+    made = shown(FULL | {"limits": {"renewals": 3, "idle": "8h"}}, {"idle_limit": "2h"})
+    assert [(name, field.chosen) for name, field in made.items() if field.folded] == [
+        ("queue_limit", False),
+        ("idle_limit", True),
+        ("renewals", False),
+    ]
+
+
+def test_limits_say_what_is_allowed_and_what_is_taken():
+    made = shown(FULL | {"limits": {"queue": "2d", "idle": "8h"}, "defaults": {"queue_limit": "6h"}})
+    assert "up to 2d" in made["queue_limit"].help
+    assert "Up to 8h" in made["idle_limit"].help
+    assert (made["queue_limit"].placeholder, made["idle_limit"].placeholder) == ("6h", "8h")
+    free = shown(SMALL)
+    assert "never" in free["idle_limit"].help
+    assert (free["queue_limit"].placeholder, free["idle_limit"].placeholder) == ("7d", "never")
+
+
+def test_renewals_are_offered_in_words_and_many_as_a_number():
+    field = shown(FULL | {"defaults": {"renewals": 1}})["renewals"]
+    assert [(one.value, one.label) for one in field.options] == [
+        ("0", "no"),
+        ("1", "once"),
+        ("2", "2 times"),
+        ("3", "3 times"),
+    ]
+    assert field.value == "1"
+    many = shown(FULL | {"limits": {"renewals": 50}})["renewals"]
+    assert (many.kind, many.low, many.high, many.placeholder, many.folded) == ("number", 0, 50, "0", True)
 
 
 # --- what was chosen

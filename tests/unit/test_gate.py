@@ -124,6 +124,13 @@ def test_a_partition_for_some_accounts_takes_the_first_of_them():
         pytest.param({"directory": "/" + "a" * 2000}, "directory", "1000 are allowed", id="endless directory"),
         pytest.param({"directory": ["/a"]}, "directory", "must be text", id="directory as a list"),
         pytest.param({"details": "maybe"}, "details", "true or false", id="details in words"),
+        pytest.param({"queue_limit": "8d"}, "queue_limit", "at most 7d is allowed here", id="too long in the queue"),
+        pytest.param({"queue_limit": 60}, "queue_limit", "Give up after: not a wall time", id="bare queue limit"),
+        pytest.param({"queue_limit": "never"}, "queue_limit", "write '90m'", id="for ever in the queue"),
+        pytest.param({"idle_limit": "a while"}, "idle_limit", "write '90m'", id="idle limit in words"),
+        pytest.param({"idle_limit": ["1h"]}, "idle_limit", "write '90m'", id="idle limit as a list"),
+        pytest.param({"renewals": 4}, "renewals", "0 to 3", id="too many renewals"),
+        pytest.param({"renewals": "x"}, "renewals", "whole number", id="renewals in words"),
         pytest.param({"colour": "red"}, "colour", "There are: partition", id="unknown option"),
         pytest.param({"env": {"LD_PRELOAD": "x"}}, "env", "There is no option", id="unknown option with an object"),
         pytest.param([], "options", "must be an object", id="not an object"),
@@ -156,6 +163,102 @@ def test_directories_are_kept_within_the_allowed_ones():
     profile = SiteProfile.model_validate({**FULL, "directories": {"allowed": ["~", "/scratch/{user}"]}})
     assert make({"directory": "/scratch/alice/run"}, profile, ALICE).resources.directory == "/scratch/alice/run"
     assert "is not in one of: /home/alice, /scratch/alice" in str(refused({"directory": "/scratch/alice2"}, profile))
+
+
+def limited(**limits):
+    return SiteProfile.model_validate({**FULL, "limits": limits})
+
+
+def with_defaults(limits, **defaults):
+    return SiteProfile.model_validate({**FULL, "limits": limits, "defaults": defaults})
+
+
+def life(options, profile=PROFILE):
+    request = make(options, profile, ALICE)
+    return str(request.queue_limit), request.idle_limit and str(request.idle_limit), request.renewals
+
+
+def test_limits_of_time_arrive():
+    assert life({"queue_limit": "2h", "idle_limit": "1h 30m", "renewals": "2"}) == ("2h", "1h 30m", 2)
+
+
+def test_who_chooses_no_limit_gets_the_site_s():
+    assert life({}) == ("7d", None, 0)
+    assert life({}, limited(queue="1d", idle="2h", renewals=3)) == ("1d", "2h", 0)
+    defaults = {"queue_limit": "12h", "idle_limit": "1h", "renewals": 1}
+    assert life({}, with_defaults({"idle": "2h", "renewals": 3}, **defaults)) == ("12h", "1h", 1)
+
+
+def test_never_idle_is_for_sites_without_a_limit_of_their_own():
+    assert life({"idle_limit": " Never "}, with_defaults({}, idle_limit="1h")) == ("7d", None, 0)
+    error = refused({"idle_limit": "never"}, limited(idle="2h"))
+    assert str(error) == "Stop when idle for: you asked for never; at most 2h is allowed here."
+
+
+def test_a_longer_idle_time_than_the_site_s_is_refused():
+    error = refused({"idle_limit": "3h"}, limited(idle="2h"))
+    assert str(error) == "Stop when idle for: you asked for 3h; at most 2h is allowed here."
+
+
+@pytest.mark.parametrize("none", [0, "0", "", None])
+def test_no_renewal_is_offered_everywhere(none):
+    assert life({"renewals": none}, limited()) == ("7d", None, 0)
+
+
+def test_a_renewal_that_is_not_offered_is_refused():
+    assert "does not start servers again" in str(refused({"renewals": 1}, limited()))
+
+
+@pytest.mark.parametrize(
+    ("profile", "options", "kept"),
+    [
+        pytest.param(PROFILE, {}, {}, id="nothing chosen"),
+        pytest.param(
+            PROFILE, {"queue_limit": "7d", "idle_limit": "never", "renewals": 0}, {}, id="the defaults chosen"
+        ),
+        pytest.param(
+            PROFILE,
+            {"queue_limit": "60m", "idle_limit": "2h", "renewals": "3"},
+            {"queue_limit": "1h", "idle_limit": "2h", "renewals": 3},
+            id="all chosen",
+        ),
+        pytest.param(
+            with_defaults({"renewals": 3}, idle_limit="1h", renewals=2),
+            {"idle_limit": "never", "renewals": 0},
+            {"idle_limit": "never", "renewals": 0},
+            id="none chosen where the default is some",
+        ),
+    ],
+)
+def test_limits_that_differ_from_the_site_s_are_kept(profile, options, kept):
+    request = make(options, profile, ALICE)
+    assert {name: request.choices[name] for name in OPTIONS[-3:] if name in request.choices} == kept
+    assert make(request.choices, profile, ALICE) == request
+
+
+def test_no_gpu_is_kept_where_the_default_is_one():
+    gpu = {**FULL["partitions"][2], "min_gpus": 0}
+    profile = SiteProfile.model_validate({**FULL, "partitions": [gpu], "defaults": {"gpus": 1}})
+    request = make({"gpus": 0}, profile, ALICE)
+    assert make(request.choices, profile, ALICE).resources.gpus == 0
+
+
+@pytest.mark.parametrize(
+    ("warning", "walltime", "seconds"),
+    [
+        pytest.param("5m", "30m", 300, id="before the end"),
+        pytest.param("5m", "5m", 0, id="a job as short as the warning"),
+        pytest.param(False, "30m", 0, id="switched off"),
+    ],
+)
+def test_a_job_is_warned_before_its_wall_time_ends(warning, walltime, seconds):
+    assert make({"walltime": walltime}, limited(warning=warning), ALICE).resources.warning_s == seconds
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_job_is_started_again_where_the_site_says_so(requeue):
+    profile = SiteProfile.model_validate({**FULL, "job": {"requeue": requeue}})
+    assert make({}, profile, ALICE).resources.requeue is requeue
 
 
 def test_a_required_account_is_asked_for():
