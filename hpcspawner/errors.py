@@ -59,8 +59,11 @@ class RequestError(HPCSpawnerError):
 class SchedulerError(HPCSpawnerError):
     """A scheduler command did not do what it should.
 
-    `command` is the argv as text, `words` what the scheduler said, both for the log.
+    `command` is the argv as text, `words` what the scheduler said, both for the log. `lingering` tells that the
+    command could not be ended (it may be another account's) and may still do what it was asked.
     """
+
+    lingering = False
 
     def __init__(self, message: str, command: str = "", words: str = ""):
         self.command = command

@@ -1,9 +1,10 @@
 """What a batch system must tell us: pure builders of commands and parsers of answers, in pairs."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hpcspawner.job.state import JobStatus
+from hpcspawner.job.state import JobStatus, Record
 from hpcspawner.units import Memory, Walltime
 
 
@@ -65,8 +66,9 @@ class Scheduler(Protocol):
     In the order of events: `directives` head the script, `submit_commands` take it on standard input and
     `parse_submit` finds the job id; `query_commands` list every job that may be seen and `parse_query` reads the
     list (of several commands, the first that the installation understands is used); `cancel_command` ends a job;
-    `details_command` asks for all that is known of one. A parser sees the output of commands that succeeded,
-    and raises ValueError for what it can't trust.
+    `details_command` asks for all that is known of one, of which `parse_runs` reads how often it was started;
+    `end_commands` ask for how one ended and `parse_end` reads their answers. A parser sees the output of commands that
+    succeeded, and raises ValueError for what it can't trust.
     """
 
     name: str
@@ -77,7 +79,7 @@ class Scheduler(Protocol):
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and raw value; the template quotes. An empty value is an option that has none."""
 
-    def submit_commands(self) -> list[list[str]]:
+    def submit_commands(self, script: str = "") -> list[list[str]]:
         """Forms of a submit, best first; the script goes to standard input."""
 
     def parse_submit(self, out: str) -> str:
@@ -94,6 +96,24 @@ class Scheduler(Protocol):
 
     def details_command(self, job_id: str) -> list[str]:
         """The argv that prints all that the scheduler knows of a job."""
+
+    def parse_runs(self, out: str) -> int:
+        """How many times the job has been started, by what `details_command` printed."""
+
+    def end_commands(self, job_id: str) -> list[list[str]]:
+        """The argvs that ask how a job ended; all are run, for none of them always knows."""
+
+    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+        """How a job ended, by the outputs of `end_commands` ("" for one that failed); None while that is not known.
+
+        `account` names the account with a number.
+        """
+
+    def sight_command(self) -> list[str]:
+        """The argv that prints who may see whose jobs; empty where there is none."""
+
+    def sees_all(self, out: str, account: str) -> bool:
+        """Whether, by the output of `sight_command`, this account is shown the jobs of all."""
 
     def unreachable(self, answer: Answer) -> bool:
         """Whether a failed command means that nobody answered, rather than that somebody said no."""

@@ -12,15 +12,20 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
-from hpcspawner.job.state import JobStatus
+from hpcspawner.job.state import Cause, JobStatus, Record
 from hpcspawner.schedulers.base import Answer, Scheduler
 from hpcspawner.site.profile import Access
 
 _OUTPUT_CAP = 64 * 1024 * 1024
+# Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
+_ACCOUNTING_LAG_S = 1.5
+# Seconds in which a command that was killed must be gone.
+_BURIAL_S = 2.0
 _MACHINE_IS_FULL = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 # What sudo says when it will not run a command, in the C locale.
@@ -41,7 +46,7 @@ class Listing:
 
 
 class Client:
-    """Runs one cluster's commands. Every method raises a SchedulerError and nothing else."""
+    """Runs one cluster's commands. A method that raises anything raises a SchedulerError."""
 
     def __init__(self, scheduler: Scheduler, access: Access, log: logging.Logger):
         self.scheduler = scheduler
@@ -49,10 +54,11 @@ class Client:
         self.log = log
         self.own_account = pwd.getpwuid(os.geteuid()).pw_name
         self._forms: dict[str, int] = {}
+        self._complained: set[str] = set()
 
     async def submit(self, user: str, script: str) -> str:
         """Hand a job script to the scheduler as this user; the job id, verbatim."""
-        commands = self.scheduler.submit_commands()
+        commands = self.scheduler.submit_commands(script)
         answer = await self._first_understood("submit", commands, self._as_user(user), script.encode())
         try:
             return self.scheduler.parse_submit(answer.out)
@@ -72,6 +78,55 @@ class Client:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
         argv = self._found(_valid(self.scheduler.details_command, job_id))
         return (await self._checked(argv)).out[:20_000]
+
+    async def runs(self, job_id: str) -> int:
+        """How many times the scheduler has started a job."""
+        argv = self._found(_valid(self.scheduler.details_command, job_id))
+        answer = await self._checked(argv)
+        try:
+            return self.scheduler.parse_runs(answer.out)
+        except ValueError as error:
+            raise SchedulerUnreachable(
+                f"It can't be told how often job {job_id} was started: {error}", shlex.join(argv), answer.words[:200]
+            ) from error
+
+    async def record(self, job_id: str) -> Record | None:
+        """How a job ended by the scheduler's own record; None where it has not, or nobody knows. Raises nothing."""
+        try:
+            commands = self.scheduler.end_commands(job_id)
+            found = await self._record(job_id, commands)
+            if found and found.cause is Cause.CANCELLED and not found.by and len(commands) > 1:
+                await asyncio.sleep(_ACCOUNTING_LAG_S)
+                found = await self._record(job_id, commands) or found
+        except Exception as error:
+            self._complain("record", f"how job {job_id} ended could not be found out: {error}")
+            return None
+        return found
+
+    async def _record(self, job_id: str, commands: Sequence[Sequence[str]]) -> Record | None:
+        outs = await asyncio.gather(*(self._quietly(argv) for argv in commands))
+        # Off the loop: the names of accounts may come from a directory service.
+        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, _account)
+
+    async def sees_all(self) -> bool:
+        """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
+        argv = self.scheduler.sight_command()
+        return bool(argv) and self.scheduler.sees_all(await self._quietly(argv), self.own_account)
+
+    async def _quietly(self, argv: Sequence[str]) -> str:
+        """What a command prints; "" if it fails, of which the first time for each program is a warning."""
+        try:
+            answer = await self._run(self._found(argv))
+        except SchedulerError as error:
+            self._complain(argv[0], f"{shlex.join(argv)}: {error}")
+            return ""
+        if answer.code and not self.scheduler.already_gone(answer):
+            self._complain(argv[0], f"{shlex.join(argv)} failed (exit code {answer.code}): {answer.words}")
+        return "" if answer.code else answer.out
+
+    def _complain(self, about: str, words: str) -> None:
+        self.log.log(logging.DEBUG if about in self._complained else logging.WARNING, "%s", words)
+        self._complained.add(about)
 
     async def listing(self) -> Listing:
         """All jobs that the Hub's own account may see."""
@@ -147,15 +202,16 @@ class Client:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
         environment = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-            )
+            with _whole(stdin) as given:
+                process = await asyncio.create_subprocess_exec(
+                    *argv,
+                    stdin=given,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=environment,
+                    cwd="/",
+                    start_new_session=True,
+                )
         except OSError as error:
             if error.errno in _MACHINE_IS_FULL:
                 raise SchedulerUnreachable(
@@ -169,15 +225,18 @@ class Client:
             ) from error
         try:
             async with asyncio.timeout(self.access.command_timeout_s):
-                return await _talk(process, stdin)
+                return await _talk(process)
         except (TimeoutError, _TooMuchOutput) as error:
-            _give_up(process)
             late = f"The scheduler did not answer within {self.access.command_timeout_s:g} s."
             long = f"The scheduler's answer is longer than {_OUTPUT_CAP} bytes."
-            raise SchedulerUnreachable(late if isinstance(error, TimeoutError) else long, shlex.join(argv)) from error
+            raised = SchedulerUnreachable(late if isinstance(error, TimeoutError) else long, shlex.join(argv))
+            raised.lingering = not await _ended(process, _kill(process))
+            raise raised from error
         except BaseException:
-            _give_up(process)
+            _kill(process)
             raise
+        finally:
+            _close(process)
 
 
 def _valid(command: Callable[[str], list[str]], job_id: str) -> list[str]:
@@ -187,30 +246,39 @@ def _valid(command: Callable[[str], list[str]], job_id: str) -> list[str]:
         raise SchedulerRejected(str(error)) from error
 
 
+def _account(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except (KeyError, OverflowError):
+        return f"uid {number}"
+
+
 class _TooMuchOutput(Exception):
     """A command printed more than any honest answer holds."""
 
 
-async def _talk(process: asyncio.subprocess.Process, stdin: bytes) -> Answer:
-    talking = [_feed(process, stdin), _read(process.stdout), _read(process.stderr)]
-    tasks: list[asyncio.Task[bytes]] = [asyncio.ensure_future(one) for one in talking]
+@contextlib.contextmanager
+def _whole(data: bytes) -> Iterator[int]:
+    """A file in memory that holds all of a command's input, so that none of it is lost if the Hub ends just now."""
+    if not data:
+        yield asyncio.subprocess.DEVNULL
+        return
+    with os.fdopen(os.memfd_create("hpcspawner", os.MFD_CLOEXEC), "wb") as file:
+        file.write(data)
+        file.flush()
+        file.seek(0)
+        yield file.fileno()
+
+
+async def _talk(process: asyncio.subprocess.Process) -> Answer:
+    tasks = [asyncio.ensure_future(_read(stream)) for stream in (process.stdout, process.stderr)]
     try:
-        _, out, err = await asyncio.gather(*tasks)
+        out, err = await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
     code = await process.wait()
     return Answer(code, out.decode(errors="replace"), err.decode(errors="replace"))
-
-
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> bytes:
-    if process.stdin is not None:
-        # A command that refuses its arguments may be gone before it has read the script; its exit code tells.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(data)
-            await process.stdin.drain()
-        process.stdin.close()
-    return b""
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
@@ -223,14 +291,68 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
     return b"".join(chunks)
 
 
-def _give_up(process: asyncio.subprocess.Process) -> None:
-    """End a command, its children and the pipes to them."""
-    # sudo's child belongs to somebody else; what can't be killed ends when its pipes close.
+def _kill(process: asyncio.subprocess.Process) -> set[int]:
+    """End a command and its children; the ids of those children that could be found."""
+    # sudo may give its child a session of its own, and what belongs to somebody else can't be killed.
+    family = _descendants(process.pid)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    # A child in a session of its own keeps the pipes open, and asyncio has no public way to close our ends.
+    for pid in family:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return family
+
+
+async def _ended(process: asyncio.subprocess.Process, family: set[int]) -> bool:
+    """Whether a command that was killed is proven to be gone within a moment, with all that it has started."""
+    try:
+        async with asyncio.timeout(_BURIAL_S):
+            # Whoever holds the other end of a pipe may still act.
+            for stream in (process.stdout, process.stderr):
+                while stream is not None and await stream.read(65536):
+                    pass
+            await process.wait()
+            while _group_lives(process.pid) or any(_stat(pid)[0] != "X" for pid in family):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _close(process: asyncio.subprocess.Process) -> None:
+    """A child in a session of its own keeps the pipes open, and asyncio has no public way to close our ends."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         process._transport.close()  # type: ignore[attr-defined]
+
+
+def _group_lives(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return any(_stat(int(folder.name))[2] == pid for folder in Path("/proc").glob("[0-9]*"))
+
+
+def _descendants(pid: int) -> set[int]:
+    """All children of a process, theirs included, that /proc shows."""
+    parents = {int(folder.name): _stat(int(folder.name))[1] for folder in Path("/proc").glob("[0-9]*")}
+    found, new = set[int](), {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def _stat(pid: int) -> tuple[str, int, int]:
+    """State, parent and process group; what waits only to be buried has none."""
+    try:
+        # The second field is the program's name in parentheses, which can hold anything.
+        state, parent, group = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+    except (OSError, ValueError):
+        return "X", 0, 0
+    return (state, int(parent), int(group)) if state not in "ZX" else ("X", 0, 0)
 
 
 def _program(argv: Sequence[str]) -> str:

@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers import spool as program
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 
 _JOB = re.compile(r"\d{1,10}", re.ASCII)
 
@@ -19,7 +22,9 @@ _STATES = {
 
 _REASONS = {
     "Slots": "As many servers run on this machine as may run at once; yours starts when one ends.",
+    "Follows": "The job starts if the one before it does not end well.",
     "cancelled": "The job was stopped.",
+    "dropped": "The job was dropped because the one that it was to follow ended well.",
     "lost": "The machine was restarted, or the job's supervising process was killed.",
     "walltime": "The job's time was up.",
 }
@@ -44,10 +49,11 @@ class Local:
             ("walltime", str(resources.walltime.seconds)),
             ("directory", resources.directory),
             ("cpus", str(resources.cpus or 1)),
+            *([("follows", _checked(label.follows))] if label.follows else []),
             *resources.directives,
         ]
 
-    def submit_commands(self) -> list[list[str]]:
+    def submit_commands(self, script: str = "") -> list[list[str]]:
         """Reads the script from standard input."""
         return [self._command("submit")]
 
@@ -76,6 +82,29 @@ class Local:
     def details_command(self, job_id: str) -> list[str]:
         """The job's file."""
         return self._command("show", _checked(job_id))
+
+    def parse_runs(self, out: str) -> int:
+        """No job is started twice."""
+        return 1
+
+    def end_commands(self, job_id: str) -> list[list[str]]:
+        """The job's file."""
+        return [self.details_command(job_id)]
+
+    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+        """By the reason that the job's supervisor wrote down."""
+        job = json.loads(outs[0] or "{}")
+        if job.get("id") != job_id or job.get("state") != "ended":
+            return None
+        return _record(str(job.get("reason")), job.get("exit"))
+
+    def sight_command(self) -> list[str]:
+        """None: all jobs are the Hub's own."""
+        return []
+
+    def sees_all(self, out: str, account: str) -> bool:
+        """Never asked."""
+        return True
 
     def unreachable(self, answer: Answer) -> bool:
         """Killed, or no turn at the locked folder in time."""
@@ -113,6 +142,21 @@ def _status(job: dict[str, str | None]) -> JobStatus:
         starts=job["starts"] or "",
         word=word,
     )
+
+
+def _record(reason: str, code: int | None) -> Record:
+    exit_code, number = (code, None) if code is None or code >= 0 else (None, -code)
+    known = {
+        "walltime": WALL_TIME,
+        "cancelled": cancelled(),
+        "lost": Record(Cause.NODE_FAILED, _REASONS["lost"]),
+        "dropped": Record(Cause.NOT_STARTED, _REASONS["dropped"]),
+    }
+    if reason in known:
+        return replace(known[reason], exit_code=exit_code, signal=number)
+    if code is None:
+        return Record(Cause.NOT_STARTED, f"The job {reason}.")
+    return exited(exit_code, number)
 
 
 def _checked(job_id: str) -> str:

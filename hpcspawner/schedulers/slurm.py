@@ -1,10 +1,11 @@
-"""Slurm 22.05 and newer: sbatch, squeue, scancel."""
+"""Slurm 22.05 and newer: sbatch, squeue, scancel, scontrol, sacct."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 from hpcspawner.site.profile import ANY_GPU
 
 _SUBMITTED = re.compile(r"(\d{1,10})(?:;[\w.-]{1,100})?", re.ASCII)
@@ -12,6 +13,13 @@ _OUR_JOB = re.compile(r"\d{1,10}", re.ASCII)
 # A waiting array is `17_[0-2]`, one of its tasks `17_1`, a part of a heterogeneous job `17+0`.
 _ANY_JOB = re.compile(r"\d{1,10}(?:_(?:\d{1,10}|\[[^\]]{1,1000}\])|\+\d{1,6})?", re.ASCII)
 _NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "Unknown"})
+
+# Of sacct: what `_accounted` reads.
+_COLUMNS = ("JobIDRaw", "State%50", "ExitCode", "NodeList")
+_FIELD = re.compile(r"(?:^|\s)(JobId|JobState|Reason|Restarts|ExitCode|NodeList)=(\S*)")
+_EXIT_CODE = re.compile(r"(\d{1,3}):(\d{1,3})", re.ASCII)
+# What Slurm writes as the signal if a script could not be started, for instance for want of its output file.
+_COULD_NOT_START = 53
 
 # Id, state, node that runs the script, owner, start, reason, comment: the order of `_status`.
 _FIELDS = ("%i", "%T", "%B", "%u", "%S", "%r", "%k")
@@ -51,24 +59,25 @@ _STATES = {
     "UPDATE_DB": JobState.UNKNOWN,  # a record about it is being sent to the accounting database
 }
 
-# Reasons for which a pending job waits until somebody acts; time alone will not start it.
-_HELD = frozenset(
+# Reasons for which a pending job waits until somebody acts; time alone will not start it. The first are for people,
+# who hold and release, or pass by themselves: slurmctld looks for account and QOS anew whenever it schedules, and a
+# site's nightly synchronisation of accounts, or a slurmdbd that is away, takes them for a while only.
+_HELD_FOR_A_WHILE = frozenset(
+    {"InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "job requeued in held state"}
+)
+_HOPELESS = frozenset(
     {
         "AccountNotAllowed",
         "BadConstraints",
         "DependencyNeverSatisfied",
-        "InvalidAccount",
-        "InvalidQOS",
-        "JobHeldAdmin",
-        "JobHeldUser",
         "JobHoldMaxRequeue",
         "QOSNotAllowed",
         "ReservationDeleted",
-        "job requeued in held state",
         "launch failed requeued held",
         "user env retrieval failed requeued held",
     }
 )
+_HOPELESS_STATES = frozenset({"RESV_DEL_HOLD", "SPECIAL_EXIT"})
 
 _REASONS = {
     "AccountNotAllowed": "Your account may not use this partition. The job will not start.",
@@ -91,10 +100,10 @@ _REASONS = {
     "BeginTime": "The job may start only later, for instance because it was put back into the queue.",
     "Cleaning": "The job is being put back into the queue.",
     "Dependency": "The job waits for another job to end.",
-    "DependencyNeverSatisfied": "The job waits for another job that failed. It will not start.",
+    "DependencyNeverSatisfied": "The job waits for another one to end in a way that it did not. It will not start.",
     "InactiveLimit": "The job was inactive for too long.",
-    "InvalidAccount": "The job's account is not valid. The job will not start.",
-    "InvalidQOS": "The job's QOS is not valid. The job will not start.",
+    "InvalidAccount": "The job's account is not valid at the moment.",
+    "InvalidQOS": "The job's QOS is not valid at the moment.",
     "JobArrayTaskLimit": "As many tasks of the array run as may run at once.",
     "JobHeldAdmin": "An administrator holds the job back.",
     "JobHeldUser": "The job is held back; its owner can release it.",
@@ -149,6 +158,19 @@ _REASON_FAMILIES = {
     "Max": "You have reached a limit for one user or one account",
 }
 
+# Of the other final states: exit codes and cancels are told apart in `_record`.
+_CAUSES = {
+    "BOOT_FAIL": (Cause.NODE_FAILED, "{node} could not be started (BOOT_FAIL)."),
+    "DEADLINE": (Cause.WALL_TIME, "The deadline of the job was reached."),
+    "NODE_FAIL": (Cause.NODE_FAILED, "{node} failed and the job with it (NODE_FAIL)."),
+    "OUT_OF_MEMORY": (
+        Cause.OUT_OF_MEMORY,
+        "The job used more memory than it asked for and was ended by Slurm (OUT_OF_MEMORY).",
+    ),
+    "PREEMPTED": (Cause.PREEMPTED, "The job was ended by Slurm to make room for a more urgent one (PREEMPTED)."),
+    "TIMEOUT": (WALL_TIME.cause, WALL_TIME.message),
+}
+
 NO_ANSWER = re.compile(
     r"Unable to contact slurm controller|Slurm backup controller in standby mode|"
     r"Socket timed out|Zero Bytes were transmitted|Insane message length|Message (?:receive|send) failure|"
@@ -178,10 +200,11 @@ class Slurm:
             *_size(resources),
             *_choices(resources),
             *_surroundings(resources),
+            *_follows(label),
             *resources.directives,
         ]
 
-    def submit_commands(self) -> list[list[str]]:
+    def submit_commands(self, script: str = "") -> list[list[str]]:
         """sbatch reads the script from its standard input when no file is named."""
         return [["sbatch", "--parsable"]]
 
@@ -218,6 +241,45 @@ class Slurm:
     def details_command(self, job_id: str) -> list[str]:
         """All that the controller remembers."""
         return ["scontrol", "show", "job", _checked(job_id)]
+
+    def parse_runs(self, out: str) -> int:
+        """Slurm counts how often it put the job back; a job that waits has not been started again yet."""
+        fields = _fields(out)
+        if "Restarts" not in fields:
+            raise ValueError(f"scontrol does not say how often the job was started: {out[:200]!r}")
+        waits = _STATES.get(fields.get("JobState", "")) in (JobState.PENDING, JobState.HELD)
+        return int(fields["Restarts"]) + (not waits or fields["JobState"] == "CONFIGURING")
+
+    def end_commands(self, job_id: str) -> list[list[str]]:
+        """The controller knows exit codes and reasons, and forgets; the accounting knows who cancelled, and is late."""
+        columns = f"--format={','.join(_COLUMNS)}"
+        accounting = ["sacct", "--allocations", "--noheader", "--parsable2", columns, f"--jobs={_checked(job_id)}"]
+        return [self.details_command(job_id), accounting]
+
+    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+        """By the controller where it still knows the job: the accounting says CANCELLED before the job is gone."""
+        live, past = _fields(outs[0]), _accounted(outs[1], job_id)
+        if live.get("JobId") != job_id:
+            live = past
+        if _STATES.get(live.get("JobState", "")) is not JobState.ENDED:
+            return None
+        return _record(live, account(int(past["By"])) if past.get("By") else "")
+
+    def sight_command(self) -> list[str]:
+        """The configuration, where `PrivateData` stands."""
+        return ["scontrol", "show", "config"]
+
+    def sees_all(self, out: str, account: str) -> bool:
+        """PrivateData=jobs, or labels of MCS kept private, hide jobs from all but Slurm's own account and root.
+
+        Operators see all too, which is not asked here.
+        """
+        config = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        known = {name.strip(): value.strip().lower() for name, value in config.items()}
+        if account in ("root", known.get("SlurmUser", "").partition("(")[0]):
+            return "PrivateData" in known
+        private = known.get("PrivateData", "jobs").split(",")
+        return "jobs" not in private and "privatedata" not in known.get("MCSParameters", "")
 
     def unreachable(self, answer: Answer) -> bool:
         """Slurm's exit code is 1 for everything: only its words tell."""
@@ -286,8 +348,11 @@ def _surroundings(resources: Resources) -> Iterator[tuple[str, str]]:
     # Else the job starts in the folder that the Hub runs in, which no node has.
     if resources.directory.startswith("/"):
         yield "chdir", resources.directory
-    # A second run would be another server, at another place, that nobody waits for.
-    yield "no-requeue", ""
+    # A second run is another server at another place, so it is for those who are ready to wait for it.
+    yield "requeue" if resources.requeue else "no-requeue", ""
+    if resources.warning_s:
+        # To the script alone. Slurm looks once a minute, so it may come that much earlier.
+        yield "signal", f"B:USR1@{resources.warning_s}"
     # The script opens its own log, which it can do after it has made the folder.
     yield "output", "/dev/null"
     # All that sbatch has, which is next to nothing: it is started with a small environment. NONE and lists of names
@@ -295,9 +360,16 @@ def _surroundings(resources: Resources) -> Iterator[tuple[str, str]]:
     yield "export", "ALL"
 
 
+def _follows(label: JobLabel) -> Iterator[tuple[str, str]]:
+    if label.follows:
+        yield "dependency", f"afternotok:{_checked(label.follows)}"
+        # Else it would wait for ever when the other one ends well.
+        yield "kill-on-invalid-dep", "yes"
+
+
 def _status(word: str, host: str, owner: str, starts: str, reason: str, comment: str) -> JobStatus:
-    state = _STATES.get(word, JobState.UNKNOWN)
-    if state is JobState.PENDING and _reason_key(reason) in _HELD:
+    state, key = _STATES.get(word, JobState.UNKNOWN), _reason_key(reason)
+    if state is JobState.PENDING and key in _HELD_FOR_A_WHILE | _HOPELESS:
         state = JobState.HELD
     return JobStatus(
         state=state,
@@ -307,6 +379,7 @@ def _status(word: str, host: str, owner: str, starts: str, reason: str, comment:
         tag=_said(comment),
         starts=_said(starts),
         word=word,
+        hopeless=word in _HOPELESS_STATES or (state is JobState.HELD and key in _HOPELESS),
     )
 
 
@@ -323,3 +396,44 @@ def _checked(job_id: str) -> str:
     if not _OUR_JOB.fullmatch(job_id):
         raise ValueError(f"not the id of a job: {job_id[:100]!r}")
     return job_id
+
+
+def _fields(out: str) -> dict[str, str]:
+    """What `scontrol show job` says of one job; the first of each name, so that no comment can overrule it."""
+    return dict(reversed(_FIELD.findall(out)))
+
+
+def _accounted(out: str, job_id: str) -> dict[str, str]:
+    """The last record that sacct has of a job, in scontrol's words; `By` is the number of who cancelled it."""
+    rows = [line.split("|") for line in out.splitlines()]
+    rows = [row for row in rows if len(row) == len(_COLUMNS) and row[0] == job_id]
+    if not rows:
+        return {}
+    _, state, code, nodes = rows[-1]
+    word, _, by = state.partition(" by ")
+    return {"JobState": word, "By": by if by.isdecimal() else "", "ExitCode": code, "NodeList": nodes}
+
+
+def _record(said: dict[str, str], by: str) -> Record:
+    word, reason = said["JobState"], said.get("Reason", "")
+    match = _EXIT_CODE.fullmatch(said.get("ExitCode", ""))
+    code, number = (int(match[1]), int(match[2])) if match else (0, 0)
+    if word == "FAILED" and number == _COULD_NOT_START:
+        return Record(Cause.NOT_STARTED, "The job's script could not be started on its node.")
+    if word == "FAILED" and not code and not number:
+        return Record(Cause.UNKNOWN, f"The job failed; Slurm's reason is {reason or 'not known'}.")
+    if word in ("COMPLETED", "FAILED"):
+        return exited(None if number else code, number or None)
+    if word == "CANCELLED" and reason == "DependencyNeverSatisfied":
+        return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
+    if word == "CANCELLED":
+        return cancelled(by, code or None, number or None)
+    cause, message = _CAUSES[word]
+    message = message.replace("{node}", _node(said.get("NodeList", "")))
+    return Record(cause, message, code or None, number or None)
+
+
+def _node(names: str) -> str:
+    """`n1` as "Node n1"; of several it is not known which."""
+    is_one = names not in _NOTHING and not re.search(r"[\[,\s]", names) and names != "None assigned"
+    return f"Node {names}" if is_one else "A node of the job"

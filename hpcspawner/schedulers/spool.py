@@ -45,7 +45,7 @@ NOT_OURS = 77
 
 # States of a job that has a supervisor and takes up a slot.
 ACTIVE = ("running", "ending")
-DIRECTIVES = ("name", "tag", "walltime", "directory", "cpus")
+DIRECTIVES = ("name", "tag", "walltime", "directory", "cpus", "follows")
 # Both mark every process of a job, whatever session or parent it has.
 ID_VARIABLE = "HPC_LOCAL_JOBID"
 SPOOL_VARIABLE = "HPC_LOCAL_SPOOL"
@@ -161,7 +161,7 @@ def submit(spool: Spool, slots: int, _: str | None) -> None:
         **wanted,
         "state": "pending",
         "owner": pwd.getpwuid(os.getuid()).pw_name,
-        "reason": "Slots",
+        "reason": "Follows" if wanted["follows"] else "Slots",
         "submitted": time.time(),
     }
     with spool.locked():
@@ -250,7 +250,7 @@ def _directives(script: str) -> Job:
         walltime, cpus = int(found.get("walltime", "")), int(found.get("cpus", "1"))
     except ValueError:
         raise SpoolError(BAD_SCRIPT, "walltime (in seconds) and cpus must be whole numbers") from None
-    return {"name": "", "tag": "", "directory": "", **found, "walltime": walltime, "cpus": cpus}
+    return {"name": "", "tag": "", "directory": "", "follows": "", **found, "walltime": walltime, "cpus": cpus}
 
 
 def _word(line: str) -> str:
@@ -273,9 +273,13 @@ def _tidy(spool: Spool, slots: int) -> list[Job]:
     for job in jobs:
         with contextlib.suppress(OSError):
             _settle(spool, job)
+    for job in jobs:
+        with contextlib.suppress(OSError):
+            _follow(spool, job, jobs)
     jobs = [job for job in jobs if not _is_old(job)]
     free = slots - sum(job["state"] in ACTIVE for job in jobs)
-    for job in [job for job in jobs if job["state"] == "pending"][: max(free, 0)]:
+    waiting = [job for job in jobs if job["state"] == "pending" and job["reason"] != "Follows"]
+    for job in waiting[: max(free, 0)]:
         with contextlib.suppress(OSError):
             _supervise(spool, slots, job)
     return jobs
@@ -287,6 +291,18 @@ def _settle(spool: Spool, job: Job) -> None:
         spool.end(job, "cancelled" if job["state"] == "ending" else "lost")
     elif _is_old(job):
         spool.forget(job)
+
+
+def _follow(spool: Spool, job: Job, jobs: list[Job]) -> None:
+    """A job that follows another may start when that one has ended badly, or is not known, and is dropped otherwise."""
+    if job["state"] != "pending" or job["reason"] != "Follows":
+        return
+    other = next((other for other in jobs if other["id"] == job["follows"]), None)
+    if other is None or (other["state"] == "ended" and other["reason"] != _ending(0)):
+        job["reason"] = "Slots"
+        spool.write(job)
+    elif other["state"] == "ended":
+        spool.end(job, "dropped")
 
 
 def _is_old(job: Job) -> bool:

@@ -1,11 +1,13 @@
 """Torque 6 and newer, and the commands of the same names that come with Slurm: qsub, qstat, qdel."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from xml.etree import ElementTree
 
-from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 from hpcspawner.schedulers.slurm import NO_ANSWER as SLURM_NO_ANSWER
 from hpcspawner.site.profile import ANY_GPU
 
@@ -60,9 +62,20 @@ _NO_ANSWER = re.compile(r"cannot connect to server|Unable to communicate with|co
 _UNKNOWN_JOB = 153  # PBSE_UNKJOBID
 _WRONG_STATE = 170  # PBSE_BADSTATE: for qdel, the job is complete
 
+# exit_status where it is no exit code of the script's: JOB_EXEC_OVERLIMIT_MEM, _WT and _CPUT of pbs_job.h. A signal is
+# added to 256 by Torque, and to 128 by the shell that runs the script.
+_SIGNALS, _SHELL_SIGNALS, _LAST_SIGNAL = 256, 128, 64
+_TERM = 15
+_LIMITS = {
+    -10: Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for and was ended by Torque."),
+    -11: WALL_TIME,
+    -12: Record(Cause.WALL_TIME, "The job used up its CPU time and was ended by Torque."),
+}
+
 # What getopt and Perl's Getopt::Long say, and Slurm's qsub if no file is named.
 _NOT_UNDERSTOOD = re.compile(r"^Unknown option: |invalid option -- |^Usage:\n\s+qsub \[-a start_time\]", re.MULTILINE)
 
+_RERUN = re.compile(r"#PBS -r (\w)")
 _HEADER = re.compile(r"Job Id:([ \t])(\S+)")
 _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -99,19 +112,20 @@ class Torque:
             # The script opens its own log; Torque's would be copied only when all is over.
             ("j", "oe"),
             ("o", "/dev/null"),
-            # A second run would be another server, at another place, that nobody waits for.
-            ("r", "n"),
+            # A second run is another server at another place, so it is for those who are ready to wait for it.
+            ("r", "y" if resources.requeue else "n"),
             ("m", "n"),
+            *([("W", f"depend=afternotok:{_checked(label.follows)}")] if label.follows else []),
             *resources.directives,
         ]
 
-    def submit_commands(self) -> list[list[str]]:
+    def submit_commands(self, script: str = "") -> list[list[str]]:
         """Torque's form, and the one for Slurm's qsub, which insists on a file.
 
         That one hands its words to sbatch through a shell, where a blank one is none, so that sbatch reads standard
         input. The options say what sbatch does not read, or qsub overrides, in a script.
         """
-        return [["qsub"], ["qsub", "-j", "oe", "-o", "/dev/null", "-r", "n", " "]]
+        return [["qsub"], ["qsub", "-j", "oe", "-o", "/dev/null", "-r", _rerun(script), " "]]
 
     def parse_submit(self, out: str) -> str:
         """`12.server`, or `12` from Slurm's qsub: as the listing writes it."""
@@ -135,15 +149,46 @@ class Torque:
 
     def cancel_command(self, job_id: str) -> list[str]:
         """Ends the job; SIGTERM first, SIGKILL soon after. (Slurm's qdel kills at once.)"""
-        if not _SUBMITTED.fullmatch(job_id):
-            raise ValueError(f"not the id of a job: {job_id[:100]!r}")
-        return ["qdel", job_id]
+        return ["qdel", _checked(job_id)]
 
     def details_command(self, job_id: str) -> list[str]:
         """All that the server remembers. For an array, or no id, it would print the jobs of all."""
         if not _SINGLE_JOB.fullmatch(job_id):
             raise ValueError(f"not the id of a single job: {job_id[:100]!r}")
         return ["qstat", "-f", job_id]
+
+    def parse_runs(self, out: str) -> int:
+        """`start_count`, which Slurm's qstat does not print, nor Torque's before the first start."""
+        jobs = [attributes for _, attributes in _from_text(out)]
+        count = jobs[0].get("start_count", "") if len(jobs) == 1 else ""
+        if not count.isdecimal():
+            raise ValueError("qstat does not say how often the job was started")
+        return int(count)
+
+    def end_commands(self, job_id: str) -> list[list[str]]:
+        """The text, which every qstat prints."""
+        return [self.details_command(job_id)]
+
+    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+        """By `exit_status`. Slurm's qstat prints none, and who cancelled a job is not told."""
+        attributes = dict(_from_text(outs[0])).get(job_id, {})
+        if _STATES.get(attributes.get("job_state", "")) is not JobState.ENDED:
+            return None
+        status = attributes.get("exit_status", "")
+        if "Job deleted as result of dependency" in attributes.get("comment", ""):
+            return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
+        if re.fullmatch(r"-?\d{1,5}", status, re.ASCII):
+            return _ended_with(int(status))
+        # Only Torque's own names its server; a job that it deleted before the start has no exit_status.
+        return cancelled() if attributes.get("server") and "start_time" not in attributes else None
+
+    def sight_command(self) -> list[str]:
+        """None: what `query_other_jobs` and the list of operators allow is seen from the jobs themselves."""
+        return []
+
+    def sees_all(self, out: str, account: str) -> bool:
+        """Never asked."""
+        return False
 
     def unreachable(self, answer: Answer) -> bool:
         """By exit code, and by words for Slurm's commands and those that exit with 1."""
@@ -172,6 +217,32 @@ class Torque:
         if not text or text.startswith("Job started on"):
             return ""
         return _REASONS.get(text, f"{text}.")
+
+
+def _checked(job_id: str) -> str:
+    if not _SUBMITTED.fullmatch(job_id):
+        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
+    return job_id
+
+
+def _rerun(script: str) -> str:
+    """What the last `#PBS -r` above the script's first command says, "n" where there is none."""
+    head = takewhile(lambda line: line.startswith("#"), script.splitlines())
+    said = [str(match[1]) for line in head if (match := _RERUN.fullmatch(line))]
+    return said[-1] if said else "n"
+
+
+def _ended_with(status: int) -> Record:
+    if status in _LIMITS:
+        return _LIMITS[status]
+    if status < 0:
+        return Record(Cause.NOT_STARTED, f"The job could not be started on its node (Torque's exit_status {status}).")
+    if status == _SIGNALS + _TERM:
+        return cancelled(number=_TERM)
+    for base in (_SIGNALS, _SHELL_SIGNALS):
+        if base < status <= base + _LAST_SIGNAL:
+            return exited(None if base == _SIGNALS else status, status - base)
+    return exited(status)
 
 
 def _wanted(resources: Resources) -> Iterator[str]:

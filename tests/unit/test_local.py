@@ -387,6 +387,7 @@ def test_values_arrive_as_they_were_given(desk):
         "walltime": 5400,
         "directory": "/tmp/it's $HOME",
         "cpus": 3,
+        "follows": "",
     }
 
 

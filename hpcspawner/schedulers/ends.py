@@ -1,0 +1,29 @@
+"""How jobs end, in words that all schedulers share."""
+
+import signal
+
+from hpcspawner.job.state import Cause, Record
+
+WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
+
+
+def exited(code: int | None, number: int | None = None) -> Record:
+    """The script ended by itself, or by signal `number` that came from nobody who told."""
+    if number:
+        return Record(Cause.EXITED, f"The job was ended by signal {_named(number)}.", code, number)
+    if code:
+        return Record(Cause.EXITED, f"The job ended with exit code {code}.", code)
+    return Record(Cause.EXITED, "The job ended without an error.", code)
+
+
+def cancelled(by: str = "", code: int | None = None, number: int | None = None) -> Record:
+    """Somebody ended it; "" if it is not known who."""
+    who = {"": "", "root": " by root (an administrator)"}.get(by, f" by {by}")
+    return Record(Cause.CANCELLED, f"The job was cancelled{who}.", code, number, by)
+
+
+def _named(number: int) -> str:
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)
