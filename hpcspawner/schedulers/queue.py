@@ -13,6 +13,9 @@ _SHORTEST_GAP_S = 1.0
 # A listing that takes long shows a busy controller: leave it four times as long in peace.
 _GAP_PER_DURATION = 5.0
 _LONGEST_GAP_S = 60.0
+# How long the scheduler's promise to show all jobs is believed; who got none asks again sooner.
+_SIGHT_S = 600.0
+_NO_SIGHT_S = 60.0
 
 HIDDEN = "the Hub's account may not see this user's jobs"
 
@@ -27,6 +30,17 @@ class OwnedJob:
     submitted_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Ids of the jobs with one owner and tag, running or ended, in one listing.
+
+    `proven` tells that the listing would show such a job, so that none in it means that there was none at its time.
+    """
+
+    job_ids: tuple[str, ...]
+    proven: bool
+
+
 class Queue:
     """The last two successful listings of one cluster, refreshed on demand, never twice at once."""
 
@@ -38,6 +52,8 @@ class Queue:
         self._previous: Listing | None = None
         self._asking: asyncio.Task[None] | None = None
         self._owners_seen: set[str] = set()
+        self._sees_all = False
+        self._sight_due = float("-inf")
         self._last_attempt = float("-inf")
         self._last_duration_s = 0.0
 
@@ -45,14 +61,18 @@ class Queue:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):
             status = judge(job, self._newest, self._previous)
-            if status.state is JobState.ENDED and not status.word and not self._would_see(job):
+            if status.state is JobState.ENDED and not status.word and not self._would_see(job.owner):
                 return JobStatus(JobState.UNKNOWN, reason=HIDDEN)
             return status
         return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
 
-    def _would_see(self, job: OwnedJob) -> bool:
-        """Whether absence proves anything: sites may hide the jobs of some, and then a listing holds none of theirs."""
-        return job.owner in self._owners_seen or job.owner == self.client.own_account
+    def _would_see(self, owner: str) -> bool:
+        """Whether absence proves anything: sites may hide the jobs of some, and then a listing holds none of theirs.
+
+        Nothing is hidden from its owner, nor where the scheduler says that it hides nothing. Else only a job of the
+        same owner proves it: a coordinator on Slurm sees the jobs of some users, and not of others.
+        """
+        return self._sees_all or owner in self._owners_seen or owner == self.client.own_account
 
     async def find(self, owner: str, tag: str, after: float) -> str | None:
         """Id of the job with this owner and tag in a listing begun after this monotonic time, or None."""
@@ -60,6 +80,24 @@ class Queue:
             return None
         wanted = (owner, tag)
         return next((job_id for job_id, job in self._newest.jobs.items() if (job.owner, job.tag) == wanted), None)
+
+    async def search(self, owner: str, tag: str, after: float) -> Found:
+        """Jobs with this owner and tag in a listing begun after this monotonic time."""
+        if not await self._ask(after) or self._newest is None:
+            return Found((), proven=False)
+        wanted = (owner, tag)
+        ids = tuple(job_id for job_id, job in self._newest.jobs.items() if (job.owner, job.tag) == wanted)
+        return Found(ids, proven=bool(ids) or self._would_see(owner))
+
+    async def ours(self, is_ours: Callable[[str, str], bool], after: float) -> dict[str, JobStatus]:
+        """Jobs that haven't ended and whose owner and tag satisfy `is_ours`; none where the listing failed."""
+        if not await self._ask(after) or self._newest is None:
+            return {}
+        return {
+            job_id: job
+            for job_id, job in self._newest.jobs.items()
+            if job.state is not JobState.ENDED and is_ours(job.owner, job.tag)
+        }
 
     async def _ask(self, after: float) -> bool:
         while self._newest is None or self._newest.begun_at <= after:
@@ -76,7 +114,8 @@ class Queue:
         await asyncio.sleep(max(0.0, min(gap, self._last_attempt + gap - self._clock())))
         begun = self._clock()
         try:
-            listing = await self.client.listing()
+            # The promise is as old as the listing that it is to vouch for.
+            listing, _ = await asyncio.gather(self.client.listing(), self._look_for_sight())
         except SchedulerError as error:
             self.error = error
         except Exception as error:
@@ -90,6 +129,12 @@ class Queue:
         finally:
             self._last_attempt = begun
             self._last_duration_s = self._clock() - begun
+
+    async def _look_for_sight(self) -> None:
+        if self._clock() < self._sight_due:
+            return
+        self._sees_all = await self.client.sees_all()
+        self._sight_due = self._clock() + (_SIGHT_S if self._sees_all else _NO_SIGHT_S)
 
 
 def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> JobStatus:
