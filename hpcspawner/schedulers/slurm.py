@@ -1,6 +1,7 @@
 """Slurm 22.05 and newer: sbatch, squeue, scancel, scontrol, sacct."""
 
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
@@ -429,8 +430,9 @@ def _record(said: dict[str, str], by: str) -> Record:
     if word == "CANCELLED":
         return cancelled(by, code or None, number or None)
     cause, message = _CAUSES[word]
-    message = message.replace("{node}", _node(said.get("NodeList", "")))
-    return Record(cause, message, code or None, number or None)
+    # 125 is how Slurm writes OUT_OF_MEMORY; no signal has that number.
+    number = number if number <= signal.SIGRTMAX else 0
+    return Record(cause, message.replace("{node}", _node(said.get("NodeList", ""))), code or None, number or None)
 
 
 def _node(names: str) -> str:

@@ -1,11 +1,13 @@
 """Slurm: what we ask of its commands, and how their answers are read. The recordings' README says what made them."""
 
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hpcspawner.job.state import JobState
+from hpcspawner.job.state import Cause, JobState
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.slurm import _REASONS, _STATES, Slurm
 from hpcspawner.units import Memory, Walltime
@@ -93,6 +95,29 @@ def test_the_admins_directives_come_last_so_that_they_win():
 
 def test_a_folder_that_only_the_node_can_name_is_left_to_the_script():
     assert "chdir" not in dict(slurm.directives(_with({"directory": "~/work"}), LABEL))
+
+
+def test_a_job_that_may_start_again_says_so():
+    options = dict(slurm.directives(_with({"requeue": True}), LABEL))
+    assert options["requeue"] == ""
+    assert "no-requeue" not in options
+
+
+def test_a_warning_goes_to_the_script_and_only_where_one_is_asked_for():
+    assert dict(slurm.directives(_with({"warning_s": 300}), LABEL))["signal"] == "B:USR1@300"
+    assert "signal" not in dict(slurm.directives(SMALL, LABEL))
+
+
+def test_a_job_that_follows_another_never_waits_for_ever():
+    options = dict(slurm.directives(SMALL, replace(LABEL, follows="12")))
+    assert (options["dependency"], options["kill-on-invalid-dep"]) == ("afternotok:12", "yes")
+    assert not {"dependency", "kill-on-invalid-dep"} & set(dict(slurm.directives(SMALL, LABEL)))
+
+
+@pytest.mark.parametrize("job_id", ["12,after:13", "12?after:1", "12_3", "-1", " ", "12\n"])
+def test_only_a_number_is_followed(job_id):
+    with pytest.raises(ValueError, match="not the id"):
+        slurm.directives(SMALL, replace(LABEL, follows=job_id))
 
 
 def test_the_script_goes_to_standard_input():
@@ -227,6 +252,55 @@ def test_a_job_that_needs_somebody_to_act_is_held(reason, state):
     assert parsed(job(state="PENDING", reason=reason))["12"].state is state
 
 
+HOPELESS = [
+    "AccountNotAllowed",
+    "BadConstraints",
+    "DependencyNeverSatisfied",
+    "JobHoldMaxRequeue",
+    "QOSNotAllowed",
+    "ReservationDeleted",
+    "launch_failed_requeued_held",
+    "user env retrieval failed requeued held",
+]
+
+
+@pytest.mark.parametrize("reason", HOPELESS)
+def test_a_job_that_can_only_wait_for_ever_is_hopeless(reason):
+    status = parsed(job(state="PENDING", reason=reason))["12"]
+    assert (status.state, status.hopeless) == (JobState.HELD, True)
+    assert slurm.explain(reason).endswith(".")
+
+
+@pytest.mark.parametrize("state", ["RESV_DEL_HOLD", "SPECIAL_EXIT"])
+def test_a_state_that_only_an_administrator_ends_is_hopeless(state):
+    assert parsed(job(state=state))["12"].hopeless
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        pytest.param("JobHeldUser", id="people release it"),
+        pytest.param("JobHeldAdmin", id="an administrator releases it"),
+        pytest.param("job requeued in held state", id="somebody asked for it"),
+        pytest.param("InvalidAccount", id="Slurm looks for the account again"),
+        pytest.param("InvalidQOS", id="Slurm looks for the QOS again"),
+        pytest.param("PartitionDown", id="it comes up again"),
+        pytest.param("ReqNodeNotAvail, UnavailableNodes:n1", id="the node comes back"),
+        pytest.param("AssocGrpCPUMinutesLimit", id="time heals it"),
+        pytest.param("PartitionTimeLimit", id="limits are changed"),
+        pytest.param("Dependency", id="still open"),
+        pytest.param("SomethingNew", id="not known"),
+    ],
+)
+def test_a_job_that_may_still_start_has_hope(reason):
+    assert not parsed(job(state="PENDING", reason=reason))["12"].hopeless
+
+
+def test_a_reason_without_hope_does_no_harm_to_a_job_that_runs_or_has_ended():
+    for state in ("RUNNING", "COMPLETING", "COMPLETED", "CANCELLED"):
+        assert not parsed(job(state=state, reason="DependencyNeverSatisfied"))["12"].hopeless
+
+
 def test_a_reason_to_hold_does_not_hold_a_job_that_runs():
     assert parsed(job(state="RUNNING", reason="JobHeldUser"))["12"].state is JobState.RUNNING
 
@@ -280,6 +354,184 @@ def test_reading_takes_time_in_proportion_to_length():
     begun = time.perf_counter()
     assert len(slurm.parse_query(out, MARK)) == len(jobs)
     assert time.perf_counter() - begun < 5
+
+
+# --- how a job ended
+
+
+def outs(name, controller=True, accounting=True):
+    files = [RECORDED / "ends" / f"{name}.{source}" for source in ("scontrol", "sacct")]
+    return [file.read_text() if asked else "" for file, asked in zip(files, (controller, accounting), strict=True)]
+
+
+def end(name, **asked):
+    texts = outs(name, **asked)
+    job_id = next(re.findall(r"\d+", text)[0] for text in texts if text)
+    return slurm.parse_end(job_id, texts, {0: "root", 1009: "alice", 1011: "bob"}.__getitem__)
+
+
+def test_the_controller_and_the_accounting_are_both_asked():
+    assert slurm.end_commands("12") == [
+        ["scontrol", "show", "job", "12"],
+        [
+            "sacct",
+            "--allocations",
+            "--noheader",
+            "--parsable2",
+            "--format=JobIDRaw,State%50,ExitCode,NodeList",
+            "--jobs=12",
+        ],
+    ]
+    with pytest.raises(ValueError, match="not the id"):
+        slurm.end_commands("12,13")
+
+
+ENDS = [
+    ("exit-0", Cause.EXITED, 0, None, "", "The job ended without an error."),
+    ("exit-3", Cause.EXITED, 3, None, "", "The job ended with exit code 3."),
+    ("exit-137", Cause.EXITED, 137, None, "", "The job ended with exit code 137."),
+    ("signal-9", Cause.EXITED, None, 9, "", "The job was ended by signal 9 (SIGKILL)."),
+    ("timeout", Cause.WALL_TIME, None, 15, "", "The wall time of the job was reached."),
+    ("out-of-memory", Cause.OUT_OF_MEMORY, None, None, "", "more memory than it asked for"),
+    ("cancelled-by-user", Cause.CANCELLED, None, 15, "alice", "The job was cancelled by alice."),
+    ("cancelled-by-root", Cause.CANCELLED, None, 15, "root", "The job was cancelled by root (an administrator)."),
+    ("cancelled-pending", Cause.CANCELLED, None, None, "root", "The job was cancelled by root (an administrator)."),
+    ("cancelled-slow", Cause.CANCELLED, 143, None, "alice", "The job was cancelled by alice."),
+    ("dependency", Cause.NOT_STARTED, None, None, "", "the one that it was to follow ended well"),
+]
+
+
+@pytest.mark.parametrize(("name", "cause", "code", "number", "by", "words"), ENDS, ids=[row[0] for row in ENDS])
+def test_a_recorded_end_is_read(name, cause, code, number, by, words):
+    record = end(name)
+    assert (record.cause, record.exit_code, record.signal, record.by) == (cause, code, number, by)
+    assert words in record.message
+    assert record.message.endswith(".")
+
+
+@pytest.mark.parametrize("name", [row[0] for row in ENDS if row[0] != "dependency"])
+def test_the_cause_is_found_whichever_of_the_two_knows(name):
+    whole = end(name)
+    without_accounting, without_controller = end(name, accounting=False), end(name, controller=False)
+    assert without_accounting == replace(whole, by="", message=without_accounting.message)
+    assert (without_controller.cause, without_controller.by) == (whole.cause, whole.by)
+
+
+@pytest.mark.parametrize("name", ["running", "requeued"])
+@pytest.mark.parametrize("asked", [{}, {"accounting": False}, {"controller": False}], ids=["both", "live", "past"])
+def test_a_job_that_has_not_ended_has_no_end(name, asked):
+    assert end(name, **asked) is None
+
+
+@pytest.mark.parametrize("word", ["COMPLETING", "RUNNING", "PENDING", "REQUEUED", "STAGE_OUT", "SOMETHING_NEW"])
+def test_the_accounting_may_be_ahead_of_a_job_that_is_not_gone_yet(word):
+    live, past = outs("cancelled-by-user")
+    assert slurm.parse_end("826", [live.replace("=CANCELLED", f"={word}"), past], str) is None
+
+
+def test_the_accounting_may_be_behind_a_job_that_is_gone():
+    live, _ = outs("cancelled-by-user")
+    record = slurm.parse_end("826", [live, "826|RUNNING|0:0|n1\n"], str)
+    assert (record.cause, record.by, record.message) == (Cause.CANCELLED, "", "The job was cancelled.")
+
+
+# No node of the test cluster fails for this; words of squeue(1), layout as recorded.
+@pytest.mark.parametrize(
+    ("word", "cause", "words"),
+    [
+        ("NODE_FAIL", Cause.NODE_FAILED, "Node n1 failed"),
+        ("BOOT_FAIL", Cause.NODE_FAILED, "Node n1 could not be started"),
+        ("PREEMPTED", Cause.PREEMPTED, "a more urgent one"),
+        ("DEADLINE", Cause.WALL_TIME, "deadline"),
+    ],
+)
+def test_other_ends_are_told_apart(word, cause, words):
+    live, _ = outs("timeout")
+    for texts in ([live.replace("=TIMEOUT", f"={word}"), ""], ["", f"821|{word}|0:0|n1\n"]):
+        record = slurm.parse_end("821", texts, str)
+        assert record.cause is cause
+        assert words in record.message
+
+
+@pytest.mark.parametrize("nodes", ["n[1-2]", "n1,n2", "None assigned", "", "(null)"])
+def test_which_of_several_nodes_failed_is_not_guessed(nodes):
+    record = slurm.parse_end("12", ["", f"12|NODE_FAIL|0:0|{nodes}\n"], str)
+    assert record.message == "A node of the job failed and the job with it (NODE_FAIL)."
+
+
+def test_every_final_state_has_a_cause():
+    for word in ENDED:
+        record = slurm.parse_end("12", ["", f"12|{word}|1:0|n1\n"], str)
+        assert record.cause is not Cause.UNKNOWN
+        assert record.message.endswith(".")
+
+
+def test_a_script_that_could_not_be_started_is_no_signal():
+    assert slurm.parse_end("12", ["", "12|FAILED|0:53|n1\n"], str).cause is Cause.NOT_STARTED
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pytest.param(["", ""], id="nothing"),
+        pytest.param(["garbage", "garbage|x"], id="garbage"),
+        pytest.param(["JobId=13 JobName=x\n   JobState=FAILED ", "13|FAILED|1:0|n1\n"], id="another job"),
+        pytest.param(["", "12|SOMETHING_NEW|1:0|n1\n"], id="unknown state"),
+        pytest.param(["", "12.batch|FAILED|1:0|n1\n"], id="a step"),
+    ],
+)
+def test_what_nobody_knows_is_no_end(texts):
+    assert slurm.parse_end("12", texts, str) is None
+
+
+def test_a_comment_can_not_change_how_a_job_ended():
+    live, _ = outs("exit-3")
+    forged = live.replace("   Power=", "   Comment=x JobState=CANCELLED ExitCode=0:0\n   Power=")
+    assert slurm.parse_end("822", [forged, ""], str) == end("exit-3")
+
+
+@pytest.mark.parametrize(("name", "runs"), [("running", 1), ("requeued", 1), ("exit-3", 1), ("cancelled-slow", 1)])
+def test_how_often_a_job_was_started_is_counted(name, runs):
+    assert slurm.parse_runs(outs(name)[0]) == runs
+
+
+def test_a_second_run_counts_from_its_start():
+    live, _ = outs("running")
+    assert slurm.parse_runs(live.replace("Restarts=0", "Restarts=2")) == 3
+    assert slurm.parse_runs(live.replace("=RUNNING", "=CONFIGURING")) == 1
+    assert slurm.parse_runs(live.replace("=RUNNING", "=PENDING")) == 0
+    with pytest.raises(ValueError, match="how often"):
+        slurm.parse_runs("")
+
+
+# --- who sees what
+
+
+def test_a_cluster_that_hides_nothing_says_so():
+    out = (RECORDED / "config.txt").read_text()
+    assert slurm.sees_all(out, "jupyterhub")
+
+
+@pytest.mark.parametrize("private", ["jobs", "cloud,jobs,usage", "usage,jobs"])
+def test_private_jobs_are_seen_by_slurms_own_account_and_root_only(private):
+    out = re.sub(r"(?m)^(PrivateData +=) none", rf"\1 {private}", (RECORDED / "config.txt").read_text())
+    assert [slurm.sees_all(out, account) for account in ("jupyterhub", "slurm", "root")] == [False, True, True]
+
+
+@pytest.mark.parametrize("private", ["usage", "accounts,cloud,reservations"])
+def test_what_else_is_private_hides_no_jobs(private):
+    out = re.sub(r"(?m)^(PrivateData +=) none", rf"\1 {private}", (RECORDED / "config.txt").read_text())
+    assert slurm.sees_all(out, "jupyterhub")
+
+
+def test_labels_that_are_private_hide_jobs():
+    out = re.sub(r"(?m)^(MCSParameters +=) .*", r"\1 enforced,privatedata", (RECORDED / "config.txt").read_text())
+    assert not slurm.sees_all(out, "jupyterhub")
+
+
+@pytest.mark.parametrize("out", ["", "garbage", "SlurmUser = slurm(64030)\n"])
+def test_without_an_answer_nothing_is_promised(out):
+    assert not any(slurm.sees_all(out, account) for account in ("jupyterhub", "root", "slurm"))
 
 
 # --- failures
