@@ -6,6 +6,7 @@ It travels inside the job script, so it is one file, for Python 3.6 and later, w
 import contextlib
 import http.client
 import json
+import math
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from urllib.parse import urlsplit
@@ -29,18 +31,22 @@ except (ImportError, OSError):  # a Python built without libffi
     _libc = None
 
 SETTINGS_FD = 4
-OUR_VARIABLES = ("HPC_LOG", "HPC_SETUP_FAILED")
+OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_SETUP_FAILED")
 NODE = os.uname().nodename
 
 REQUEST_S = 30.0
 FIRST_PAUSE_S = 0.2
-LAST_PAUSE_S = 5.0
+LAST_PAUSE_S = 10.0
 MOST_WAIT_S = 30
+TICKET_S = 600.0
+WARNED_TRIES = 12
 END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
+IDLE_END = "idle-end"
 PROBE_S = 60.0
 ANSWER_BYTES = 1 << 20
+HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
 
 REFUSED_CODE = 3
@@ -48,7 +54,8 @@ UNTRUSTED_CODE = 4
 MISSING_CODE = 127
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-NOTED = (signal.SIGUSR1, signal.SIGUSR2)
+WARNING = signal.SIGUSR1
+NOTED = (WARNING, signal.SIGUSR2)
 ADVICE = {
     400: "it runs another version of hpcspawner than the one that wrote this job. Start the server again.",
     403: "it is not valid, or was used before. Start the server again.",
@@ -56,6 +63,8 @@ ADVICE = {
     410: "this server was stopped or replaced in the meantime. Start it again if you still need it.",
 }
 
+# What jupyter_server and notebook say when their own option ends them.
+_IDLE = re.compile(r"No kernels(?: or terminals)? for (\d+) seconds; shutting down")
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 _SECRET_NAME = re.compile("TOKEN|SECRET|KEY|PASSWORD", re.IGNORECASE)
 _random = random.SystemRandom()
@@ -103,18 +112,27 @@ def say(text):
         os.write(1, ("hpcspawner: %s\n" % clean(text, 1000)).encode("utf-8", "replace"))
 
 
-def last_lines(path):
-    """The last lines of the job's log, fit to be shown."""
+def last_lines(path, since=0):
+    """The last lines of the job's log after its first `since` bytes, fit to be shown."""
     try:
         with open(path, "rb") as log:
-            start = max(0, log.seek(0, os.SEEK_END) - LOG_BYTES)
+            start = max(since, log.seek(0, os.SEEK_END) - LOG_BYTES)
             log.seek(start)
             lines = log.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
     # A line cut at its start could hold the unrecognised rest of a secret.
-    cleaned = [clean(line, 300) for line in (lines[1:] if start else lines)]
+    cleaned = [clean(line, 300) for line in (lines[1:] if start > since else lines)]
     return [line for line in cleaned if line.strip()][-20:]
+
+
+def span(seconds):
+    """A length of time as people write it, such as 1h 30m."""
+    parts = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        parts += ["%d%s" % (count, unit)] if count else []
+    return " ".join(parts) or "0s"
 
 
 def native(text):
@@ -132,6 +150,7 @@ class Signals:
 
     def __init__(self):
         self.ending = []
+        self.warned = False
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -150,7 +169,10 @@ class Signals:
         for number in os.read(self._reader, 4096):
             if number in ENDING:
                 self.ending.append(number)
-            if number in ENDING or number in NOTED:
+            if number == WARNING:
+                self.warned = True
+                say("the scheduler warns: the wall time ends soon")
+            elif number in ENDING or number in NOTED:
                 say("signal %s received" % signal_name(number))
 
     def until(self, condition, seconds):
@@ -201,6 +223,9 @@ def answered(response, data, what):
     if response.status >= 500 or response.status in (408, 425, 429):
         wait = response.getheader("Retry-After", "")
         raise HubBusyError("status %d" % response.status, int(wait) if wait.isdecimal() else 0)
+    if response.status == 404 and not response.getheader(HUB_HEADER):
+        # While the Hub starts, its proxy runs already and has no route yet.
+        raise HubBusyError("status 404, not from the Hub itself")
     if not 200 <= response.status < 300:
         advice = ADVICE.get(response.status, "check the callback address in the Hub's configuration.")
         raise HubError("The Hub refused %s (status %d): %s" % (what, response.status, advice))
@@ -248,6 +273,24 @@ class Hub:
                 return None
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
+    def tell(self, name, body, tries):
+        """POST in a thread of its own, a few times at most; nobody waits for it."""
+
+        def work():
+            pause_s = FIRST_PAUSE_S
+            for _ in range(tries):
+                try:
+                    call(self._callback + name, body, self._context)
+                    return
+                except HubBusyError:
+                    time.sleep(pause_s)
+                    pause_s = min(2 * pause_s, LAST_PAUSE_S)
+                except Exception as error:
+                    say("the Hub did not take the warning. %s" % error)
+                    return
+
+        threading.Thread(target=work, daemon=True).start()
+
     def _once(self, url, body, limit_s, stopped):
         # In a thread, because a name look-up and an answer that drips have no time-out of their own.
         outcome = []
@@ -275,7 +318,8 @@ class Hub:
 def exchange(hub, ticket, limit_s, stopped):
     """Trade the ticket for the server's environment and the key for reports; None if stopped meanwhile."""
     # The mark lets the Hub give the same run the same answer again when the first was lost on its way.
-    answer = hub.ask("/ticket", {"ticket": ticket, "run": secrets.token_urlsafe(24)}, limit_s, stopped)
+    job = os.environ.get("HPC_JOB", "")
+    answer = hub.ask("/ticket", {"ticket": ticket, "run": secrets.token_urlsafe(24), "job": job}, limit_s, stopped)
     if answer is None:
         return None
     try:
@@ -392,6 +436,43 @@ def ends_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class IdleWatch:
+    """The extension that ends an idle Jupyter server, in a folder of its own that the server is pointed to."""
+
+    def __init__(self, limit_s, extension):
+        # Not in the home: the Hub may have the server ignore what is there.
+        self._folder = tempfile.mkdtemp(prefix="hpcspawner-")
+        config = "import sys\nsys.path.append(%r)\nc.HPCSpawnerIdle.limit_s = %d\n" % (self._folder, limit_s)
+        self._write("hpcspawner_idle.py", extension)
+        for name, app, key in (
+            ("jupyter_server", "ServerApp", "jpserver_extensions"),
+            ("jupyter_notebook", "NotebookApp", "nbserver_extensions"),
+        ):
+            self._write("%s_config.py" % name, config)
+            self._write("%s_config.d/hpcspawner.json" % name, json.dumps({app: {key: {"hpcspawner_idle": True}}}))
+
+    def _write(self, name, text):
+        path = os.path.join(self._folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(text.encode("utf-8"))
+
+    @property
+    def variables(self):
+        """What points the server to it."""
+        earlier = os.environ.get("JUPYTER_CONFIG_PATH")
+        return {"JUPYTER_CONFIG_PATH": self._folder + (os.pathsep + earlier if earlier else "")}
+
+    @property
+    def ended(self):
+        """Whether it ended the server."""
+        return os.path.exists(os.path.join(self._folder, IDLE_END))
+
+    def remove(self):
+        """Leave nothing behind on the node."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 class Server:
     """A program in a session of its own, and everything that it starts."""
 
@@ -456,6 +537,9 @@ class Job:
         self.title = settings["command"][0]
         self.place = "the environment '%s' on %s" % (settings["environment"], NODE)
         self.limit_s = settings["limit_s"]
+        self.idle = settings["idle"]
+        self.idle_watch = None
+        self.log_start = os.path.getsize(self.log) if os.path.isfile(self.log) else 0
         self.environment = {}
         self.report_key = None
         self.server = None
@@ -463,6 +547,13 @@ class Job:
 
     def run(self):
         """Do it all; return how the job exits."""
+        try:
+            return self._run()
+        finally:
+            if self.idle_watch:
+                self.idle_watch.remove()
+
+    def _run(self):
         try:
             self._exchange()
             self._prepare()
@@ -498,7 +589,7 @@ class Job:
             raise EndError("signalled", message, 128 + number, number=number)
 
     def _exchange(self):
-        answer = exchange(self.hub, self.settings["ticket"], self.limit_s, self._ending)
+        answer = exchange(self.hub, self.settings["ticket"], max(self.limit_s, TICKET_S), self._ending)
         self._heed_signals()
         self.environment, self.report_key = answer
         say("environment received")
@@ -542,6 +633,7 @@ class Job:
         url = urlsplit(self.environment.get("JUPYTERHUB_SERVICE_URL", "http://:0/"))
         host = url.hostname or ""
         extra = dict(self.environment, **self.settings["variables"])
+        extra.update(self._watched())
         deadline = time.monotonic() + self.limit_s
         tried = set()
         for _ in range(4):
@@ -556,6 +648,17 @@ class Job:
             say("port %d was taken by somebody else; trying another" % self.port)
             self.server.end()
         raise EndError("no-port", "Others on %s were faster to take each of 4 ports." % NODE)
+
+    def _watched(self):
+        """Variables for the server that have it end when it is idle; none where there is no limit."""
+        if not self.idle:
+            return {}
+        try:
+            self.idle_watch = IdleWatch(self.idle["limit_s"], self.idle["extension"])
+        except OSError as error:
+            say("an idle server will not be ended: %s" % error)
+            return {}
+        return self.idle_watch.variables
 
     def _has_port(self, host, deadline):
         """Wait until the server listens or nothing is left to wait for; False if its port is somebody else's."""
@@ -584,16 +687,17 @@ class Job:
             return
         say("server listens on port %d" % self.port)
         body = {"report_key": self.report_key, "event": "listening", "port": self.port}
-        try:
-            self.hub.ask("/report", body, self.limit_s, self._stopped)
-        except HubBusyError as error:
-            message = "%s listens on port %d of %s, but the Hub could not be told. %s"
-            raise EndError("never-listened", message % (self.title, self.port, NODE, error)) from None
+        # For as long as it takes: a server that runs must not be lost because the Hub is away.
+        self.hub.ask("/report", body, math.inf, self._stopped)
 
     def _watch(self):
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
         passed = 0
+        told = False
         while self.server.code is None:
+            if self.signals.warned and not told:
+                told = True
+                self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)
                 self.server.send(signal.SIGTERM)
@@ -604,6 +708,10 @@ class Job:
         number = -code if code < 0 else None
         how = "was ended by %s" % signal_name(number) if number else "ended with exit code %d" % code
         say("server %s" % how)
+        idle_s = self._idle_s() if code == 0 and not self._ending() else None
+        if idle_s is not None:
+            self.server.end()
+            return EndError("idle", "The server was idle for %s and ended itself." % span(idle_s), 0, 0)
         message = "%s %s on %s." % (self.title, how, NODE)
         if number == signal.SIGKILL:
             message += " Often that means: more memory was used than the job asked for."
@@ -611,9 +719,16 @@ class Job:
         reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
         return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
 
+    def _idle_s(self):
+        """How long the server was idle, if it ended for that; else None."""
+        if self.idle_watch and self.idle_watch.ended:
+            return self.idle["limit_s"]
+        found = [_IDLE.search(line) for line in last_lines(self.log, self.log_start)]
+        return next((int(match.group(1)) for match in reversed(found) if match), None)
+
     def _report_end(self, end):
         if self.report_key:
-            body = {"report_key": self.report_key, "event": "ended", "log": last_lines(self.log)}
+            body = {"report_key": self.report_key, "event": "ended", "log": last_lines(self.log, self.log_start)}
             body.update(end.report, message=clean(end.report["message"], 500))
             try:
                 self.hub.ask("/report", body, END_REPORT_S, lambda: False, tries=3)

@@ -1,6 +1,7 @@
 """The job script: from a judged request to the text that the scheduler gets."""
 
 import json
+import posixpath
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
             steps=list(_steps(request.environment)),
             uses_modules=bool(request.environment.modules or request.environment.purge_modules),
             fallback_path=home.fallback_path,
-            launcher=_launcher_source(),
+            launcher=_source("launcher"),
             settings=json.dumps(_settings(request, job, home), sort_keys=True),
             launcher_end=LAUNCHER_END,
             settings_end=SETTINGS_END,
@@ -72,7 +73,15 @@ def _settings(request: JobRequest, job: Job, home: CallHome) -> dict[str, object
         "variables": {"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": request.resources.directory},
         "ports": list(job.ports) if job.ports else None,
         "limit_s": home.limit_s,
+        "idle": _idle(request),
     }
+
+
+def _idle(request: JobRequest) -> dict[str, object] | None:
+    """What ends an idle server, where there is a limit and the command is a Jupyter server."""
+    if request.idle_limit is None or not posixpath.basename(request.interface.command[0]).startswith("jupyter"):
+        return None
+    return {"limit_s": request.idle_limit.seconds, "extension": _source("idle")}
 
 
 def _described(request: JobRequest) -> str:
@@ -123,10 +132,11 @@ def quote_path(path: str) -> str:
 
 
 @cache
-def _launcher_source() -> str:
-    source = files("hpcspawner.job").joinpath("launcher.py").read_text(encoding="utf-8")
+def _source(name: str) -> str:
+    """The text of one of the programs that travel in the script."""
+    source = files("hpcspawner.job").joinpath(f"{name}.py").read_text(encoding="utf-8")
     if LAUNCHER_END in source.splitlines():
-        raise ValueError(f"the launcher's source must not hold a line {LAUNCHER_END!r}")
+        raise ValueError(f"the source of {name} must not hold a line {LAUNCHER_END!r}")
     return source.rstrip("\n")
 
 

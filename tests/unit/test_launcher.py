@@ -30,6 +30,7 @@ PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 TICKET = "ticket-" + "t" * 30
 REPORT_KEY = "report-" + "r" * 30
 TOKEN = "token-" + "o" * 30
+UNSIGNED = {launcher.HUB_HEADER: ""}
 
 SCRIPT = """\
 exec "$1" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS'
@@ -174,8 +175,9 @@ class _Endpoint(http.server.BaseHTTPRequestHandler):
             answer = {"environment": hub.environment, "report_key": REPORT_KEY} if path == "/ticket" else {}
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
+        for name, value in {"Content-Length": str(len(data)), launcher.HUB_HEADER: "6.1.1", **headers}.items():
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -273,6 +275,7 @@ def settings(hub, authority, tmp_path):
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab"},
         "ports": None,
         "limit_s": 20,
+        "idle": None,
     }
 
 
@@ -281,17 +284,20 @@ def launch(tmp_path, settings):
     """Starts the launcher as the job script does; what it left running is ended with the test."""
     runs = []
 
-    def start(python=PYTHON, **variables):
+    def start(python=PYTHON, ticket_s=600.0, **variables):
         log = tmp_path / "job.log"
         script = tmp_path / "job.sh"
-        script.write_text(SCRIPT.format(source=SOURCE, settings=json.dumps(settings)))
+        assert "\nTICKET_S = 600.0\n" in SOURCE
+        source = SOURCE.replace("\nTICKET_S = 600.0\n", f"\nTICKET_S = {ticket_s}\n")
+        script.write_text(SCRIPT.format(source=source, settings=json.dumps(settings)))
         environment = {
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "HPC_JOB": "4711.server",
             "HPC_LOG": str(log),
             "HPC_SETUP_FAILED": "",
             **variables,
         }
-        with log.open("wb") as out:
+        with log.open("ab") as out:
             argv = ["bash", script, python]
             process = subprocess.Popen(
                 argv, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=out, stderr=out
@@ -382,7 +388,7 @@ serve()
     assert seen["JUPYTERHUB_API_TOKEN"] == TOKEN
     assert (seen["JUPYTERHUB_DEFAULT_URL"], seen["MODULES"]) == ("/lab", "loaded")
     assert (seen["cwd"], seen["session"], seen["stdin"]) == (settings["directory"], "True", "/dev/null")
-    assert not {"HPC_LOG", "HPC_SETUP_FAILED"} & set(seen)
+    assert not {"HPC_JOB", "HPC_LOG", "HPC_SETUP_FAILED", "JUPYTER_CONFIG_PATH"} & set(seen)
     end = hub.reported("ended")
     assert (end["reason"], end["exit_code"], end["signal"]) == ("server-exited", 7, None)
     assert [line for line in run.text.splitlines() if line.startswith("hpcspawner:")] == [
@@ -430,6 +436,7 @@ def test_ticket_is_tried_again_while_the_hub_is_busy_with_the_same_mark(hub, pro
     assert {body["ticket"] for body in tickets} == {TICKET}
     assert len({body["run"] for body in tickets}) == 1
     assert len(tickets[0]["run"]) >= 20
+    assert {body["job"] for body in tickets} == {"4711.server"}
     assert hub.times[1] - hub.times[0] >= 1
 
 
@@ -457,10 +464,37 @@ def test_a_hub_that_is_not_up_yet_is_waited_for(hub_context, program, launch, se
 def test_the_ticket_is_given_up_when_the_limit_has_passed(hub, launch, settings):
     settings["limit_s"] = 2
     hub.answers["/ticket"] = [(503, {"Retry-After": "60"}, {})] * 50
-    run = launch()
+    run = launch(ticket_s=1.0)
     assert run.ends() == 1
     assert "The Hub gave no answer (last try: status 503)." in run.text
     assert len(hub.calls) == 2, "one at once and one before the end"
+
+
+@pytest.mark.parametrize(("limit_s", "ticket_s"), [(2, 30.0), (30, 2.0)])
+def test_the_longer_of_two_limits_bounds_the_wait_for_a_hub_that_restarts(
+    hub_context, program, launch, settings, limit_s, ticket_s
+):
+    program("jupyterhub-singleuser", "")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings.update(callback=f"https://localhost:{port}/hub/api/hpcspawner", limit_s=limit_s)
+    run = launch(ticket_s=ticket_s)
+    eventually(lambda: "no answer yet" in run.text)
+    time.sleep(3)
+    late = Hub(hub_context, port)
+    assert run.ends() == 0
+    late.close()
+
+
+def test_a_proxy_that_does_not_know_its_hub_yet_is_asked_again(hub, program, launch):
+    """Its 404 is not the Hub's word: the Hub signs its own."""
+    program("jupyterhub-singleuser", "serve()")
+    hub.answers = {"/ticket": [(404, UNSIGNED, b"")], "/report": [(404, UNSIGNED, b""), (200, {}, {})]}
+    run = launch()
+    eventually(lambda: len(hub.reports) == 2)
+    assert "(status 404, not from the Hub itself)" in run.text
+    assert run.process.poll() is None
 
 
 @pytest.mark.parametrize(
@@ -771,15 +805,65 @@ def test_a_signal_is_passed_on_to_the_server_as_sigterm_and_its_end_reported(hub
     assert "bye" in end["log"]
 
 
-def test_a_warning_signal_is_logged_and_ends_nothing(hub, program, launch):
+def test_a_warning_is_logged_and_told_once_and_ends_nothing(hub, program, launch):
+    program("jupyterhub-singleuser", "serve()")
+    run = launch()
+    hub.reported("listening")
+    for _ in range(3):
+        run.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.1)
+    assert hub.reported("warned") == {"report_key": REPORT_KEY, "event": "warned"}
+    assert run.text.count("hpcspawner: the scheduler warns: the wall time ends soon") == 3
+    assert run.process.poll() is None
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert [body["event"] for body in hub.reports] == ["listening", "warned", "ended"]
+
+
+def test_a_warning_while_the_server_starts_is_told_when_it_listens(hub, program, launch, home):
+    program("jupyterhub-singleuser", 'import time; open("began", "w"); time.sleep(1); serve()')
+    run = launch()
+    eventually((home / "began").exists)
+    run.process.send_signal(signal.SIGUSR1)
+    hub.reported("warned")
+    assert [body["event"] for body in hub.reports] == ["listening", "warned"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410])
+def test_a_warning_that_the_hub_refuses_harms_nothing(hub, program, launch, status):
+    hub.answers["/report"] = [(200, {}, {}), (status, {}, {})]
     program("jupyterhub-singleuser", "serve()")
     run = launch()
     hub.reported("listening")
     run.process.send_signal(signal.SIGUSR1)
-    eventually(lambda: "hpcspawner: signal SIGUSR1 received" in run.text)
+    eventually(lambda: "the Hub did not take the warning" in run.text)
+    time.sleep(0.5)
     assert run.process.poll() is None
-    run.process.send_signal(signal.SIGTERM)
-    assert run.ends() == 128 + 15
+    assert len(hub.reports) == 2
+
+
+def test_a_warning_is_tried_again_while_the_hub_is_busy(hub, program, launch):
+    hub.answers["/report"] = [(200, {}, {}), (503, {}, {}), (None, {}, {}), (502, {}, {})]
+    program("jupyterhub-singleuser", "serve()")
+    run = launch()
+    hub.reported("listening")
+    run.process.send_signal(signal.SIGUSR1)
+    eventually(lambda: len(hub.reports) == 5)
+    assert {body["event"] for body in hub.reports[1:]} == {"warned"}
+
+
+def test_a_warning_that_gets_no_answer_does_not_hold_up_the_end(hub, program, launch):
+    program("jupyterhub-singleuser", "serve()")
+    run = launch()
+    hub.reported("listening")
+    port = hub.server_port
+    hub.close()
+    with socket.create_server(("127.0.0.1", port)):  # takes connections, and never answers
+        run.process.send_signal(signal.SIGUSR1)
+        eventually(lambda: "the scheduler warns" in run.text)
+        run.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "server was ended by SIGTERM" in run.text, timeout_s=2)
+        assert run.ends() == 128 + 15
 
 
 def test_a_signal_before_the_environment_came_ends_the_job_promptly(hub, launch):
@@ -846,12 +930,110 @@ def test_a_refused_report_stops_the_server(hub, program, launch, home, status):
     assert f"The Hub refused this job's report (status {status})" in run.text
 
 
-def test_a_hub_that_cannot_be_told_of_the_port_within_the_limit_ends_the_job(hub, program, launch, settings):
-    settings["limit_s"] = 2
+def test_a_server_that_runs_is_not_lost_because_the_hub_is_away(hub_context, hub, program, launch, settings):
+    settings["limit_s"] = 1
+    hub.answers["/report"] = [(503, {}, {})] * 2
+    program("jupyterhub-singleuser", "serve()")
+    run = launch()
+    eventually(lambda: len(hub.reports) == 2)
+    port = hub.server_port
+    hub.close()
+    time.sleep(3)
+    assert run.process.poll() is None
+    late = Hub(hub_context, port)
+    assert late.reported("listening", timeout_s=20)["port"]
+    late.close()
+
+
+def test_a_signal_while_the_hub_is_away_is_passed_on_at_once(hub, program, launch):
     hub.answers["/report"] = [(503, {"Retry-After": "60"}, {})] * 2
     program("jupyterhub-singleuser", "serve()")
-    assert launch().ends() == 1
-    assert "the Hub could not be told" in hub.reported("ended")["message"]
+    run = launch()
+    eventually(lambda: hub.reports)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends(timeout_s=5) == 128 + 15
+
+
+# --- a server that ends for being idle
+
+# Stands in for a Jupyter server with an extension: loads what JUPYTER_CONFIG_PATH leads to.
+LOADS_ITS_EXTENSION = """
+import json, pathlib, types
+folder = pathlib.Path(os.environ["JUPYTER_CONFIG_PATH"].split(":")[0])
+c = types.SimpleNamespace(HPCSpawnerIdle=types.SimpleNamespace())
+exec((folder / f"{KIND}_config.py").read_text())
+enabled = json.loads((folder / f"{KIND}_config.d" / "hpcspawner.json").read_text())
+import hpcspawner_idle
+found = dict(limit_s=c.HPCSpawnerIdle.limit_s, said=hpcspawner_idle.SAID, path=os.environ["JUPYTER_CONFIG_PATH"])
+open("found.json", "w").write(json.dumps(dict(found, enabled=enabled, folder=str(folder))))
+"""
+
+
+ENABLED = {
+    "jupyter_server": {"ServerApp": {"jpserver_extensions": {"hpcspawner_idle": True}}},
+    "jupyter_notebook": {"NotebookApp": {"nbserver_extensions": {"hpcspawner_idle": True}}},
+}
+
+
+@pytest.mark.parametrize("kind", ENABLED)
+def test_a_server_with_an_idle_limit_gets_its_extension(hub, program, launch, settings, home, kind):
+    settings["idle"] = {"limit_s": 5400, "extension": "SAID = 'é'"}
+    program("jupyterhub-singleuser", f"KIND = {kind!r}\n{LOADS_ITS_EXTENSION}\nserve()")
+    run = launch(JUPYTER_CONFIG_PATH="/site/config")
+    hub.reported("listening")
+    found = json.loads((home / "found.json").read_text())
+    folder = Path(found["folder"])
+    assert (found["limit_s"], found["said"], found["enabled"]) == (5400, "é", ENABLED[kind])
+    assert found["path"] == f"{folder}:/site/config"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert hub.reported("ended")["reason"] == "signalled"
+    assert not folder.exists()
+
+
+def test_a_server_that_ended_for_being_idle_says_so(hub, program, launch, settings):
+    settings["idle"] = {"limit_s": 5400, "extension": ""}
+    mark = 'open(os.environ["JUPYTER_CONFIG_PATH"] + "/idle-end", "w"); threading.Timer(0.5, os._exit, [0]).start()'
+    program("jupyterhub-singleuser", f"import threading; {mark}; serve()")
+    assert launch().ends() == 0
+    end = hub.reported("ended")
+    assert (end["reason"], end["exit_code"], end["signal"]) == ("idle", 0, None)
+    assert end["message"] == "The server was idle for 1h 30m and ended itself."
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "reason"),
+    [
+        pytest.param("No kernels for 3700 seconds; shutting down.", 0, "idle", id="jupyter_server 2"),
+        pytest.param("No kernels or terminals for 3700 seconds; shutting down.", 0, "idle", id="notebook 6"),
+        pytest.param("No kernels for 3700 seconds; shutting down.", 1, "server-exited", id="another exit code"),
+        pytest.param("Will shut down after 3700 seconds with no kernels.", 0, "server-exited", id="no end yet"),
+    ],
+)
+def test_jupyters_own_end_for_being_idle_is_recognized(hub, program, launch, line, code, reason):
+    program("jupyterhub-singleuser", f'print("[I ServerApp]", {line!r}); sys.exit({code})')
+    assert launch().ends() == code
+    end = hub.reported("ended")
+    assert end["reason"] == reason
+    assert ("idle for 1h 1m 40s" in end["message"]) is (reason == "idle")
+
+
+def test_an_idle_end_of_the_run_before_is_not_this_ones(hub, program, launch, tmp_path):
+    """A job that the scheduler runs again appends to its log."""
+    (tmp_path / "job.log").write_text("No kernels for 3700 seconds; shutting down.\n")
+    program("jupyterhub-singleuser", "sys.exit(0)")
+    assert launch().ends() == 0
+    end = hub.reported("ended")
+    assert end["reason"] == "server-exited"
+    assert not any("No kernels" in line for line in end["log"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (3600, "1h"), (5400, "1h 30m"), (90061, "1d 1h 1m 1s")]
+)
+def test_a_length_of_time_is_told_as_people_write_it(seconds, text):
+    assert launcher.span(seconds) == text
 
 
 def test_nothing_secret_stands_where_others_can_read(hub, program, launch, home):

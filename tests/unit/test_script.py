@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -271,7 +272,30 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"},
         "ports": [20000, 20100],
         "limit_s": 77,
+        "idle": None,
     }
+
+
+IDLE_SOURCE = Path(launcher.__file__).with_name("idle.py").read_text(encoding="utf-8").rstrip("\n")
+
+
+def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
+    told = settings_of(script("slurm", {"idle_limit": "90m"}))
+    assert told["idle"] == {"limit_s": 5400, "extension": IDLE_SOURCE}
+
+
+@pytest.mark.parametrize(
+    ("command", "watched"),
+    [
+        pytest.param("jupyter-lab", True, id="jupyter-lab"),
+        pytest.param("/opt/env/bin/jupyterhub-singleuser", True, id="a path"),
+        pytest.param("/opt/jupyter/bin/code-server", False, id="another program"),
+    ],
+)
+def test_only_a_jupyter_server_can_be_ended_for_being_idle(command, watched):
+    interface = {"name": "it", "command": [command]}
+    told = settings_of(script("slurm", {"idle_limit": "2h"}, profile=site("slurm", interfaces=[interface])))
+    assert bool(told["idle"]) is watched
 
 
 def test_the_hubs_own_arguments_follow_the_command():
@@ -360,22 +384,27 @@ class Run:
             self.home.mkdir()
         (folder / "bin").mkdir()
         (folder / "bin" / "python3").symlink_to(BIN / "launcher-python")
-        file = folder / "job.sh"
-        file.write_text(text, encoding="utf-8")
-        self.process = subprocess.Popen(
-            ["bash", str(file)],
+        self.file = folder / "job.sh"
+        self.file.write_text(text, encoding="utf-8")
+        self.does = does
+        self.process = self.again()
+
+    def again(self):
+        """Run the script as the scheduler does, the first time or another."""
+        return subprocess.Popen(
+            ["bash", str(self.file)],
             env={
-                "PATH": f"{folder}/bin:/usr/bin:/bin",
+                "PATH": f"{self.folder}/bin:/usr/bin:/bin",
                 "HOME": str(self.home),
                 "HPC_LOCAL_JOBID": "12",
                 "HPC_TEST_RECORD": str(self.record),
-                "HPC_TEST_DOES": does,
+                "HPC_TEST_DOES": self.does,
                 "LC_ALL": "C",
                 "SUDO_USER": "hub",
             },
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            cwd=folder,
+            cwd=self.folder,
         )
 
     def ends(self):
@@ -389,9 +418,13 @@ class Run:
         return dict(pair.split("=", 1) for pair in pairs if pair)
 
     def wait_until_ready(self):
+        self.wait_until(self.record / "ready")
+
+    def wait_until(self, file, text=""):
+        """Wait until a file is there and holds a text."""
         deadline = time.monotonic() + 10
-        while not (self.record / "ready").exists():
-            assert time.monotonic() < deadline, "the launcher was not started"
+        while not file.exists() or text not in file.read_text():
+            assert time.monotonic() < deadline, f"{file.name} did not come"
             time.sleep(0.01)
 
     @property
@@ -489,6 +522,59 @@ def test_a_launcher_that_takes_its_time_to_end_is_waited_for(run):
         job.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
     assert job.ends() == 44
+
+
+# A bash could not do it: what is ignored when it starts it can't trap.
+WAITS_FOR_WARNINGS = """
+import signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: print("the launcher got SIGUSR1", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(43))
+print("the launcher waits", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_warning_is_for_the_launcher_and_ends_nothing(run):
+    job = run(does=f"exec {shlex.quote(sys.executable)} -c {shlex.quote(WAITS_FOR_WARNINGS)}")
+    job.wait_until(job.log, "the launcher waits")
+    job.process.send_signal(signal.SIGUSR1)
+    job.process.send_signal(signal.SIGUSR2)
+    job.wait_until(job.log, "the launcher got SIGUSR1")
+    assert job.process.poll() is None
+    job.process.send_signal(signal.SIGTERM)
+    assert job.ends() == 43
+
+
+def test_a_warning_before_the_launcher_is_there_ends_nothing(run):
+    job = run(profile=with_setup(job={"prologue": "kill -USR1 $$; kill -USR2 $$"}))
+    assert job.ends() == 0
+    assert "the launcher's words" in job.log.read_text()
+
+
+def test_a_launcher_that_has_only_begun_is_not_ended_by_a_warning(run):
+    """Until it has handlers of its own, as while Python starts."""
+    job = run(does="kill -USR1 $$; echo lives on")
+    assert job.ends() == 0
+    assert "lives on" in job.log.read_text()
+
+
+def test_the_launcher_is_told_the_job_s_id(run):
+    job = run()
+    assert job.ends() == 0
+    assert job.environment()["HPC_JOB"] == "12"
+
+
+def test_a_job_that_is_run_again_keeps_its_first_log(run):
+    """A scheduler runs the same script with the same id on another node."""
+    job = run()
+    assert job.ends() == 0
+    first = job.log.read_text()
+    again = job.again()
+    assert again.wait(20) == 0
+    text = job.log.read_text()
+    assert text.startswith(first)
+    assert text.count("hpcspawner: job 12 on ") == 2
 
 
 def test_prologue_and_epilogue_run_around_the_server(run):

@@ -18,16 +18,20 @@
 unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
 export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
 
+# Warnings of the scheduler would end this shell; they are for the launcher.
+trap '' USR1 USR2
+
 # The log is opened here and not by the scheduler, so that it lies at the same place everywhere.
 # Slurm's own Torque commands set SLURM_JOB_ID as well as or in place of PBS_JOBID.
 hpc_job=${PBS_JOBID:-$SLURM_JOB_ID}
 
 hpc_folder="$HOME"/.hpcspawner
 hpc_name=jupyter-alice
-export HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
-(umask 077 && mkdir -p -- "$hpc_folder" && : >"$HPC_LOG") 2>/dev/null ||
+export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
+# Appended to: the scheduler may run this job again, on another node.
+(umask 077 && mkdir -p -- "$hpc_folder" && : >>"$HPC_LOG") 2>/dev/null ||
   HPC_LOG=$(umask 077 && mktemp) || HPC_LOG=/dev/null
-exec >"$HPC_LOG" 2>&1 </dev/null
+exec >>"$HPC_LOG" 2>&1 </dev/null
 find "$hpc_folder" -maxdepth 1 -type f -name 'jupyter-*.log' -mtime +14 -delete 2>/dev/null
 echo "hpcspawner: job $hpc_job on $(uname -n), $(date)"
 
@@ -48,12 +52,13 @@ echo prologue
 "$hpc_python" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS' &
 # (hpcspawner/job/launcher.py stands here)
 HPCSPAWNER_LAUNCHER
-{"ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/home/alice", "environment": "plain", "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-lab"], "ticket": "TICKET-STANDS-HERE", "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "wrap": []}
+{"ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/home/alice", "environment": "plain", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-lab"], "ticket": "TICKET-STANDS-HERE", "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "wrap": []}
 HPCSPAWNER_SETTINGS
 hpc_launcher=$!
 
 # A signal for this shell is for the server; `wait` returns early when one comes, so it is asked again.
 trap 'kill -TERM "$hpc_launcher" 2>/dev/null' TERM INT HUP
+trap 'kill -USR1 "$hpc_launcher" 2>/dev/null' USR1
 while kill -0 "$hpc_launcher" 2>/dev/null; do
   wait "$hpc_launcher"
 done
