@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcspawner.job.state import JobState
+from hpcspawner.job.state import Cause, JobState
 from hpcspawner.schedulers import spool as program
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.local import Local
@@ -38,9 +38,10 @@ class Desk:
         head = ["#!/bin/bash", f"#HPC walltime={walltime}", f"#HPC tag={tag}", f"#HPC directory='{self.folder}'"]
         return "\n".join([*head, *lines, ""])
 
-    def submit(self, *lines, **directives):
+    def submit(self, *lines, follows="", **directives):
         [argv] = self.scheduler.submit_commands()
-        answer = self.run(argv, self.script(*lines, **directives))
+        script = self.script(*lines, **directives).replace("\n", f"\n#HPC follows='{follows}'\n", 1)
+        answer = self.run(argv, script)
         assert answer.code == 0, answer.words
         return self.scheduler.parse_submit(answer.out)
 
@@ -55,6 +56,10 @@ class Desk:
 
     def details(self, job_id):
         return json.loads(self.run(self.scheduler.details_command(job_id)).out)
+
+    def record(self, job_id):
+        [argv] = self.scheduler.end_commands(job_id)
+        return self.scheduler.parse_end(job_id, [self.run(argv).out], str)
 
     def wait_until(self, condition, seconds=9.0):
         deadline = time.monotonic() + seconds
@@ -237,6 +242,85 @@ def test_jobs_that_ignore_sigterm_are_killed_after_a_cancel_and_at_the_end_of_th
     assert not any(is_alive(pid) for pid in pids)
 
 
+# --- one job after another
+
+
+@pytest.mark.parametrize("ends", ["exit 3", "kill -9 $$", "exec sleep 60"], ids=["exit code", "signal", "cancelled"])
+def test_a_job_starts_after_one_that_ended_badly(desk, ends):
+    first = desk.submit("sleep 0.3", ends)
+    second = desk.submit("echo > started", follows=first)
+    status = desk.list()[second]
+    assert (status.state, status.reason) == (JobState.PENDING, "Follows")
+    assert desk.scheduler.explain(status.reason).endswith(".")
+    if "sleep" in ends:
+        desk.cancel(first)
+    # Nobody asks from here on: the first starts the second when it ends.
+    desk.wait_until((desk.folder / "started").exists)
+    assert desk.wait_for(second, JobState.ENDED).reason == "exit code 0"
+
+
+def test_a_job_is_dropped_after_one_that_ended_well(desk):
+    first = desk.submit("sleep 0.3")
+    second = desk.submit("echo > started", follows=first)
+    third = desk.submit("echo > started-too", follows=second)
+    assert desk.wait_for(second, JobState.ENDED).reason == "dropped"
+    assert desk.record(second).cause is Cause.NOT_STARTED
+    assert not (desk.folder / "started").exists()
+    # A job that was dropped did not end well.
+    assert desk.wait_for(third, JobState.ENDED).reason == "exit code 0"
+
+
+def test_a_job_that_follows_one_that_nobody_knows_starts(desk):
+    job_id = desk.submit("true", follows="99")
+    assert desk.wait_for(job_id, JobState.ENDED).reason == "exit code 0"
+
+
+def test_a_job_that_follows_takes_no_slot_and_may_be_cancelled(tmp_path):
+    desk = Desk(tmp_path, slots=1)
+    first = desk.submit("exec sleep 60")
+    second = desk.submit("echo > started", follows=first)
+    assert desk.cancel(second).code == 0
+    assert desk.list()[second].reason == "cancelled"
+    desk.cancel(first)
+    desk.wait_for(first, JobState.ENDED)
+    assert not (tmp_path / "started").exists()
+
+
+# --- how a job ended
+
+
+@pytest.mark.parametrize(
+    ("line", "walltime", "cause", "code", "number"),
+    [
+        ("exit 0", 60, Cause.EXITED, 0, None),
+        ("exit 3", 60, Cause.EXITED, 3, None),
+        ("kill -9 $$", 60, Cause.EXITED, None, 9),
+        ("exec sleep 60", 1, Cause.WALL_TIME, None, 15),
+    ],
+)
+def test_how_a_job_ended_is_told(desk, line, walltime, cause, code, number):
+    job_id = desk.submit("sleep 0.2", line, walltime=walltime)
+    assert desk.record(job_id) is None
+    desk.wait_for(job_id, JobState.ENDED)
+    record = desk.record(job_id)
+    assert (record.cause, record.exit_code, record.signal) == (cause, code, number)
+    assert record.message.endswith(".")
+
+
+def test_a_cancelled_and_a_lost_job_are_told_apart(desk):
+    cancelled, lost = desk.submit("exec sleep 60"), desk.submit("exec sleep 60")
+    desk.cancel(cancelled)
+    os.kill(desk.details(lost)["supervisor"][0], signal.SIGKILL)
+    desk.wait_for(cancelled, JobState.ENDED)
+    desk.wait_for(lost, JobState.ENDED)
+    assert [desk.record(job_id).cause for job_id in (cancelled, lost)] == [Cause.CANCELLED, Cause.NODE_FAILED]
+
+
+def test_an_unknown_job_has_no_end(desk):
+    assert desk.record("99") is None
+    assert local.parse_runs("") == 1
+
+
 def test_an_unknown_job_is_said_to_be_gone(desk):
     answer = desk.cancel("99")
     assert answer.code == program.UNKNOWN_JOB
@@ -389,6 +473,14 @@ def test_values_arrive_as_they_were_given(desk):
         "cpus": 3,
         "follows": "",
     }
+
+
+def test_a_job_follows_only_a_number():
+    resources = Resources("here", Walltime(60), "/")
+    assert ("follows", "12") in local.directives(resources, JobLabel("a", "b", "12"))
+    assert "follows" not in dict(local.directives(resources, LABEL))
+    with pytest.raises(ValueError, match="not the id"):
+        local.directives(resources, JobLabel("a", "b", "12\n#HPC x=y"))
 
 
 LABEL = JobLabel("a 'b' \\ $c", "hs3f2a9c0b1d")

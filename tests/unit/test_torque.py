@@ -1,12 +1,13 @@
 """Torque, and Slurm's commands of the same names. The recordings' READMEs say what made them."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
 
-from hpcspawner.job.state import JobState
+from hpcspawner.job.state import Cause, JobState
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.torque import _REASONS, _STATES, Torque
 from hpcspawner.units import Memory, Walltime
@@ -136,6 +137,42 @@ def test_only_an_id_is_cancelled_or_asked_for(job_id):
     for command in (torque.cancel_command, torque.details_command):
         with pytest.raises(ValueError, match="not the id"):
             command(job_id)
+
+
+def test_a_job_that_may_start_again_says_so_in_the_script_and_to_slurms_qsub():
+    options = dict(asked(requeue=True))
+    assert options["r"] == "y"
+    assert torque.submit_commands("#!/bin/bash\n#PBS -r y\n")[1][-3:] == ["-r", "y", " "]
+
+
+@pytest.mark.parametrize(
+    ("script", "rerun"),
+    [
+        pytest.param("", "n", id="nothing"),
+        pytest.param("#!/bin/bash\n#PBS -r n\n", "n", id="no"),
+        pytest.param("#!/bin/bash\n#PBS -r n\n#PBS -r y\n", "y", id="the admin's, which comes last"),
+        pytest.param("#!/bin/bash\n#PBS -r y\n#PBS -r n\n", "n", id="the admin's no"),
+        pytest.param("#!/bin/bash\ntrue\n#PBS -r y\n", "n", id="below the first command"),
+    ],
+)
+def test_slurms_qsub_is_told_what_the_script_says_of_a_second_run(script, rerun):
+    first, second = torque.submit_commands(script)
+    assert first == ["qsub"]
+    assert second[-3:] == ["-r", rerun, " "]
+
+
+def test_a_job_follows_another_by_its_whole_id():
+    resources = Resources("batch", Walltime(1800), "/home/alice")
+    options = torque.directives(resources, replace(LABEL, follows="12.vm"))
+    assert ("W", "depend=afternotok:12.vm") in options
+    assert "W" not in dict(asked())
+    for wrong in ("12.vm,depend=x", "12:13", "-1", " ", "12\n"):
+        with pytest.raises(ValueError, match="not the id"):
+            torque.directives(resources, replace(LABEL, follows=wrong))
+
+
+def test_torque_has_no_warning():
+    assert asked(warning_s=300) == asked()
 
 
 def test_an_array_is_cancelled_but_never_asked_for_because_qstat_would_print_the_jobs_of_all():
@@ -303,6 +340,85 @@ def test_reading_takes_time_in_proportion_to_length(layout):
     begun = time.perf_counter()
     assert len(parsed(out)) == len(jobs)
     assert time.perf_counter() - begun < 5
+
+
+# --- how a job ended
+
+
+def end(attributes, layout=text):
+    return torque.parse_end("12.vm", [layout(job(state="C", **{"server": "vm"} | attributes))], str)
+
+
+def test_one_qstat_tells_how_a_job_ended():
+    assert torque.end_commands("12.vm") == [["qstat", "-f", "12.vm"]]
+    with pytest.raises(ValueError, match="not the id"):
+        torque.end_commands("14[].vm")
+
+
+@pytest.mark.parametrize(
+    ("name", "job_id", "cause", "code", "number"),
+    [
+        ("qstat-f-exit-0.txt", "22.vm", Cause.EXITED, 0, None),
+        ("qstat-f-walltime.txt", "19.vm", Cause.WALL_TIME, None, None),
+        ("qstat-f-after-qdel.txt", "1.vm", Cause.CANCELLED, None, 15),
+    ],
+)
+def test_a_recorded_end_is_read(name, job_id, cause, code, number):
+    record = torque.parse_end(job_id, [(OF_TORQUE / name).read_text()], str)
+    assert (record.cause, record.exit_code, record.signal) == (cause, code, number)
+    assert record.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "code", "number"),
+    [
+        ("3", Cause.EXITED, 3, None),
+        ("137", Cause.EXITED, 137, 9),
+        ("265", Cause.EXITED, None, 9),
+        ("128", Cause.EXITED, 128, None),
+        ("255", Cause.EXITED, 255, None),
+        ("-10", Cause.OUT_OF_MEMORY, None, None),
+        ("-12", Cause.WALL_TIME, None, None),
+        ("-3", Cause.NOT_STARTED, None, None),
+    ],
+)
+def test_an_exit_status_has_a_meaning(status, cause, code, number):
+    record = end({"exit_status": status})
+    assert (record.cause, record.exit_code, record.signal) == (cause, code, number)
+
+
+def test_jobs_that_never_started_are_told_apart():
+    never = "Job deleted as result of dependency on job 1.vm"
+    assert end({"exit_status": "271", "comment": never}).cause is Cause.NOT_STARTED
+    assert end({}).cause is Cause.CANCELLED
+
+
+@pytest.mark.parametrize("state", ["R", "E", "Q", "H", "S", "Z", ""])
+def test_a_job_that_has_not_ended_has_no_end(state):
+    assert torque.parse_end("12.vm", [text(job(state=state, exit_status="0", server="vm"))], str) is None
+
+
+@pytest.mark.parametrize("out", ["", "garbage", text(job("13.vm", "C", exit_status="1"))])
+def test_what_nobody_knows_is_no_end(out):
+    assert torque.parse_end("12.vm", [out], str) is None
+
+
+def test_slurms_qstat_tells_no_end():
+    out = (OF_SLURM / "qstat-f.txt").read_text()
+    assert "job_state = C" in out
+    assert [torque.parse_end(job_id, [out], str) for job_id in parsed(out)] == [None] * len(parsed(out))
+
+
+def test_how_often_a_job_was_started_is_told_by_torque_only():
+    assert torque.parse_runs((OF_TORQUE / "qstat-f-exit-0.txt").read_text()) == 1
+    for out in ("", tabbed(job()), text(job(start_count="many")), text(job("1.vm", start_count="1"), job("2.vm"))):
+        with pytest.raises(ValueError, match="how often"):
+            torque.parse_runs(out)
+
+
+@ALL_LAYOUTS
+def test_no_job_is_called_hopeless(layout):
+    assert not any(parsed(layout(job(state=word)))["12.vm"].hopeless for word in _STATES)
 
 
 # --- failures
