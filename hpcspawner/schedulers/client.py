@@ -21,6 +21,7 @@ from hpcspawner.job.state import Cause, JobStatus, Record
 from hpcspawner.schedulers.base import Answer, Scheduler
 from hpcspawner.site.profile import Access
 
+# Enough for 360,000 jobs of squeue's (180 bytes each) and 44,000 of Torque's qstat (1500).
 _OUTPUT_CAP = 64 * 1024 * 1024
 # Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
 _ACCOUNTING_LAG_S = 1.5

@@ -10,7 +10,9 @@ import logging
 import os
 import pwd
 import re
+import secrets
 import shutil
+import subprocess
 import tempfile
 import time
 from dataclasses import replace
@@ -19,15 +21,15 @@ from pathlib import Path
 import pytest
 from material import NASTY
 
-from hpcspawner.errors import SchedulerError, SchedulerRejected
-from hpcspawner.hub.ledger import new_label
+from hpcspawner.errors import SchedulerError, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.job.script import CallHome, render
-from hpcspawner.job.state import JobState
+from hpcspawner.job.state import Cause, JobState
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import queue as queue_module
+from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
-from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.schedulers.queue import Found, OwnedJob
 from hpcspawner.site.profile import SiteProfile
 
 LAB = bool(os.environ.get("HPC_LAB"))
@@ -53,6 +55,11 @@ WAITS = {
 }
 
 
+def new_label(follows=""):
+    """As the Hub makes them: a name for people, a tag that no other job has."""
+    return JobLabel("hpc-test", f"hc0de{secrets.token_hex(5)}", follows)
+
+
 class Site:
     """One scheduler as the Hub holds it, and the jobs that a test has submitted."""
 
@@ -71,7 +78,7 @@ class Site:
         request = make({"directory": str(self.folder), "walltime": "5m"} | options, self.profile, account)
         request = replace(request, resources=replace(request.resources, **(changes or {})))
         text = render(
-            request, self.client.scheduler, self.profile.job, label or new_label("", "c0de"), CallHome("https://x", "t")
+            request, self.client.scheduler, self.profile.job, label or new_label(), CallHome("https://x", "t")
         )
         head = []
         for line in text.splitlines():
@@ -80,8 +87,8 @@ class Site:
             head.append(line)
         return "\n".join([*head, *lines, ""])
 
-    async def submit(self, *lines, **options):
-        label = new_label("", "c0de")
+    async def submit(self, *lines, follows="", **options):
+        label = new_label(follows)
         job_id = await self.client.submit(USER.pw_name, self.script(*lines, label=label, **options))
         self.jobs.append(OwnedJob(job_id, USER.pw_name, label.tag, time.monotonic()))
         return self.jobs[-1]
@@ -179,7 +186,7 @@ async def test_owner_tag_and_host_agree(site):
 async def test_a_job_with_another_tag_is_not_believed_to_be_ours(site):
     job = await site.submit("sleep 300")
     await site.reaches(job, JobState.RUNNING)
-    stranger = replace(job, tag=new_label("", "c0de").tag)
+    stranger = replace(job, tag=new_label().tag)
     assert (await site.status(stranger)).state is JobState.UNKNOWN
     assert (await site.status(replace(job, owner="nobody"))).state is JobState.UNKNOWN
 
@@ -208,6 +215,109 @@ async def test_details_name_the_job(site):
     assert job.tag in details
 
 
+async def test_how_many_times_a_job_was_started_is_told_where_the_scheduler_counts(site):
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    if site.kind == "torque":  # Slurm's qstat does not count
+        with pytest.raises(SchedulerUnreachable, match="how often"):
+            await site.client.runs(job.job_id)
+    else:
+        assert await site.client.runs(job.job_id) == 1
+
+
+# --- how a job ended
+
+
+async def test_the_exit_code_is_in_the_record(site):
+    job = await site.submit("exit 3")
+    await site.reaches(job, JobState.ENDED)
+    record = await site.client.record(job.job_id)
+    if site.kind == "torque":  # Slurm's qstat tells no exit code
+        assert record is None
+        return
+    assert (record.cause, record.exit_code, record.signal) == (Cause.EXITED, 3, None)
+    assert record.message == "The job ended with exit code 3."
+
+
+async def test_a_job_that_runs_has_no_record_of_its_end(site):
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    assert await site.client.record(job.job_id) is None
+
+
+async def test_an_unknown_job_has_no_record(site):
+    assert await site.client.record("99999999") is None
+
+
+async def test_a_job_that_was_cancelled_says_by_whom(site):
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    await site.cancel(job)
+    await site.reaches(job, JobState.ENDED)
+    record = await site.client.record(job.job_id)
+    if site.kind == "slurm":
+        assert (record.cause, record.by) == (Cause.CANCELLED, USER.pw_name)
+        assert record.message == f"The job was cancelled by {USER.pw_name}."
+    elif site.kind == "local":
+        assert record.cause is Cause.CANCELLED
+
+
+if LAB:
+
+    @pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])
+    async def test_a_job_that_an_administrator_cancelled_says_so(folder, waits):
+        site = Site("slurm", folder, waits=waits)
+        job = await site.submit("sleep 300")
+        await site.reaches(job, JobState.HELD if waits else JobState.RUNNING)
+        subprocess.run(["scancel", job.job_id], check=True)
+        await site.reaches(job, JobState.ENDED)
+        record = await site.client.record(job.job_id)
+        assert (record.cause, record.by) == (Cause.CANCELLED, "root")
+        assert record.message == "The job was cancelled by root (an administrator)."
+
+    async def test_a_job_that_took_too_much_memory_says_so(folder):
+        site = Site("slurm", folder)
+        job = await site.submit("python3 -c 'print(len(bytearray(10**9)))'")
+        await site.reaches(job, JobState.ENDED)
+        assert (await site.client.record(job.job_id)).cause is Cause.OUT_OF_MEMORY
+
+
+# --- one job after another
+
+
+async def test_a_job_follows_one_that_ended_badly(site):
+    first = await site.submit("sleep 3; exit 3")
+    second = await site.submit("touch started", follows=first.job_id)
+    assert (await site.status(second)).state in (JobState.PENDING, JobState.HELD)
+    await site.reaches(second, JobState.ENDED)
+    assert (site.folder / "started").exists()
+
+
+async def test_a_job_does_not_follow_one_that_ended_well(site):
+    first = await site.submit("sleep 3")
+    second = await site.submit("touch started", follows=first.job_id)
+    await site.reaches(first, JobState.ENDED)
+    if site.kind == "torque":
+        # Slurm's qsub can't say that it should be dropped: it waits until somebody cancels it.
+        await asyncio.sleep(3)
+        assert (await site.status(second)).state is JobState.PENDING
+    else:
+        await site.reaches(second, JobState.ENDED)
+        assert (await site.client.record(second.job_id)).cause is Cause.NOT_STARTED
+    assert not (site.folder / "started").exists()
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+async def test_only_a_job_that_may_start_again_can_be_put_back(site, requeue):
+    if not LAB:
+        return
+    job = await site.submit("sleep 300", changes={"requeue": requeue})
+    await site.reaches(job, JobState.RUNNING)
+    details = subprocess.run(["scontrol", "show", "job", job.job_id], capture_output=True, text=True, check=True).stdout
+    assert f"Requeue={requeue:d} " in details
+    assert "Restarts=0 " in details
+
+
 # --- what is not there
 
 
@@ -234,8 +344,27 @@ async def test_a_job_is_found_by_its_tag(site):
     """For a submit whose answer was lost."""
     job = await site.submit("sleep 300")
     assert await site.queue.find(USER.pw_name, job.tag, time.monotonic()) == job.job_id
-    assert await site.queue.find(USER.pw_name, new_label("", "c0de").tag, time.monotonic()) is None
+    assert await site.queue.find(USER.pw_name, new_label().tag, time.monotonic()) is None
     assert await site.queue.find("nobody", job.tag, time.monotonic()) is None
+
+
+async def test_absence_is_proven_where_the_scheduler_hides_nothing(site):
+    owner = "nobody" if site.kind == "slurm" else USER.pw_name
+    # Slurm's configuration promises it for all; elsewhere a job of the same owner has to be seen.
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    tag = new_label().tag
+    assert await site.queue.search(owner, tag, time.monotonic()) == Found((), proven=True)
+    assert await site.queue.search(USER.pw_name, job.tag, 0.0) == Found((job.job_id,), proven=True)
+
+
+async def test_jobs_that_are_ours_are_listed_until_they_end(site):
+    job = await site.submit("sleep 300")
+    await site.reaches(job, JobState.RUNNING)
+    assert set(await site.queue.ours(lambda owner, tag: tag == job.tag, time.monotonic())) == {job.job_id}
+    await site.cancel(job)
+    await site.reaches(job, JobState.ENDED)
+    assert await site.queue.ours(lambda owner, tag: tag == job.tag, time.monotonic()) == {}
 
 
 # --- what is refused

@@ -11,13 +11,15 @@ import resource
 import signal
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from material import NASTY
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
-from hpcspawner.job.state import JobState
+from hpcspawner.job.state import Cause, JobState
+from hpcspawner.schedulers import client as client_module
 from hpcspawner.schedulers.client import Client
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
@@ -174,6 +176,19 @@ async def test_a_program_that_does_not_read_the_script_is_heard_all_the_same(des
 async def test_a_submit_that_succeeds_without_reading_is_a_submit(desk):
     desk.program("sbatch", "echo 12")
     assert await desk.client().submit(ME, "x" * 1_000_000) == "12"
+
+
+async def test_the_script_is_a_whole_file_before_the_program_starts(desk):
+    """A Hub that ends in the middle leaves no half of it behind: nothing has to be fed."""
+    desk.program("sbatch", 'readlink /proc/self/fd/0 >"$0.stdin"; stat -Lc %s /proc/self/fd/0 >"$0.size"; echo 12')
+    await desk.client().submit(ME, "x" * 1_000_000)
+    assert "memfd:" in desk.text("sbatch.stdin")
+    assert desk.text("sbatch.size") == "1000000\n"
+
+
+async def test_a_command_without_input_reads_nothing_and_does_not_wait_for_it(desk):
+    desk.program("scontrol", 'cat; echo "end of $#"')
+    assert await desk.client().details("12") == "end of 3\n"
 
 
 # --- as whom
@@ -355,6 +370,102 @@ async def test_what_is_no_job_id_raises_what_everything_else_raises(desk, call):
     assert not any(desk.folder.glob("*.calls"))
 
 
+# --- how a job ended
+
+ENDS = RECORDED / "slurm-22.05" / "ends"
+
+
+def remembers(desk, name, *, controller=True, accounting=True):
+    """Stand-ins that print what the real ones printed of this job; its id."""
+    forgot = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+    off = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+    desk.program("scontrol", f"cat {ENDS / name}.scontrol" if controller else forgot)
+    desk.program("sacct", f"cat {ENDS / name}.sacct" if accounting else off)
+    return (ENDS / f"{name}.sacct").read_text().partition("|")[0]
+
+
+async def test_an_end_is_told_by_both_together(desk):
+    record = await desk.client().record(remembers(desk, "cancelled-by-root"))
+    assert (record.cause, record.by) == (Cause.CANCELLED, "root")
+    assert record.message == "The job was cancelled by root (an administrator)."
+
+
+async def test_an_account_without_a_name_is_its_number(desk, monkeypatch):
+    job_id = remembers(desk, "cancelled-by-user")
+    (desk.folder / "row").write_text(f"{job_id}|CANCELLED by 4123456789|0:0|n1\n")
+    desk.program("sacct", 'cat "$(dirname "$0")/row"')
+    assert (await desk.client().record(job_id)).by == "uid 4123456789"
+
+
+@pytest.mark.parametrize("kept", [{"accounting": False}, {"controller": False}], ids=["controller", "accounting"])
+async def test_one_of_them_is_enough_and_the_log_is_told_once(desk, kept, caplog):
+    job_id = remembers(desk, "timeout", **kept)
+    client = desk.client()
+    for _ in range(3):
+        assert (await client.record(job_id)).cause is Cause.WALL_TIME
+    warnings = [line for line in caplog.records if line.levelno >= logging.WARNING]
+    # A controller that has forgotten an old job is nothing to tell.
+    assert len(warnings) == (0 if "controller" in kept else 1)
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        pytest.param("exit 1", id="both fail"),
+        pytest.param("true", id="both are silent"),
+        pytest.param("head -c 4000 /dev/urandom", id="garbage"),
+        pytest.param("kill -9 $$", id="killed"),
+        pytest.param("exec sleep 60", id="both hang"),
+    ],
+)
+async def test_an_end_that_nobody_knows_is_none_and_no_error(desk, does):
+    for name in ("scontrol", "sacct"):
+        desk.program(name, does)
+    assert await desk.client(command_timeout_s=1).record("12") is None
+
+
+async def test_without_the_commands_there_is_no_end_and_no_error(desk):
+    assert await desk.client().record("12") is None
+    assert await desk.client().record("12; id") is None
+
+
+async def test_the_accounting_is_asked_again_who_cancelled(desk, monkeypatch):
+    monkeypatch.setattr(client_module, "_ACCOUNTING_LAG_S", 0.05)
+    job_id = remembers(desk, "cancelled-by-root")
+    late = f"{job_id}|RUNNING|0:0|n1"
+    desk.program("sacct", f'[ -e "$0.asked" ] && cat {ENDS}/cancelled-by-root.sacct || echo "{late}"; touch "$0.asked"')
+    assert (await desk.client().record(job_id)).by == "root"
+
+
+async def test_an_end_can_be_waited_for_no_longer(desk):
+    for name in ("scontrol", "sacct"):
+        desk.program(name, "exec sleep 60")
+    task = asyncio.create_task(desk.client().record("12"))
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_how_often_a_job_was_started_is_asked(desk):
+    job_id = remembers(desk, "running")
+    assert await desk.client().runs(job_id) == 1
+    remembers(desk, "running", controller=False)
+    with pytest.raises(SchedulerError):
+        await desk.client().runs(job_id)
+    desk.program("qstat", f"cat {RECORDED / 'slurm-torque-22.05' / 'qstat-f.txt'}")
+    with pytest.raises(SchedulerUnreachable, match="how often"):
+        await desk.client(Torque()).runs("42")
+
+
+async def test_who_sees_all_is_asked_and_a_failure_promises_nothing(desk):
+    desk.program("scontrol", f"cat {RECORDED / 'slurm-22.05' / 'config.txt'}")
+    assert await desk.client().sees_all()
+    desk.program("scontrol", "exit 1")
+    assert not await desk.client().sees_all()
+    assert not await desk.client(Torque()).sees_all()
+
+
 # --- what is not set up
 
 
@@ -504,6 +615,56 @@ async def test_an_answer_without_an_end_is_refused_and_its_writer_killed(desk, s
     await eventually(lambda: not is_alive(int(desk.text("squeue.pid"))))
 
 
+async def test_a_command_that_was_killed_may_not_linger(desk):
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
+    with pytest.raises(SchedulerUnreachable) as caught:
+        await desk.client(command_timeout_s=1).submit(ME, "x")
+    assert not caught.value.lingering
+    assert not any(is_alive(int(desk.text(f"sbatch.{name}"))) for name in ("pid", "child"))
+
+
+async def test_a_child_in_a_session_of_its_own_is_killed_too(desk):
+    """As sudo starts one where its rules say `use_pty`."""
+    desk.program("sbatch", 'setsid bash -c "echo \\$\\$ >$0.child; exec sleep 60 >/dev/null 2>&1" & wait')
+    with pytest.raises(SchedulerUnreachable) as caught:
+        await desk.client(command_timeout_s=1).submit(ME, "x")
+    assert not caught.value.lingering
+    assert not is_alive(int(desk.text("sbatch.child")))
+
+
+async def test_whoever_still_holds_the_output_may_still_act_and_that_is_said(desk):
+    desk.program("sbatch", "(setsid sleep 4 &); exec sleep 60")
+    begun = time.monotonic()
+    with pytest.raises(SchedulerUnreachable) as caught:
+        await desk.client(command_timeout_s=1).submit(ME, "x")
+    assert caught.value.lingering
+    assert 2.5 < time.monotonic() - begun < 8
+
+
+async def test_a_command_that_can_not_be_killed_may_still_act_and_that_is_said(desk, monkeypatch):
+    """Root's, where the Hub is not root: the kill is refused."""
+    desk.program("sbatch", 'echo $$ >"$0.pid"; exec sleep 5 >/dev/null 2>&1')
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    monkeypatch.setattr(os, "kill", refuse)
+    with pytest.raises(SchedulerUnreachable) as caught:
+        await desk.client(command_timeout_s=1).submit(ME, "x")
+    monkeypatch.undo()
+    assert caught.value.lingering
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(desk.text("sbatch.pid")), signal.SIGKILL)
+
+
+async def test_a_refusal_leaves_nothing_that_lingers(desk):
+    desk.program("sbatch", "echo 'Invalid account' >&2; exit 1")
+    with pytest.raises(SchedulerRejected) as caught:
+        await desk.client().submit(ME, "x")
+    assert not caught.value.lingering
+
+
 async def test_a_caller_that_gives_up_takes_its_command_along(desk):
     desk.program("squeue", f"{LEAVES_A_CHILD}; wait")
     task = asyncio.create_task(desk.client().listing())
@@ -529,6 +690,37 @@ async def test_a_command_that_was_given_up_leaves_no_pipe_open(desk, does):
     with pytest.raises(SchedulerUnreachable):
         await desk.client(command_timeout_s=1).listing()
     await eventually(lambda: pipes() <= before, seconds=0.5)
+
+
+DRILLS = [
+    pytest.param("head -c 1000000 /dev/urandom", id="garbage"),
+    pytest.param("true", id="nothing"),
+    pytest.param("head -c 100000000 /dev/zero", id="a hundred megabytes"),
+    pytest.param('"$(dirname "$0")/whole" "$@" | head -n 1; exec sleep 60', id="a header, and then silence"),
+    pytest.param('"$(dirname "$0")/whole" "$@"; echo "slurm_load_jobs error" >&2; exit 1', id="all, and a failure"),
+]
+
+
+@pytest.mark.parametrize("does", DRILLS)
+async def test_a_listing_that_goes_wrong_is_no_listing(desk, does):
+    (desk.folder / "whole").symlink_to(BIN / "squeue")
+    (desk.folder / "jobs").write_text("12|RUNNING|n1|alice|2026-11-21T05:02:49|None|tag\n")
+    desk.program("squeue", does)
+    with pytest.raises(SchedulerError):
+        await desk.client(command_timeout_s=2).listing()
+
+
+async def test_an_answer_without_an_end_takes_a_bounded_amount_of_memory(desk):
+    desk.program("squeue", "exec cat /dev/zero")
+    tracemalloc.start()
+    try:
+        with pytest.raises(SchedulerUnreachable, match="longer than"):
+            await desk.client().listing()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What was read, once, and no copy of it.
+    assert client_module._OUTPUT_CAP < peak < 1.2 * client_module._OUTPUT_CAP
 
 
 async def test_many_commands_at_once_keep_their_answers_apart(desk):

@@ -13,7 +13,7 @@ import pytest
 from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.schedulers import queue as queue_module
 from hpcspawner.schedulers.client import Client, Listing
-from hpcspawner.schedulers.queue import HIDDEN, OwnedJob, Queue, judge
+from hpcspawner.schedulers.queue import HIDDEN, Found, OwnedJob, Queue, judge
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.site.profile import Access
 
@@ -97,6 +97,16 @@ class Desk:
         new = self.folder / "jobs.new"
         new.write_text("".join(f"{job}\n" for job in jobs))
         new.replace(self.folder / "jobs")
+
+    def says_who_sees_what(self, private="none"):
+        """A scontrol that prints the configuration of a cluster that keeps this private."""
+        config = (
+            (RECORDED / "config.txt").read_text().replace("PrivateData             = none", f"PrivateData = {private}")
+        )
+        (self.folder / "config").write_text(config)
+        scontrol = self.folder / "scontrol"
+        scontrol.write_text('#!/bin/bash\nPATH=/usr/bin\necho >>"$0.calls"\ncat "$(dirname "$0")/config"\n')
+        scontrol.chmod(0o755)
 
     def goes_down(self):
         (self.folder / "down").write_text("slurm_load_jobs error: Unable to contact slurm controller\n")
@@ -231,6 +241,73 @@ async def test_a_job_is_found_by_its_owner_and_its_tag(desk):
         assert await desk.queue.find(owner, tag, 0.0) is None
     desk.goes_down()
     assert await desk.queue.find("alice", "tag13", time.monotonic()) is None
+
+
+async def test_all_jobs_with_one_owner_and_tag_are_found(desk):
+    desk.lists(OTHERS, line(12), line(13), line(13).replace("13|RUNNING", "14|COMPLETED"))
+    assert await desk.queue.search("alice", "tag13", time.monotonic()) == Found(("13", "14"), proven=True)
+    assert await desk.queue.search("bob", "tag13", 0.0) == Found((), proven=True)
+    for owner, tag in (("alice", "tag1"), ("alice", "")):
+        assert await desk.queue.search(owner, tag, 0.0) == Found((), proven=True)
+
+
+async def test_where_jobs_may_be_hidden_none_found_proves_nothing(desk):
+    desk.lists(OTHERS)
+    assert await desk.queue.search("alice", "tag12", time.monotonic()) == Found((), proven=False)
+    assert await desk.queue.search(ME, "tag12", time.monotonic()) == Found((), proven=True)
+
+
+async def test_without_a_listing_nothing_is_found_and_nothing_proven(desk):
+    desk.lists(line(12))
+    assert (await desk.queue.search("alice", "tag12", time.monotonic())).proven
+    desk.goes_down()
+    assert await desk.queue.search("alice", "tag12", time.monotonic()) == Found((), proven=False)
+    assert await desk.queue.search("alice", "tag99", time.monotonic()) == Found((), proven=False)
+
+
+async def test_where_slurm_hides_nothing_absence_is_proven_of_those_never_seen(desk):
+    desk.says_who_sees_what()
+    assert await desk.queue.search("alice", "tag12", time.monotonic()) == Found((), proven=True)
+    states = [(await desk.queue.status(job(12), time.monotonic())).state for _ in range(2)]
+    assert states[-1] is JobState.ENDED
+    assert len((desk.folder / "scontrol.calls").read_text().splitlines()) == 1
+
+
+async def test_where_slurm_hides_jobs_absence_is_not_proven(desk):
+    desk.says_who_sees_what("jobs,usage")
+    if ME != "root":
+        assert not (await desk.queue.search("alice", "tag12", time.monotonic())).proven
+    desk.queue.client.own_account = "jupyterhub"
+    desk.queue._sight_due = 0.0
+    assert await desk.queue.search("alice", "tag12", time.monotonic()) == Found((), proven=False)
+
+
+async def test_a_promise_that_was_taken_back_is_believed_no_longer_than_its_time(desk):
+    desk.says_who_sees_what()
+    desk.queue.client.own_account = "jupyterhub"
+    assert (await desk.queue.search("alice", "tag12", time.monotonic())).proven
+    desk.says_who_sees_what("jobs")
+    desk.queue._sight_due = 0.0
+    assert not (await desk.queue.search("alice", "tag12", time.monotonic())).proven
+
+
+async def test_the_jobs_that_are_ours_are_those_that_have_not_ended(desk):
+    desk.lists(OTHERS, line(12), line(13, "COMPLETED"), line(14, "PENDING"), line(15, "COMPLETING"))
+    found = await desk.queue.ours(lambda owner, tag: owner == "alice" and tag.startswith("tag"), time.monotonic())
+    assert set(found) == {"12", "14", "15"}
+    assert found["12"].state is JobState.RUNNING
+    desk.goes_down()
+    assert await desk.queue.ours(lambda owner, tag: True, time.monotonic()) == {}
+
+
+async def test_a_listing_that_hangs_leaves_everything_unknown(desk):
+    desk.lists(line(12))
+    assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.RUNNING
+    desk.takes(60)
+    desk.queue.client.access = Access(type="slurm", path=(str(desk.folder),), command_timeout_s=1)
+    states = [(await desk.queue.status(job(number), time.monotonic())).state for number in (12, 13)]
+    assert states == [JobState.UNKNOWN] * 2
+    assert await desk.queue.ours(lambda owner, tag: True, time.monotonic()) == {}
 
 
 async def test_an_end_that_is_listed_needs_no_proof(desk):
