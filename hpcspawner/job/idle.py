@@ -16,23 +16,23 @@ from tornado.ioloop import PeriodicCallback
 ENDED = "idle-end"
 """A file of this name, beside this one, tells the launcher why the server ended."""
 
-# What asks for something; JupyterLab's page sends only these by itself. jupyterlab-git asks by POST every few seconds.
 _ASKS = {"GET", "HEAD", "OPTIONS"}
-_ASKS_BY_POST = re.compile(r"/git/")
+# Of the rest only these are somebody's: JupyterLab 4.6 puts its workspace every ten seconds, jupyterlab-git posts.
+_WORK = re.compile(r"api/(contents|kernels|sessions|terminals)(/|$)")
 _watches: Any = []
 
 
 def counts(method: str, path: str) -> bool:
-    """Whether a request to the server's API is somebody's work rather than a page's question."""
-    return method not in _ASKS and not _ASKS_BY_POST.search(path)
+    """Whether a request is somebody's work rather than what an open page does; `path` is below the server's address."""
+    return method not in _ASKS and bool(_WORK.match(path))
 
 
 def _heed_only_work(handler: Any) -> None:
-    """Have requests that only ask no longer count as the server's activity."""
+    """Have what an open page does by itself no longer count as the server's activity."""
     update = handler.update_api_activity
 
     def update_api_activity(self: Any) -> None:
-        if counts(self.request.method, self.request.path):
+        if counts(self.request.method, self.request.path[len(self.settings.get("base_url", "/")) :]):
             update(self)
 
     handler.update_api_activity = update_api_activity
