@@ -53,7 +53,7 @@ class Client:
         self.scheduler = scheduler
         self.access = access
         self.log = log
-        self.own_account = pwd.getpwuid(os.geteuid()).pw_name
+        self.own_account = _own_account()
         self._forms: dict[str, int] = {}
         self._complained: set[str] = set()
 
@@ -238,6 +238,14 @@ class Client:
             raise
         finally:
             _close(process)
+
+
+def _own_account() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        # A user database that is away must not keep the Hub from starting; a number is nobody's name.
+        return str(os.geteuid())
 
 
 def _valid(command: Callable[[str], list[str]], job_id: str) -> list[str]:

@@ -74,13 +74,6 @@ class Queue:
         """
         return self._sees_all or owner in self._owners_seen or owner == self.client.own_account
 
-    async def find(self, owner: str, tag: str, after: float) -> str | None:
-        """Id of the job with this owner and tag in a listing begun after this monotonic time, or None."""
-        if not await self._ask(after) or self._newest is None:
-            return None
-        wanted = (owner, tag)
-        return next((job_id for job_id, job in self._newest.jobs.items() if (job.owner, job.tag) == wanted), None)
-
     async def search(self, owner: str, tag: str, after: float) -> Found:
         """Jobs with this owner and tag in a listing begun after this monotonic time."""
         if not await self._ask(after) or self._newest is None:

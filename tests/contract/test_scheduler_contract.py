@@ -343,9 +343,11 @@ async def test_an_id_that_nobody_knows_may_be_cancelled(site):
 async def test_a_job_is_found_by_its_tag(site):
     """For a submit whose answer was lost."""
     job = await site.submit("sleep 300")
-    assert await site.queue.find(USER.pw_name, job.tag, time.monotonic()) == job.job_id
-    assert await site.queue.find(USER.pw_name, new_label().tag, time.monotonic()) is None
-    assert await site.queue.find("nobody", job.tag, time.monotonic()) is None
+    assert await site.queue.search(USER.pw_name, job.tag, time.monotonic()) == queue_module.Found(
+        (job.job_id,), proven=True
+    )
+    assert (await site.queue.search(USER.pw_name, new_label().tag, time.monotonic())).job_ids == ()
+    assert (await site.queue.search("nobody", job.tag, time.monotonic())).job_ids == ()
 
 
 async def test_absence_is_proven_where_the_scheduler_hides_nothing(site):
@@ -355,7 +357,7 @@ async def test_absence_is_proven_where_the_scheduler_hides_nothing(site):
     await site.reaches(job, JobState.RUNNING)
     tag = new_label().tag
     assert await site.queue.search(owner, tag, time.monotonic()) == Found((), proven=True)
-    assert await site.queue.search(USER.pw_name, job.tag, 0.0) == Found((job.job_id,), proven=True)
+    assert await site.queue.search(USER.pw_name, job.tag, 0.0) == queue_module.Found((job.job_id,), proven=True)
 
 
 async def test_jobs_that_are_ours_are_listed_until_they_end(site):

@@ -234,15 +234,6 @@ async def test_seeing_the_jobs_of_one_does_not_prove_that_another_s_are_seen(des
     assert states == [JobState.UNKNOWN] * 3
 
 
-async def test_a_job_is_found_by_its_owner_and_its_tag(desk):
-    desk.lists(OTHERS, line(12), line(13))
-    assert await desk.queue.find("alice", "tag13", time.monotonic()) == "13"
-    for owner, tag in (("bob", "tag13"), ("alice", "tag1"), ("alice", ""), ("", "")):
-        assert await desk.queue.find(owner, tag, 0.0) is None
-    desk.goes_down()
-    assert await desk.queue.find("alice", "tag13", time.monotonic()) is None
-
-
 async def test_all_jobs_with_one_owner_and_tag_are_found(desk):
     desk.lists(OTHERS, line(12), line(13), line(13).replace("13|RUNNING", "14|COMPLETED"))
     assert await desk.queue.search("alice", "tag13", time.monotonic()) == Found(("13", "14"), proven=True)
