@@ -178,3 +178,11 @@ def hub(running_hub, nothing_left):
     yield running_hub
     # After a failed test the next one must not meet its server.
     running_hub.stop_servers()
+
+
+def pytest_sessionfinish():
+    """Keep what the drills found."""
+    from cluster.drills import record
+
+    if record.rows:
+        record.save()

@@ -91,14 +91,20 @@ class Hub:
         finally:
             self.stop()
 
-    def start(self):
+    def start(self, prefix=()):
+        """Start it, again if need be; `prefix` is put before its command."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "LANG": "C.UTF-8",
         }
         self.process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "jupyterhub"), "-f", str(self.folder / "jupyterhub_config.py")],
+            [
+                *prefix,
+                str(Path(sys.executable).parent / "jupyterhub"),
+                "-f",
+                str(self.folder / "jupyterhub_config.py"),
+            ],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -127,6 +133,16 @@ class Hub:
         # The proxy has a session of its own.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
             os.kill(int((self.folder / "proxy.pid").read_text()), signal.SIGKILL)
+
+    def kill(self):
+        """End the Hub's process alone, without a chance to do anything; its proxy and its commands live on."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self):
+        """Ask the Hub to end, as a service manager does, and wait until it has; a proxy of its own ends too."""
+        self.process.terminate()
+        self.process.wait(60)
 
     def log(self):
         return self.log_file.read_text(encoding="utf-8", errors="replace")

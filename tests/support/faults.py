@@ -1,0 +1,191 @@
+"""Faults of the real cluster, each undone by itself: of the controller, a node's daemon or network, a home, a database.
+
+They need root on the cluster's head, where the tests run. Only processes that the lab has started are touched, by id.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+
+class Lab:
+    """The cluster's folder: where its daemons' ids are and how to start them again."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def pid(self, daemon):
+        """The id of `slurmctld` or of `slurmd.n1`, as its daemon wrote it down."""
+        pid = int((self.folder / "run" / f"{daemon}.pid").read_text())
+        assert Path(f"/proc/{pid}/comm").read_text().strip() == daemon.split(".")[0], f"{daemon} is not {pid}"
+        return pid
+
+    def on(self, host, *argv):
+        """Run a command on a host of the lab."""
+        # A daemon keeps what it inherits, so pipes would never come to an end.
+        done = subprocess.run(
+            [str(self.folder / ("h" if host == "head" else host)), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            cwd="/",
+        )
+        assert done.returncode == 0, f"{argv} on {host}: exit code {done.returncode}"
+
+    def end(self, daemon, number=signal.SIGTERM):
+        """End a daemon and wait until it is gone."""
+        pid = self.pid(daemon)
+        os.kill(pid, number)
+        within(30, lambda: not _lives(pid), f"{daemon} does not end")
+
+    def controller_answers(self):
+        asked = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False, timeout=60, cwd="/")
+        return "is UP" in asked.stdout
+
+    @contextlib.contextmanager
+    def controller_stopped(self):
+        """No slurmctld: whoever calls is refused at once. It comes back with what it knew."""
+        self.end("slurmctld")
+        try:
+            yield
+        finally:
+            self.on("head", "slurmctld")
+            within(30, self.controller_answers, "slurmctld does not answer again")
+
+    @contextlib.contextmanager
+    def controller_hangs(self):
+        """A slurmctld that takes calls and answers none."""
+        pid = self.pid("slurmctld")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+            within(60, self.controller_answers, "slurmctld does not answer again")
+
+    @contextlib.contextmanager
+    def node_daemon_killed(self, node):
+        """No slurmd on this node; its jobs' own processes live on."""
+        self.end(f"slurmd.{node}", signal.SIGKILL)
+        try:
+            yield
+        finally:
+            self.on(node, "slurmd", "-N", node)
+            within(60, lambda: usable(node), f"{node} does not come back")
+
+    @contextlib.contextmanager
+    def cut(self, node):
+        """This node's cable is out."""
+        link = f"v{node[1:]}"
+        subprocess.run(["ip", "link", "set", link, "down"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["ip", "link", "set", link, "up"], check=True)
+            within(90, lambda: usable(node), f"{node} does not come back")
+
+    @contextlib.contextmanager
+    def home_is(self, node, user, how):
+        """On this node the user's home is "full" or "read-only", for jobs that start now."""
+        inside = ["nsenter", f"--target={self.pid(f'slurmd.{node}')}", "--mount"]
+        home = f"/home/{user}"
+        if how == "full":
+            options = f"size=64k,mode=755,uid={_uid(home)},gid={_uid(home)}"
+            subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", options, "tmpfs", home], check=True)
+            # Until it takes nothing more; that this fails is the point.
+            subprocess.run(
+                [*inside, "sh", "-c", f"head -c 1M /dev/zero >{home}/all-of-it"], check=False, stderr=subprocess.DEVNULL
+            )
+        else:
+            subprocess.run([*inside, "mount", "--bind", home, home], check=True)
+            subprocess.run([*inside, "mount", "-o", "remount,bind,ro", home], check=True)
+        try:
+            yield
+        finally:
+            # A job that still ends there keeps it busy; lazily it goes when the job does.
+            subprocess.run([*inside, "umount", "--lazy", home], check=True)
+
+
+class SilentUserDatabase:
+    """A user database that knows some users no more and lets everybody wait, for one process and what it starts.
+
+    The process is started with `prefix` before its command, and `heal` brings the users back. The C library asks the
+    socket of a name service daemon first, and waits 5 s for an answer.
+    """
+
+    _HIDE = 'mount --bind "$1" /etc/passwd && mount --bind "$2" /run/nscd && shift 2 && exec "$@"'
+
+    def __init__(self, folder, users):
+        folder = Path(folder)
+        entries = Path("/etc/passwd").read_text().splitlines(keepends=True)
+        (folder / "passwd").write_text("".join(line for line in entries if line.split(":")[0] not in users))
+        (folder / "nscd").mkdir()
+        (folder / "nscd").chmod(0o755)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(folder / "nscd" / "socket"))
+        (folder / "nscd" / "socket").chmod(0o666)
+        self._socket.listen(1000)
+        Path("/run/nscd").mkdir(exist_ok=True)
+        hide = ["sh", "-c", self._HIDE, "-", str(folder / "passwd"), str(folder / "nscd")]
+        self.prefix = ["unshare", "--mount", "--propagation", "private", *hide]
+
+    def heal(self, pid):
+        """Let the process see the users again."""
+        inside = ["nsenter", f"--target={pid}", "--mount"]
+        for place in ("/run/nscd", "/etc/passwd"):
+            subprocess.run([*inside, "umount", place], check=True)
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def locked(*databases):
+    """Somebody else holds these SQLite files and lets nobody in, not even to read."""
+    with contextlib.ExitStack() as stack:
+        for path in databases:
+            connection = stack.enter_context(
+                contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None))
+            )
+            connection.execute("BEGIN EXCLUSIVE")
+            stack.callback(connection.execute, "ROLLBACK")
+        yield
+
+
+def usable(node):
+    """Whether the node takes jobs; a node that the controller had given up on is woken."""
+    state = subprocess.run(
+        ["sinfo", "-hN", "-n", node, "-o", "%T"], capture_output=True, text=True, check=False, cwd="/"
+    )
+    words = set(state.stdout.split())
+    if words and words <= {"idle", "mixed", "allocated", "completing"}:
+        return True
+    subprocess.run(
+        ["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True, check=False, cwd="/"
+    )
+    return False
+
+
+def within(seconds, condition, complaint):
+    """Wait until `condition()` holds; how long that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"{complaint() if callable(complaint) else complaint} ({seconds} s)"
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def _lives(pid):
+    try:
+        # A zombie has ended, whoever should have noticed.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def _uid(path):
+    return Path(path).stat().st_uid
