@@ -31,7 +31,7 @@ except (ImportError, OSError):  # a Python built without libffi
     _libc = None
 
 SETTINGS_FD = 4
-OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_SETUP_FAILED")
+OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_LOG_START", "HPC_SETUP_FAILED")
 NODE = os.uname().nodename
 
 REQUEST_S = 30.0
@@ -539,7 +539,7 @@ class Job:
         self.limit_s = settings["limit_s"]
         self.idle = settings["idle"]
         self.idle_watch = None
-        self.log_start = os.path.getsize(self.log) if os.path.isfile(self.log) else 0
+        self.log_start = int(os.environ.get("HPC_LOG_START") or 0)
         self.environment = {}
         self.report_key = None
         self.server = None

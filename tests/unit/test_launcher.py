@@ -294,6 +294,7 @@ def launch(tmp_path, settings):
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
             "HPC_JOB": "4711.server",
             "HPC_LOG": str(log),
+            "HPC_LOG_START": str(log.stat().st_size if log.exists() else 0),
             "HPC_SETUP_FAILED": "",
             **variables,
         }
@@ -388,7 +389,7 @@ serve()
     assert seen["JUPYTERHUB_API_TOKEN"] == TOKEN
     assert (seen["JUPYTERHUB_DEFAULT_URL"], seen["MODULES"]) == ("/lab", "loaded")
     assert (seen["cwd"], seen["session"], seen["stdin"]) == (settings["directory"], "True", "/dev/null")
-    assert not {"HPC_JOB", "HPC_LOG", "HPC_SETUP_FAILED", "JUPYTER_CONFIG_PATH"} & set(seen)
+    assert not {"HPC_JOB", "HPC_LOG", "HPC_LOG_START", "HPC_SETUP_FAILED", "JUPYTER_CONFIG_PATH"} & set(seen)
     end = hub.reported("ended")
     assert (end["reason"], end["exit_code"], end["signal"]) == ("server-exited", 7, None)
     assert [line for line in run.text.splitlines() if line.startswith("hpcspawner:")] == [

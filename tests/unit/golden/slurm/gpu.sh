@@ -34,6 +34,7 @@ export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
 # Appended to: the scheduler may run this job again, on another node.
 (umask 077 && mkdir -p -- "$hpc_folder" && : >>"$HPC_LOG") 2>/dev/null ||
   HPC_LOG=$(umask 077 && mktemp) || HPC_LOG=/dev/null
+HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null) && export HPC_LOG_START
 exec >>"$HPC_LOG" 2>&1 </dev/null
 find "$hpc_folder" -maxdepth 1 -type f -name 'jupyter-*.log' -mtime +14 -delete 2>/dev/null
 echo "hpcspawner: job $hpc_job on $(uname -n), $(date)"
