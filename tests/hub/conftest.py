@@ -37,6 +37,8 @@ programs = ["jupyter-lab"]
 [[environments]]
 name = "jupyter"
 path = ["@JUPYTER@"]
+# What one test leaves open is nothing for the next.
+variables = { JUPYTERLAB_WORKSPACES_DIR = "@FOLDER@/workspaces" }
 
 [[environments]]
 name = "without"
@@ -72,7 +74,9 @@ def make_hub(tmp_path_factory, jupyter_folder):
     def make(profile=PROFILE, **kwargs):
         folder = tmp_path_factory.mktemp("hub")
         site = folder / "site.toml"
-        site.write_text(profile.replace("@JUPYTER@", str(jupyter_folder)), encoding="utf-8")
+        site.write_text(
+            profile.replace("@JUPYTER@", str(jupyter_folder)).replace("@FOLDER@", str(folder)), encoding="utf-8"
+        )
         return Hub(folder, site, users=("alice", "bob"), **kwargs)
 
     return make
