@@ -16,6 +16,8 @@ class Reason(StrEnum):
     SERVER_FAILED = "server-failed"
     QUEUE_LIMIT = "queue-limit"
     START_LIMIT = "start-limit"
+    HELD = "held"
+    LEDGER = "ledger"
 
 
 class HPCSpawnerError(Exception):
@@ -91,6 +93,17 @@ class SchedulerNotSetUp(SchedulerError):
     def __init__(self, message: str, command: str, words: str, cure: str):
         self.cure = cure
         super().__init__(message, command, words)
+
+
+class LedgerUnavailable(HPCSpawnerError):
+    """The Hub's own record of jobs can't be written, so nothing is submitted that might get lost."""
+
+    reason = Reason.LEDGER
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The Hub can't write its record of jobs at the moment, so no job was submitted. Please try again later."
+        )
 
 
 class ServerLost(HPCSpawnerError):

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import pwd
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,18 @@ from typing import Any
 
 from batchspawner import BatchSpawnerBase
 from jupyterhub import apihandlers
-from traitlets import Float, List, Unicode, default
+from traitlets import Bool, Float, List, Unicode, default
 
-from hpcspawner.errors import HPCSpawnerError, Problem, RequestError
-from hpcspawner.hub.ledger import Row, ledger, new_label, now
-from hpcspawner.hub.life import Limits, cancel_until_ended, in_background, place, submit, wait_until_listening
+from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, Problem, RequestError
+from hpcspawner.hub import boot, tokens
+from hpcspawner.hub.background import in_background
+from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.ledger import Ledger, Row, now, open_ledger
 from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
+from hpcspawner.hub.reach import accepts, answers, place
+from hpcspawner.hub.stop import end_job, finish
+from hpcspawner.hub.submit import obtain
+from hpcspawner.hub.wait import Limits, Waiting, moved
 from hpcspawner.job.script import CallHome, render
 from hpcspawner.job.state import JobState
 from hpcspawner.request.form import read
@@ -37,9 +44,11 @@ OVERRIDES = {
     "poll": "reads the shared listing; an error of the scheduler is no end; never raises",
     "progress": "tells what changes, when it changes",
     "options_from_query": "a link fills the form and starts nothing",
-    "get_state": "keeps what a restarted Hub needs to know the job again, and no secret",
-    "load_state": "puts the job back into the ledger",
-    "clear_state": "forgets the job of this spawner, not the job",
+    "poll_and_notify": "lets go of a server whose job has moved or whose node is silent; it comes back by adoption",
+    "start_polling": "the Hub's own check of a server at its start is over",
+    "get_state": "keeps the name of the ledger's row; all else is in there",
+    "load_state": "finds the job in the ledger",
+    "clear_state": "lets go of the job, which the ledger keeps",
     "get_env": "nothing of the Hub's own environment is for a compute node",
     "state_ispending": "the parent reads raw text here; ours has values",
     "state_isrunning": "as state_ispending",
@@ -56,6 +65,10 @@ OVERRIDES = {
 
 # At least a second apart: a listing is never asked for sooner.
 _TRIES_TO_SEE_AN_END = 10
+# A busy node misses a connection or two; a dead one misses them all.
+_SILENT_S = 60.0
+# A follow-up that was refused, for a limit on jobs in the queue perhaps, may be taken later.
+_RENEW_AGAIN_S = 600.0
 
 
 @cache
@@ -137,14 +150,62 @@ class HPCSpawner(BatchSpawnerBase):
         """,
     )
 
+    ledger_url = Unicode(
+        config=True,
+        help="""
+        SQLAlchemy URL of the database that keeps the record of every job, such as `postgresql://…`.
+
+        Default: `hpcspawner.sqlite` beside the Hub's own database where that is SQLite, else the Hub's own database,
+        in a table of its own.
+        """,
+    )
+    housekeeping_interval_s = Float(
+        60.0,
+        config=True,
+        help="""
+        Seconds between two rounds of housekeeping.
+
+        In each, jobs without a server of the Hub are taken up again, and jobs that nobody wants are cancelled. News of
+        a job does not wait for it.
+        """,
+    )
+    orphan_grace_s = Float(
+        300.0,
+        config=True,
+        help="""
+        Seconds that a job of this Hub which the ledger does not know is left alone.
+
+        After that it is cancelled: no server wants it.
+        """,
+    )
+    reaper_dry_run = Bool(
+        False,
+        config=True,
+        help="""
+        Only write to the log which jobs would be cancelled because nobody wants them.
+
+        For a first look on a site with jobs of other Hubs; servers that are stopped are ended all the same.
+        """,
+    )
+
     row: Row | None = None
     news: News | None = None
     _request: JobRequest | None = None
     _account: LocalAccount | None = None
+    # JupyterHub looks at each server when it starts; until it has seen one, nothing may end its job.
+    _checked_at_boot = False
+    # The Hub lets go of the server, and housekeeping takes its job up again.
+    _leaving = False
+    _silent_since: float | None = None
+    _renew_after = 0.0
 
     @default("spool")
     def _spool_default(self) -> str:
         return str(Path.cwd() / "hpcspawner-spool")
+
+    @default("ledger_url")
+    def _ledger_url_default(self) -> str:
+        return boot.ledger_url_beside_the_hubs()
 
     @default("ip")
     def _ip_default(self) -> str:
@@ -171,12 +232,22 @@ class HPCSpawner(BatchSpawnerBase):
         """The site's profile, commands and queue, shared with every other spawner."""
         return _cluster(self.site, self.spool, self.log)
 
+    @property
+    def ledger(self) -> Ledger:
+        """The Hub's record of its jobs, opened when it is first needed."""
+        return open_ledger(self.ledger_url, Keys(boot.secret(), self._hub_id), self.log)
+
     # Doors: form, link, REST, stored options. All lead to `request.gate.make`.
 
     async def _form(self) -> str:
         """The inside of the Hub's spawn form."""
-        shown = draft.get() or Draft(self.user_options or self.orm_spawner.user_options or {})
+        shown = draft.get() or Draft(self.user_options or self.orm_spawner.user_options or {}, note=self._last_words())
         return render_form(self.cluster.profile, shown)
+
+    def _last_words(self) -> str:
+        """Why the last server ended, for a user who did not end it."""
+        end = self.ledger.last_end(self.user.name, self.name)
+        return f"Your last server ended at {end.when}. {end.message}" if end else ""
 
     def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Judge before the Hub has made a token or a row, so that a refusal leaves nothing behind."""
@@ -201,12 +272,33 @@ class HPCSpawner(BatchSpawnerBase):
         raise LinkFillsForm
 
     async def accept(self, options: Mapping[str, Any]) -> None:
-        """Judge options of any origin, just before the start."""
+        """Judge options of any origin, just before the start. A job that is there already is not judged again."""
         self.news = News()
+        row = self._kept()
         try:
-            self._request = await self._judge_or_defaults(options)
+            self._request = await (self._judge_or_defaults(options) if row is None else self._judge_kept(row))
         except RequestError as error:
             raise as_hub_error(error, self.cluster.profile) from error
+        if row is None:
+            return
+        self.user_options = dict(row.choices)
+        if options and dict(options) != row.choices:
+            await self.news.say(
+                "This server has a job already, so that one is used; other choices count from the next."
+            )
+
+    async def _judge_kept(self, row: Row) -> JobRequest | None:
+        """The request behind a job that may be there; None where the site does not offer it any more."""
+        try:
+            return await self._judge(row.choices)
+        except RequestError as error:
+            if row.job_id:
+                return None
+            # Whether it was submitted is not known, and it can't be submitted again. A user database that is away at
+            # the moment says the same as one that does not know the user, so then there will be another try.
+            if any(problem.field != "user" for problem in error.problems):
+                in_background(end_job(self.cluster, row, None), self.log)
+            raise
 
     async def _judge_or_defaults(self, options: Mapping[str, Any]) -> JobRequest:
         """Judge; a stored choice that the site does not offer any more gives way to the defaults."""
@@ -245,61 +337,195 @@ class HPCSpawner(BatchSpawnerBase):
     # Life: start, poll, stop.
 
     async def start(self) -> str:
-        """Submit the job and wait until its server listens; the address of the server."""
-        if self._request is None or self._account is None or self.news is None:
+        """Submit a job, or take up the one that is there, and wait until its server listens; the server's address."""
+        cluster, news = self.cluster, self.news
+        if news is None:
             raise RuntimeError("start() was called before the options were judged")
-        cluster, request = self.cluster, self._request
-        label = new_label(self.name, self._hub_id)
-        row = Row(owner=self._account.name, label=label, server=self._log_name)
-        row.environment = self.get_env()
-        row.ask = lambda after: cluster.queue.status(row.job, after)
+        row = None
         try:
+            await self._old_jobs_have_ended()
+            row = self._kept() or self._new_row()
+            await self._attach(row)
+            write = await self._writer(row)
+            await news.say("Asking the scheduler for a job" if not row.asked_at else "Looking for the job", 5)
+            adopted = bool(row.job_id)
+            await obtain(cluster, row, write, news.say)
+            self.job_id = row.job_id
+            did = "taken up again" if adopted else "submitted"
+            self.log.info("%s: job %s %s for %s", self._log_name, row.job_id, did, row.owner)
+            waiting = Waiting(cluster, row, news, self._limits(row))
+            await waiting.until_it_answers(self._answers, details=bool(row.choices.get("details")))
+            await news.say("The server listens; opening it", 90)
+        except HPCSpawnerError as error:
+            if isinstance(error, LedgerUnavailable):
+                self._let_go()
+            if row is not None and self.ledger.by_tag(row.tag) is None:
+                # Refused, or never asked for: there will be no server that could need its token.
+                tokens.revoke(row)
+            self.log.error("%s: %s", self._log_name, for_the_log(error))
+            raise as_hub_error(error, cluster.profile) from error
+        finally:
+            await news.close()
+        # A follow-up is asked for at once: it grows older in the queue while this server works.
+        self.ledger.stir.set()
+        return self._address(row)
+
+    def _kept(self) -> Row | None:
+        """A job of this server that is wanted and not yet seen to end; a follow-up only after its parent."""
+        rows = self.ledger.of(self.user.name, self.name)
+        return next((row for row in rows if row.wanted and not self.ledger.by_tag(row.follows)), None)
+
+    async def _old_jobs_have_ended(self) -> None:
+        """At most one job of a server runs."""
+        for row in self.ledger.of(self.user.name, self.name):
+            if not row.wanted:
+                if self.news:
+                    await self.news.say(f"Waiting for the end of this server's last job {row.job_id}".rstrip(), 2)
+                await end_job(self.cluster, row, None)
+
+    def _new_row(self, follows: Row | None = None) -> Row:
+        if self._request is None or self._account is None:
+            raise RuntimeError("no job without judged options")
+        row = self.ledger.new_row(self.user.name, self.name, self._account.name, follows)
+        row.choices = dict(self._request.choices)
+        row.renewals = follows.renewals - 1 if follows else self._request.renewals
+        return row
+
+    async def _attach(self, row: Row) -> None:
+        """Look after this job, with the token that its server has or will get."""
+        token = self.ledger.keys.token(row.tag)
+        tokens.hand_over(self, token)
+        if not row.port:
+            row.environment = {**self.get_env(), "JUPYTERHUB_API_TOKEN": token, "JPY_API_TOKEN": token}
+        if row.follows:
+            # Its parent is over; now this is the server's job, and its own time in the queue begins.
+            row.follows, row.waits_since = "", time.time()
+            await self.ledger.save(row)
+        self._look_after(row)
+
+    def _look_after(self, row: Row) -> None:
+        cluster = self.cluster
+        row.ask = lambda after: cluster.queue.status(row.job, after)
+        if cluster.profile.job.requeue:
+            row.count_runs = lambda: cluster.client.runs(row.job_id)
+        row.on_report = lambda: in_background(self._see(row), self.log)
+        row.attached = True
+        self.row, self.job_id = row, row.job_id
+        self._checked_at_boot = self._leaving = False
+        self._silent_since, self._renew_after = None, 0.0
+
+    def _let_go(self) -> None:
+        """Leave the job to housekeeping."""
+        row, self.row, self.job_id = self.row, None, ""
+        if row is not None:
+            row.attached, row.on_report, row.environment = False, None, {}
+            self.ledger.stir.set()
+
+    async def _writer(self, row: Row) -> Callable[[str], str]:
+        """What makes the job script that carries a ticket."""
+        ca, cluster, request = await self._ca(), self.cluster, self._request
+
+        def write(ticket: str) -> str:
+            if request is None:
+                raise RuntimeError("a job that is there is never submitted again")
             home = CallHome(
                 url=self._callback(),
-                ticket=row.arm(),
-                ca=await self._ca(),
+                ticket=ticket,
+                ca=ca,
                 limit_s=int(self.start_limit_s),
                 fallback_path=tuple(self.fallback_path),
                 arguments=tuple(self.get_args()),
             )
-            script = render(request, cluster.client.scheduler, cluster.profile.job, label, home)
-            await self.news.say("Asking the scheduler for a job", 5)
-            self.row = ledger().open(row)
-            await submit(cluster, row, script)
-            self.job_id = row.job_id
-            self.log.info("%s: job %s submitted for %s", self._log_name, row.job_id, row.owner)
-            limits = Limits(self.poll_interval_s, self.start_limit_s)
-            await wait_until_listening(cluster, row, self.news, limits, details=request.details)
-            await self.news.say("The server listens; opening it", 90)
+            return render(request, cluster.client.scheduler, cluster.profile.job, row.label, home)
+
+        return write
+
+    def _limits(self, row: Row) -> Limits:
+        limit = self._request.queue_limit if self._request else self.cluster.profile.limits.queue
+        return Limits(self.poll_interval_s, limit.seconds, self.start_limit_s)
+
+    async def renew(self) -> None:
+        """See to it that a job which may start again has its follow-up in the queue."""
+        row = self.row
+        if row is None or not row.port or not row.wanted or row.renewals < 1 or any(self.ledger.following(row)):
+            return
+        if now() < self._renew_after:
+            return
+        self._renew_after = now() + _RENEW_AGAIN_S
+        try:
+            self._request = await self._judge(row.choices)
+            follower = self._new_row(row)
+            await obtain(self.cluster, follower, await self._writer(follower), _quiet)
+            self.log.info("%s: job %s follows job %s", self._log_name, follower.job_id, row.job_id)
         except HPCSpawnerError as error:
-            self.log.error("%s: %s", self._log_name, for_the_log(error))
-            raise as_hub_error(error, cluster.profile) from error
-        finally:
-            await self.news.close()
-        self._watch(row)
-        return f"http://{place(cluster.profile.scheduler.node_name, row.host)}:{row.port}"
+            self.log.warning("%s: no follow-up job for %s: %s", self._log_name, row.job_id, for_the_log(error))
 
     async def poll(self) -> int | None:
         """None while the job may still be there; 0, or the server's exit code, once it is proven gone."""
         row = self.row
+        if self._leaving:
+            return 1
         if row is None or (not row.job_id and not row.wanted):
             return 0
-        if not row.job_id:
-            return None
-        # An end that the launcher reported is news: the listing must be younger than the report.
-        after = now() if row.end else now() - self.poll_interval_s
-        status = await self.cluster.queue.status(row.job, after)
-        if status.state is not JobState.ENDED:
-            return None
-        ledger().close(row)
-        code = row.end.exit_code if row.end else None
-        return code if code is not None else 0
+        if self._checked_at_boot:
+            # A server that is slow today leaves the Hub's table, never the ledger.
+            return None if row.wanted and row.port and await self._answers() else 0
+        if row.end is None and row.job_id:
+            # An end that the launcher reported is news: the listing must be younger than the report.
+            after = now() if row.report else now() - self.poll_interval_s
+            status = await self.cluster.queue.status(row.job, after)
+            if status.state is JobState.ENDED:
+                await finish(self.cluster, row, status)
+        return (row.end.exit_code or 0) if row.end else None
+
+    async def poll_and_notify(self) -> int | None:
+        """As JupyterHub's own; a server whose job has moved is let go of, which ends no job."""
+        if not self.pending and await self._must_leave():
+            self._leaving = True
+        return await super().poll_and_notify()
+
+    async def _must_leave(self) -> bool:
+        """Whether the job is wanted but its server is no longer where the Hub sends its users."""
+        row = self.row
+        if row is None or not row.job_id or not row.wanted or row.end is not None:
+            return False
+        if not row.port:
+            return True  # another run has traded the ticket
+        status = await self.cluster.queue.status(row.job, now() - self.poll_interval_s)
+        if row.port and moved(row, status):
+            self.log.warning("%s: job %s is %s again", self._log_name, row.job_id, status.state.value)
+            row.back_in_queue(time.time())
+            await self.ledger.save(row)
+            return True
+        return status.state is JobState.RUNNING and await self._is_silent(row)
+
+    async def _is_silent(self, row: Row) -> bool:
+        if await accepts(place(self.cluster.profile.scheduler.node_name, row.host), row.port):
+            self._silent_since = None
+            return False
+        self._silent_since = self._silent_since or now()
+        self.log.warning("%s: nothing answers on %s:%s", self._log_name, row.host, row.port)
+        return now() - self._silent_since >= _SILENT_S
 
     async def stop(self, now: bool = False) -> None:
         """End the job; what the scheduler does not confirm in time is seen to in the background."""
         row = self.row
-        if row is not None:
-            await cancel_until_ended(self.cluster, row, self.stop_limit_s)
+        if row is not None and not self._checked_at_boot:
+            await end_job(self.cluster, row, self.stop_limit_s)
+
+    def start_polling(self) -> None:
+        """As JupyterHub's own; its first call says that the Hub has seen the server."""
+        self._checked_at_boot = False
+        super().start_polling()
+
+    async def _answers(self) -> bool:
+        if self.row is None or self.server is None:
+            return False
+        return await answers(f"{self._address(self.row)}{self.server.base_url}api")
+
+    def _address(self, row: Row) -> str:
+        host = place(self.cluster.profile.scheduler.node_name, row.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{row.port}"
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """What happens to the job, told when it changes."""
@@ -310,45 +536,34 @@ class HPCSpawner(BatchSpawnerBase):
             async for event in self.news:
                 yield event
 
-    # State: what survives a restart of the Hub.
+    # State: what survives a restart of the Hub lies in the ledger.
 
     def get_state(self) -> dict[str, Any]:
-        """What a restarted Hub needs to know the job again; no secret among it."""
-        state = {} if self.row is None or not self.row.job_id else {"hpcspawner": self.row.as_state()}
-        return state
+        """Where to find the job in the ledger."""
+        return {"hpcspawner": {"tag": self.row.tag}} if self.row is not None else {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Know a job again that an earlier Hub process started."""
-        kept = state.get("hpcspawner")
-        if not kept:
-            return
-        try:
-            row = Row.from_state(kept, self._log_name)
-        except (KeyError, TypeError):
-            self.log.error("%s: its state was written by another version and can't be read: %s", self._log_name, kept)
-            return
-        self.row = ledger().open(row)
-        row.ask = lambda after: self.cluster.queue.status(row.job, after)
-        self.job_id = row.job_id
-        self._watch(row)
+        """Find the job that an earlier Hub process started."""
+        row = self.ledger.by_tag(state.get("hpcspawner", {}).get("tag", ""))
+        if row is not None:
+            self._look_after(row)
+            self._checked_at_boot = True
 
-    def _watch(self, row: Row) -> None:
-        """Have the Hub look at once when the launcher reports the end, and not at its next poll."""
-        row.on_end = lambda: in_background(self._see_end(row), self.log)
-
-    async def _see_end(self, row: Row) -> None:
+    async def _see(self, row: Row) -> None:
+        """Have the Hub look at once when the launcher reports something, and not at its next poll."""
         for _ in range(_TRIES_TO_SEE_AN_END):
-            status = await self.cluster.queue.status(row.job, now())
             if self.row is not row or self.pending:
                 return
-            if status.state is JobState.ENDED:
+            status = await self.cluster.queue.status(row.job, now())
+            if not row.port or status.state in (JobState.ENDED, JobState.PENDING, JobState.HELD):
                 await self.poll_and_notify()
                 return
 
     def clear_state(self) -> None:
-        """Forget the job of the last start. The Hub calls this before a start and after a stop."""
-        self.row = self.news = self._request = self._account = None
-        self.job_id = ""
+        """Let go of the job of the last start. The Hub calls this before a start and after a stop."""
+        self._let_go()
+        self.news = self._request = self._account = None
+        self._leaving = self._checked_at_boot = False
 
     def get_env(self) -> dict[str, str]:
         """The environment of the server: what JupyterHub wants it to know, and the admin's `Spawner.environment`."""
@@ -416,6 +631,10 @@ def _local_account(name: str, *, own: bool) -> LocalAccount:
         message = f"There is no account {name!r} on the cluster, so no job can be submitted for it."
         raise RequestError([Problem("user", message)]) from error
     return LocalAccount(entry.pw_name, entry.pw_dir)
+
+
+async def _quiet(_: str) -> None:
+    """Nobody looks at a follow-up's news."""
 
 
 def _not_ours(name: str) -> RuntimeError:

@@ -1,18 +1,24 @@
-"""What must hold when the Hub has put itself together, checked before anybody is served."""
+"""What must hold, and what begins, when the Hub has put itself together."""
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 from jupyterhub.app import JupyterHub
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
+from hpcspawner.hub.keeper import Habits, Keeper
 from hpcspawner.hub.pages import LinkFillsForm
+from hpcspawner.hub.store import LOCK_TIMEOUT_S
 
 _FORBIDDEN = "batchspawner"
+_AGAIN_S = 10
 
 
-def prove_endpoint_absent_at_start() -> None:
-    """Arrange the check below. `jupyterhub token` and the like read the configuration too, and serve nobody."""
+def arrange() -> None:
+    """Arrange what follows. `jupyterhub token` and the like read the configuration too, and serve nobody."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -30,6 +36,20 @@ async def _when_assembled() -> None:
     while not (JupyterHub.initialized() and getattr(JupyterHub.instance(), "tornado_application", None)):
         await asyncio.sleep(0.02)
     app = JupyterHub.instance()
+    _prove_endpoint_absent(app)
+    app.log.addFilter(_is_no_link)
+    _wait_for_locks(app)
+    # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.
+    await app._start_future
+    while True:
+        try:
+            return await _keep_house(app)
+        except Exception:
+            app.log.exception("hpcspawner: housekeeping can't begin; trying again in %s s", _AGAIN_S)
+        await asyncio.sleep(_AGAIN_S)
+
+
+def _prove_endpoint_absent(app: JupyterHub) -> None:
     found = forbidden_routes(app.tornado_application)
     if found:
         app.log.critical(
@@ -38,8 +58,42 @@ async def _when_assembled() -> None:
             ", ".join(found),
         )
         app.exit(1)
-    app.log.addFilter(_is_no_link)
     app.log.info("hpcspawner: the endpoint of the batchspawner package is not served")
+
+
+def _wait_for_locks(app: JupyterHub) -> None:
+    """A backup of JupyterHub's SQLite database must not cost a server: wait for it, and not 5 s alone."""
+    if app.db.get_bind().dialect.name == "sqlite":
+        app.db.execute(text(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000}"))
+        app.db.commit()
+
+
+async def _keep_house(app: JupyterHub) -> None:
+    if not hasattr(app.spawner_class, "ledger"):
+        app.log.warning("hpcspawner: the Hub's spawner class is not HPCSpawner; jobs are not taken up after a restart")
+        return
+    # Not a server's: it stands for what all of them share.
+    spawner = app.spawner_class(config=app.config, hub=app.hub)
+    for name in ("jinja2_env", "jinja2_env_sync"):
+        app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
+    habits = Habits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
+    await Keeper(app, spawner.cluster, habits, app.log).run()
+
+
+def secret() -> bytes:
+    """What the Hub keeps to itself across restarts: that which signs its cookies."""
+    kept: bytes = JupyterHub.instance().cookie_secret
+    return kept
+
+
+def ledger_url_beside_the_hubs() -> str:
+    """SQLite beside the Hub's SQLite; else the Hub's own database."""
+    url = make_url(JupyterHub.instance().db_url)
+    if url.get_backend_name() != "sqlite":
+        return url.render_as_string(hide_password=False)
+    in_memory = url.database in (None, "", ":memory:")
+    folder = Path.cwd() if in_memory else Path(str(url.database)).absolute().parent
+    return f"sqlite:///{folder / 'hpcspawner.sqlite'}"
 
 
 def _is_no_link(record: logging.LogRecord) -> bool:

@@ -12,7 +12,7 @@ from hpcspawner.hub.pages import STATIC, TEMPLATES
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
 
-_WEEK_S = 7 * 24 * 3600
+_DAY_S = 24 * 3600
 
 
 def configure(c: Any, site: str | Path, *, callback_url: str, ca_file: str | Path | None = None) -> SiteProfile:
@@ -43,9 +43,10 @@ def configure(c: Any, site: str | Path, *, callback_url: str, ca_file: str | Pat
     c.JupyterHub.cleanup_servers = False
     # Jobs that wait in the queue count as starting: a limit would refuse users when the cluster is busy.
     c.JupyterHub.concurrent_spawn_limit = 0
-    # Only the outer bound; a job may wait for days. What is too long for a running job is HPCSpawner.start_limit_s.
-    c.Spawner.start_timeout = _WEEK_S
-    boot.prove_endpoint_absent_at_start()
+    # Only the outer bound; a job may wait for days. What is too long in the queue and what for a running job stand in
+    # the profile's limits and in HPCSpawner.start_limit_s.
+    c.Spawner.start_timeout = profile.limits.queue.seconds + _DAY_S
+    boot.arrange()
     return profile
 
 

@@ -1,21 +1,30 @@
-"""Every job that this Hub has started and not yet seen the end of.
+"""Every job that this Hub has asked for, from the intent to the end: in memory to read, in a database to keep.
 
-Held in memory: a running server survives a restart of the Hub through the Hub's own record of its state
-(`HPCSpawner.get_state`), a waiting one does not yet.
+A row is committed before its job is submitted and again right after, so whatever happens to the Hub in between,
+the next one knows what to look for.
 """
 
 import asyncio
 import hashlib
+import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Self
 
-from hpcspawner.job.state import JobStatus
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpcspawner.errors import LedgerUnavailable
+from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.store import Store
+from hpcspawner.job.state import Cause, JobStatus
+from hpcspawner.request.model import Choice
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.queue import OwnedJob
+
+_KEEP_ENDED_S = 30 * 24 * 3600
+_LONGEST_PAUSE_S = 30.0
 
 
 def digest(secret: str) -> str:
@@ -24,8 +33,8 @@ def digest(secret: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """How a job ended, by the launcher's own word. `exit_code` and `signal` are None where there was none."""
+class Report:
+    """How a run of the launcher ended, by its own word. `exit_code` and `signal` are None where there was none."""
 
     reason: str
     message: str
@@ -34,56 +43,115 @@ class End:
     log: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a job is over, at what time (seconds since 1970), and the last lines that it wrote."""
+
+    cause: Cause
+    message: str
+    at: float
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+
+    @property
+    def when(self) -> str:
+        """The time of the Hub's clock, for people."""
+        return time.strftime("%H:%M on %d %B %Y", time.localtime(self.at))
+
+    @property
+    def is_news(self) -> bool:
+        """Whether the server's user has not asked for it, so that they want to know."""
+        return self.cause is not Cause.STOPPED
+
+
 @dataclass(eq=False)
 class Row:
-    """One job, from before its submit to its end.
+    """One job of one server. The fields down to `end` are kept in the database.
 
-    `environment` is what the launcher gets for the ticket; it is kept until the server listens, because an answer
-    may be lost on the way. `run` is the first caller's own mark: nobody else gets the same answer.
+    `username` and `server` are the Hub's names, `owner` is the account on the cluster. `follows` is the tag of the job
+    whose place this one takes when that one's wall time ends, `renewals` how often that may still happen.
+    `asked_at` and `waits_since` are seconds since 1970: when the last submit began (0: never), and since when the job
+    waits in the queue. `run` is the mark of the launcher that has traded the ticket, `runs` how often the scheduler
+    had started the job by then, `began_at` when that was.
     """
 
+    username: str
+    server: str
     owner: str
     label: JobLabel
-    server: str
-    ticket_hash: str = ""
-    report_key_hash: str = ""
-    report_key: str = ""
+    choices: dict[str, Choice] = field(default_factory=dict)
+    follows: str = ""
+    renewals: int = 0
     job_id: str = ""
-    submitted_at: float = 0.0
-    environment: dict[str, str] = field(default_factory=dict)
+    asked_at: float = 0.0
+    waits_since: float = 0.0
+    ticket_hash: str = ""
     run: str = ""
+    runs: int = 0
+    began_at: float = 0.0
+    report_key_hash: str = ""
     host: str = ""
     port: int = 0
-    end: End | None = None
     wanted: bool = True
-    being_cancelled: bool = False
+    end: End | None = None
+
+    # What only this process knows. `verdict` is why the Hub itself gave the job up, `attached` whether one of the Hub's
+    # spawners looks after it, `submitted_at` monotonic time.
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    report: Report | None = None
+    verdict: End | None = None
+    attached: bool = False
+    submitted_at: float = 0.0
     ask: Callable[[float], Awaitable[JobStatus]] | None = None
-    on_end: Callable[[], object] | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    count_runs: Callable[[], Awaitable[int]] | None = None
+    on_report: Callable[[], object] | None = None
+    tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
+    changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    @property
+    def tag(self) -> str:
+        """The mark in the scheduler's listing; it names the row."""
+        return self.label.tag
+
+    @property
+    def log_name(self) -> str:
+        """The server as JupyterHub's log calls it."""
+        return f"{self.username}:{self.server}" if self.server else self.username
 
     @property
     def job(self) -> OwnedJob:
         """What a listing must agree with."""
-        return OwnedJob(self.job_id, self.owner, self.label.tag, self.submitted_at)
+        return OwnedJob(self.job_id, self.owner, self.tag, self.submitted_at)
 
-    def as_state(self) -> dict[str, Any]:
-        """What a restarted Hub needs to know this job again; hashes, never secrets."""
+    def stored(self) -> dict[str, Any]:
+        """The columns; hashes, never secrets."""
+        end = self.end
         return {
-            "owner": self.owner,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "tag": self.tag,
             "name": self.label.name,
-            "tag": self.label.tag,
-            "job_id": self.job_id,
-            "report_key_hash": self.report_key_hash,
-            "host": self.host,
-            "port": self.port,
+            "ended_at": end.at if end else None,
+            "cause": end.cause.value if end else "",
+            "message": end.message[:1000] if end else "",
+            "exit_code": end.exit_code if end else None,
+            "log": list(end.log) if end else [],
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], server: str) -> Self:
-        """The row that `as_state` described."""
-        label = JobLabel(state["name"], state["tag"])
-        kept = ("owner", "job_id", "report_key_hash", "host", "port")
-        return cls(label=label, server=server, submitted_at=now(), **{name: state[name] for name in kept})
+    def from_stored(cls, columns: dict[str, Any]) -> Self:
+        """The row that `stored` described."""
+        row = cls(label=JobLabel(columns["name"], columns["tag"]), **{name: columns[name] for name in _PLAIN})
+        if columns["ended_at"] is not None:
+            row.end = End(
+                Cause(columns["cause"]),
+                columns["message"],
+                columns["ended_at"],
+                columns["exit_code"],
+                tuple(columns["log"]),
+            )
+        # Only listings that this process has asked for can prove an absence.
+        row.submitted_at = now()
+        return row
 
     def submitted(self, job_id: str) -> None:
         """Note the id that the scheduler gave.
@@ -101,76 +169,183 @@ class Row:
         self.run = ""
         return ticket
 
-    def open(self, run: str) -> None:
-        """Bind the ticket to the run that presented it and make the key for its reports."""
-        if not self.run:
-            self.run = run
-            self.report_key = secrets.token_urlsafe(32)
-            self.report_key_hash = digest(self.report_key)
+    def open(self, run: str, runs: int, host: str, report_key: str) -> None:
+        """Bind the ticket to the run that presented it; any server that an earlier run had is gone."""
+        self.run, self.runs, self.host, self.port = run, runs, host, 0
+        self.began_at = time.time()
+        self.report_key_hash = digest(report_key)
+        self.report = None
+
+    def back_in_queue(self, waits_since: float) -> None:
+        """The scheduler has put the job back: another run, on another node perhaps, takes the server's place."""
+        self.host, self.port, self.report_key_hash = "", 0, ""
+        self.waits_since = waits_since
+        self.report = None
 
     def give_up(self) -> None:
         """Nobody wants this job any more; a launcher that calls gets nothing."""
         self.wanted = False
         self.environment = {}
+        self.changed.set()
 
-    def listening(self, host: str, port: int) -> None:
-        """Note where the server is; the ticket is spent for good."""
-        self.host, self.port = host, port
-        self.ticket_hash = self.report_key = ""
+    def listening(self, port: int) -> None:
+        """Note where the server is; nobody needs its environment any more."""
+        self.port = port
         self.environment = {}
-        self.changed.set()
+        self.tell()
 
-    def ended(self, end: End) -> None:
-        """Note how it ended."""
-        self.end = end
+    def reported(self, report: Report) -> None:
+        """Note what the launcher says of its end."""
+        self.report = report
+        self.tell()
+
+    def tell(self) -> None:
+        """Wake those who wait for news of this job."""
         self.changed.set()
-        if self.on_end:
-            self.on_end()
+        if self.on_report:
+            self.on_report()
+
+
+_PLAIN = (
+    "username",
+    "server",
+    "owner",
+    "choices",
+    "follows",
+    "renewals",
+    "job_id",
+    "asked_at",
+    "waits_since",
+    "ticket_hash",
+    "run",
+    "runs",
+    "began_at",
+    "report_key_hash",
+    "host",
+    "port",
+    "wanted",
+)
 
 
 class Ledger:
-    """The rows, found by what a launcher can show."""
+    """The rows that live, and the last end of each server. Reading is memory; what is awaited is committed."""
 
-    def __init__(self) -> None:
-        self._rows: set[Row] = set()
+    def __init__(self, store: Store, keys: Keys, log: logging.Logger):
+        self.keys = keys
+        self.stir = asyncio.Event()
+        """Set when something has happened that housekeeping should look at before its time."""
+        self._store, self._log = store, log
+        self._live: dict[str, Row] = {}
+        self._ends: dict[tuple[str, str], Row] = {}
+        for row in map(Row.from_stored, store.load(time.time() - _KEEP_ENDED_S)):
+            self._place(row)
 
-    def open(self, row: Row) -> Row:
-        """Keep a row from before its submit. The Hub may load one state more than once: the newest row counts."""
-        same = {other for other in self._rows if row.job_id and (other.job_id, other.label) == (row.job_id, row.label)}
-        self._rows -= same
-        self._rows.add(row)
-        return row
+    def new_row(self, username: str, server: str, owner: str, follows: Row | None = None) -> Row:
+        """A row for a job that is about to be asked for; not kept before `open`."""
+        tag = self.keys.new_tag(owner)
+        label = JobLabel(_job_name(server), tag, follows.job_id if follows else "")
+        return Row(username, server, owner, label, follows=follows.tag if follows else "", waits_since=time.time())
 
-    def close(self, row: Row) -> None:
-        """Drop a row whose job has ended."""
-        self._rows.discard(row)
+    async def open(self, row: Row) -> None:
+        """Keep a row from before its submit; LedgerUnavailable if that is not certain."""
+        try:
+            await self._store.write(row.stored())
+        except SQLAlchemyError as error:
+            self._log.error("%s: no job is submitted, for the ledger can't be written: %s", row.log_name, error)
+            raise LedgerUnavailable from error
+        self._place(row)
+
+    async def save(self, row: Row) -> None:
+        """Commit what has changed, however long the database may be away."""
+        self._place(row)
+        pause_s = 1.0
+        while True:
+            try:
+                return await self._store.write(row.stored())
+            except SQLAlchemyError as error:
+                self._log.error("%s: the ledger can't be written, trying again: %s", row.log_name, error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def prune(self) -> None:
+        """Drop what ended long ago."""
+        before = time.time() - _KEEP_ENDED_S
+        self._ends = {key: row for key, row in self._ends.items() if row.end and row.end.at >= before}
+        await self._store.prune(before)
+
+    def live(self) -> list[Row]:
+        """Every job that has not been seen to end."""
+        return list(self._live.values())
+
+    def of(self, username: str, server: str) -> list[Row]:
+        """The living jobs of one server, the oldest first."""
+        return [row for row in self._live.values() if (row.username, row.server) == (username, server)]
+
+    def by_tag(self, tag: str) -> Row | None:
+        """The living job with this tag, or None."""
+        return self._live.get(tag)
+
+    def following(self, row: Row) -> Iterator[Row]:
+        """Jobs that wait to take this one's place."""
+        return (other for other in self.live() if other.follows == row.tag)
+
+    def last_end(self, username: str, server: str) -> End | None:
+        """How the last job of this server ended, if its user did not end it and it is not long ago."""
+        row = self._ends.get((username, server))
+        return row.end if row and row.end and row.end.is_news else None
 
     def by_ticket(self, ticket: str) -> Row | None:
         """The row that this ticket was made for, or None."""
         wanted = digest(ticket)
-        return next((row for row in self._rows if _same(row.ticket_hash, wanted)), None)
+        return next((row for row in self._live.values() if _same(row.ticket_hash, wanted)), None)
 
     def by_report_key(self, key: str) -> Row | None:
         """The row whose launcher was given this key, or None."""
         wanted = digest(key)
-        return next((row for row in self._rows if _same(row.report_key_hash, wanted)), None)
+        return next((row for row in self._live.values() if _same(row.report_key_hash, wanted)), None)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._store.close()
+
+    def _place(self, row: Row) -> None:
+        if row.end is None:
+            self._live[row.tag] = row
+            return
+        self._live.pop(row.tag, None)
+        last = self._ends.get((row.username, row.server))
+        if last is None or last.end is None or last.end.at <= row.end.at:
+            self._ends[row.username, row.server] = row
 
 
-@cache
+_opened: list[Ledger] = []
+
+
+def open_ledger(url: str, keys: Keys, log: logging.Logger) -> Ledger:
+    """The Hub's one ledger, opened when it is first asked for."""
+    if not _opened:
+        _opened.append(Ledger(Store(url, keys.hub), keys, log))
+    return _opened[0]
+
+
 def ledger() -> Ledger:
     """The Hub's one ledger. Handlers and spawners are made apart from each other and meet here."""
-    return Ledger()
+    return _opened[0]
 
 
-def new_label(server: str, hub_id: str) -> JobLabel:
-    """A name for people and a tag for us; the tag is short because old Torques keep 15 characters of it."""
-    tag = f"h{hub_id[:4]}{secrets.token_hex(5)}"
-    return JobLabel(name=f"jupyter-{_slug(server)}" if server else "jupyter", tag=tag)
+def close_ledger() -> None:
+    """Forget the ledger, for a process that starts another Hub."""
+    while _opened:
+        _opened.pop().close()
 
 
 def now() -> float:
     """Seconds of the one clock that listings and rows share; no change of the time of day disturbs it."""
     return time.monotonic()
+
+
+def _job_name(server: str) -> str:
+    return f"jupyter-{_slug(server)}" if server else "jupyter"
 
 
 def _slug(server: str) -> str:

@@ -1,5 +1,6 @@
 """The two endpoints that a launcher calls: a ticket for its environment, and reports of what became of the server."""
 
+import contextlib
 import json
 from typing import Annotated, Any, Literal
 
@@ -7,7 +8,8 @@ from jupyterhub.apihandlers.base import APIHandler
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from tornado import web
 
-from hpcspawner.hub.ledger import End, Row, ledger, now
+from hpcspawner.errors import SchedulerError
+from hpcspawner.hub.ledger import Report, Row, ledger, now
 from hpcspawner.job.state import JobState
 
 _BODY_CAP = 64 * 1024
@@ -19,10 +21,11 @@ class _Body(BaseModel):
 
 
 class TicketRequest(_Body):
-    """The launcher's first call: its ticket, and a random mark of this run of the job."""
+    """The launcher's first call: its ticket, a random mark of this run, and its job as the node knows it."""
 
     ticket: Secret
     run: Secret
+    job: Annotated[str, Field(max_length=100)]
 
 
 class Listening(_Body):
@@ -40,6 +43,7 @@ class Ended(_Body):
     event: Literal["ended"]
     reason: Literal[
         "server-exited",
+        "idle",
         "signalled",
         "setup-failed",
         "bad-directory",
@@ -53,7 +57,15 @@ class Ended(_Body):
     log: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=20)] = []
 
 
-_REPORT: TypeAdapter[Listening | Ended] = TypeAdapter(Annotated[Listening | Ended, Field(discriminator="event")])
+class Warned(_Body):
+    """The scheduler has warned the job that its wall time ends soon."""
+
+    report_key: Secret
+    event: Literal["warned"]
+
+
+_Event = Listening | Warned | Ended
+_REPORT: TypeAdapter[_Event] = TypeAdapter(Annotated[_Event, Field(discriminator="event")])
 _TICKET = TypeAdapter(TicketRequest)
 
 
@@ -98,54 +110,91 @@ class TicketHandler(_LauncherHandler):
         """Trade a ticket, once the scheduler itself says that the job runs."""
         call: TicketRequest = self.body(_TICKET)
         row = ledger().by_ticket(call.ticket)
-        if row is None or (row.run and row.run != call.run):
+        if row is None or not _same_job(row, call):
             self.log.warning("A ticket that is not valid (any more) was presented from %s", self.request.remote_ip)
             raise web.HTTPError(403, "this ticket is not valid")
         if not row.wanted:
             raise web.HTTPError(410, "this server was stopped")
         if not row.job_id or row.ask is None:
-            return self.not_yet("the job's number is not known yet")
+            return self.not_yet("the Hub does not look after this job yet")
         status = await row.ask(now())
         if status.state is JobState.ENDED:
             raise web.HTTPError(410, "the scheduler says that this job has ended")
         if status.state is not JobState.RUNNING or not status.host:
             return self.not_yet(f"the scheduler says that this job is {status.state.value}")
-        if not row.wanted or ledger().by_ticket(call.ticket) is not row or (row.run and row.run != call.run):
-            # Another call was faster while this one waited for the scheduler.
+        if not await self._bind(row, call, status.host):
+            self.log.warning("%s: its ticket was presented again, from %s", row.log_name, self.request.remote_ip)
             raise web.HTTPError(403, "this ticket is not valid")
-        row.host = status.host
-        row.open(call.run)
-        self.log.info("%s: job %s runs on %s and got its environment", row.server, row.job_id, status.host)
-        return self.answer(200, {"environment": row.environment, "report_key": row.report_key})
+        if not row.environment:
+            row.tell()
+            return self.not_yet("the Hub does not look after this job yet")
+        self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)
+        key = ledger().keys.report_key(row.tag, call.run)
+        return self.answer(200, {"environment": row.environment, "report_key": key})
+
+    async def _bind(self, row: Row, call: TicketRequest, host: str) -> bool:
+        """Whether this run may have the environment: the first, or one that the scheduler proves to be a new one."""
+        runs = await _runs(row) if row.run != call.run else row.runs
+        # Another call may have been faster while this one waited for the scheduler.
+        if not row.wanted or ledger().by_ticket(call.ticket) is not row:
+            return False
+        if row.run and row.run != call.run and runs <= row.runs:
+            return False
+        if row.run != call.run:
+            row.open(call.run, runs, host, ledger().keys.report_key(row.tag, call.run))
+            await ledger().save(row)
+        # A run that listens already has what it needs.
+        return not row.port
 
 
 class ReportHandler(_LauncherHandler):
     """`POST /hub/api/hpcspawner/report`: 200 taken, 403 no such key, 409 not now."""
 
-    def post(self) -> None:
-        """Take note of a listening server or of an end."""
-        call: Listening | Ended = self.body(_REPORT)
+    async def post(self) -> None:
+        """Take note of a listening server, of a warning or of an end."""
+        call: _Event = self.body(_REPORT)
         row = ledger().by_report_key(call.report_key)
         if row is None:
             self.log.warning("A report with a key that is not known came from %s", self.request.remote_ip)
             raise web.HTTPError(403, "this key is not known")
         if isinstance(call, Listening):
-            self._listening(row, call)
+            await self._listening(row, call)
+        elif isinstance(call, Warned):
+            self.log.info("%s: the wall time of job %s ends soon", row.log_name, row.job_id)
         else:
             self._ended(row, call)
         self.answer(200, {})
 
-    def _listening(self, row: Row, call: Listening) -> None:
+    async def _listening(self, row: Row, call: Listening) -> None:
         if row.port and row.port != call.port:
             raise web.HTTPError(409, "this server has reported another port already")
-        if row.end:
+        if row.report or not row.wanted:
             raise web.HTTPError(410, "this server has ended")
-        self.log.info("%s: job %s listens on %s:%s", row.server, row.job_id, row.host, call.port)
-        row.listening(row.host, call.port)
+        if not row.port:
+            self.log.info("%s: job %s listens on %s:%s", row.log_name, row.job_id, row.host, call.port)
+            row.listening(call.port)
+            await ledger().save(row)
 
     def _ended(self, row: Row, call: Ended) -> None:
-        self.log.info("%s: job %s reports its end: %s %r", row.server, row.job_id, call.reason, call.message)
-        row.ended(End(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
+        self.log.info("%s: job %s reports its end: %s %r", row.log_name, row.job_id, call.reason, call.message)
+        row.reported(Report(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
+
+
+def _same_job(row: Row, call: TicketRequest) -> bool:
+    """Whether the caller is this row's job: schedulers write the number alone or with the server's name behind."""
+    return not row.job_id or _number(call.job) == _number(row.job_id)
+
+
+async def _runs(row: Row) -> int:
+    """How often the scheduler has started the job; where jobs are never put back, or nobody knows, once."""
+    if row.count_runs is not None:
+        with contextlib.suppress(SchedulerError):
+            return await row.count_runs()
+    return 1
+
+
+def _number(job_id: str) -> str:
+    return job_id.partition(".")[0]
 
 
 HANDLERS: list[tuple[str, type[APIHandler]]] = [

@@ -132,12 +132,13 @@ def test_a_server_that_dies_is_noticed(hub):
 
 def test_no_secret_is_logged_or_left_in_the_script(hub):
     hub.spawn("alice", {"walltime": "10m"})
-    script = max((hub.folder / "spool").glob("*.sh"), key=lambda path: int(path.stem)).read_text()
+    path = max((hub.folder / "spool").glob("*.sh"), key=lambda path: int(path.stem))
+    script = path.read_text()
     ticket = re.search(r'"ticket": "([^"]+)"', script)[1]
     assert ticket not in hub.log()
     assert "JUPYTERHUB_API_TOKEN" not in script.split("HPCSPAWNER_SETTINGS")[-2]
     # The ticket is spent: whoever reads the script later gets nothing for it.
-    answer = hub.post("/hub/api/hpcspawner/ticket", {"ticket": ticket, "run": "x" * 32})
+    answer = hub.post("/hub/api/hpcspawner/ticket", {"ticket": ticket, "run": "x" * 32, "job": path.stem})
     assert answer.status_code == 403
 
 

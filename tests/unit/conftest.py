@@ -1,15 +1,31 @@
 """What most unit tests start from."""
 
+import asyncio
+import logging
 import os
+import re
+import time
 from pathlib import Path
 
 import pytest
+from jupyterhub import orm, roles
+from jupyterhub.app import JupyterHub
 from material import FULL
+from traitlets.config import Config
 
+from hpcspawner.hub import stop, submit
+from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.ledger import close_ledger, open_ledger
+from hpcspawner.hub.store import Store
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers import queue
+from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import SiteProfile
 
 GOLDEN = Path(__file__).parent / "golden"
+BIN = Path(__file__).parent / "bin"
+RECORDED = Path(__file__).parents[1] / "recorded" / "slurm-22.05"
+KEYS = Keys(b"s" * 32, "hub")
 
 
 @pytest.fixture
@@ -34,3 +50,192 @@ def golden():
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+# --- the Hub's side
+
+
+@pytest.fixture
+def ledger_file(tmp_path):
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def reopened(ledger_file):
+    """Opens the ledger as the next process of the Hub does."""
+
+    def again():
+        close_ledger()
+        return open_ledger(f"sqlite:///{ledger_file}", KEYS, logging.getLogger("test"))
+
+    yield again
+    close_ledger()
+
+
+@pytest.fixture
+def kept(reopened):
+    """The Hub's ledger, in a database of this test's own."""
+    return reopened()
+
+
+@pytest.fixture
+async def hub(tmp_path):
+    """A JupyterHub with its database and alice as its user; it serves nothing and starts no proxy."""
+    app = JupyterHub.instance(
+        config=Config({"Authenticator": {"allow_all": True}}),
+        db_url=f"sqlite:///{tmp_path / 'jupyterhub.sqlite'}",
+        cookie_secret=b"s" * 32,
+        allow_named_servers=True,
+    )
+    app.log = logging.getLogger("test")
+    app.init_eventlog()
+    app.init_db()
+    app.init_hub()
+    app.init_proxy()
+    app.init_oauth()
+    await app.init_role_creation()
+    await app.init_users()
+    app.init_tornado_settings()
+    alice = orm.User(name="alice")
+    app.db.add(alice)
+    app.db.commit()
+    roles.assign_default_roles(app.db, alice)
+    yield app
+    app.db.close()
+    app.db.get_bind().dispose()
+    JupyterHub.clear_instance()
+
+
+# --- the scheduler's side
+
+
+class Desk:
+    """Slurm as far as the Hub sees it: stand-ins in a folder, on their own PATH, and their orders beside them.
+
+    `rows` are of the user alice, whose account has the same name.
+    """
+
+    def __init__(self, folder, kept):
+        self.folder, self.kept = folder, kept
+        for name in ("squeue", "sbatch", "scancel", "scontrol", "sudo"):
+            (folder / name).symlink_to(BIN / name)
+        self.hides_nothing()
+        self.shows()
+        access = {"type": "slurm", "path": [str(folder)], "command_timeout_s": 5}
+        profile = SiteProfile.model_validate({**FULL, "scheduler": access})
+        self.cluster = Cluster.of(profile, folder, logging.getLogger("test"))
+        # Whoever runs the tests: root would see all jobs.
+        self.cluster.client.own_account = "jupyterhub"
+        self.said = []
+
+    # Orders.
+
+    def order(self, name, text=""):
+        """Put a file beside the stand-ins, whole."""
+        new = self.folder / f"{name}.new"
+        new.write_text(text)
+        new.replace(self.folder / name)
+
+    def revoke_order(self, name):
+        (self.folder / name).unlink()
+
+    def shows(self, *lines):
+        """What squeue lists from now on."""
+        self.order("jobs", "".join(f"{line}\n" for line in lines))
+
+    def goes_down(self):
+        self.order("down", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
+
+    def comes_up(self):
+        self.revoke_order("down")
+
+    def hides_nothing(self):
+        self.order("config", (RECORDED / "config.txt").read_text())
+
+    def hides_jobs(self):
+        config = (RECORDED / "config.txt").read_text()
+        self.order("config", config.replace("PrivateData             = none", "PrivateData = jobs"))
+
+    def records(self, job_id, state, code="0:0", restarts=0):
+        """What the controller remembers of a job: a recorded answer with these facts in it."""
+        facts = {"JobId": job_id, "JobState": state, "ExitCode": code, "Restarts": restarts}
+        text = (RECORDED / "ends" / "exit-0.scontrol").read_text()
+        for name, value in facts.items():
+            text, count = re.subn(rf"\b{name}=\S+", f"{name}={value}", text, count=1)
+            assert count
+        self.order(f"record-{job_id}", text)
+
+    # Rows.
+
+    def line(self, row, state="RUNNING", *, node="n1", reason="None", job_id=None):
+        """One job as squeue lists it."""
+        return "|".join((job_id or row.job_id, state, node, row.owner, "2026-11-21T05:02:49", reason, row.tag))
+
+    def new_row(self, server="", **fields):
+        row = self.kept.new_row("alice", server, "alice", fields.pop("follows", None))
+        for name, value in fields.items():
+            assert hasattr(row, name)
+            setattr(row, name, value)
+        return row
+
+    async def submitted(self, job_id="12", server="", **fields):
+        """A row whose job has this number."""
+        row = self.new_row(server, asked_at=time.time(), **fields)
+        row.submitted(job_id)
+        await self.kept.open(row)
+        return row
+
+    # What was done.
+
+    def _noted(self, name):
+        file = self.folder / name
+        return file.read_text().splitlines() if file.exists() else []
+
+    @property
+    def cancelled(self):
+        return self._noted("cancelled")
+
+    @property
+    def submits(self):
+        return len(self._noted("submits"))
+
+    async def say(self, sentence):
+        self.said.append(sentence)
+
+
+@pytest.fixture
+def desk(tmp_path, kept, hub, monkeypatch):
+    """With shorter pauses, for the tests' time."""
+    monkeypatch.setattr(queue, "_SHORTEST_GAP_S", 0.01)
+    monkeypatch.setattr(submit, "_PAUSE_S", 0.05)
+    monkeypatch.setattr(stop, "_LAST_WORDS_S", 0.3)
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    return Desk(folder, kept)
+
+
+@pytest.fixture
+def in_database(ledger_file):
+    """The rows that are committed, by tag, as another process reads them."""
+
+    def read():
+        store = Store(f"sqlite:///{ledger_file}", KEYS.hub)
+        try:
+            return {row["tag"]: row for row in store.load(0)}
+        finally:
+            store.close()
+
+    return read
+
+
+@pytest.fixture
+def until():
+    """Waits for what must come true within some seconds."""
+
+    async def wait(holds, seconds=10):
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            await asyncio.sleep(0.01)
+
+    return wait

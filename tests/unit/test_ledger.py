@@ -1,39 +1,45 @@
 """The ledger: what is kept of a job, and what is forgotten."""
 
+import asyncio
 import json
+import logging
 import re
+import sqlite3
 import string
+import time
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcspawner.hub.ledger import End, Ledger, Row, digest, ledger, new_label, now
+from hpcspawner.errors import LedgerUnavailable
+from hpcspawner.hub import ledger as ledger_module
+from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.ledger import End, Report, Row, digest, ledger, now, open_ledger
 from hpcspawner.job.script import quote
+from hpcspawner.job.state import Cause
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.queue import OwnedJob
 
-HUB = "5f0c9a7be1d24386"
+RUN = "run-" + "r" * 30
+DAY_S = 24 * 3600
 
 
 def a_row(**fields):
-    return Row("alice", JobLabel("jupyter-lab", "h5f0c0123456789"), "alice:lab", **fields)
+    return Row("alice", "lab", "alice", JobLabel("jupyter-lab", "h23456789abcdef"), **fields)
 
 
-# --- labels
+def job_name(kept, server):
+    return kept.new_row("alice", server, "alice").label.name
 
 
-@given(st.text(max_size=60), st.text(alphabet="0123456789abcdef", min_size=64, max_size=64))
-def test_a_tag_fits_the_oldest_torque(server, hub):
-    """15 characters, the first of which is a letter, and none that a name may not have."""
-    tag = new_label(server, hub).tag
-    assert re.fullmatch(r"[a-z][a-z0-9]{14}", tag)
+# --- names
 
 
-@given(st.text(max_size=60))
+@given(server=st.text(max_size=60))
 def test_a_jobs_name_is_harmless_whatever_the_servers_name_is(server):
-    name = new_label(server, HUB).name
+    name = ledger_module._job_name(server)
     assert re.fullmatch(r"jupyter(-[a-z0-9-]{1,27})?", name)
     assert quote(name) == name
 
@@ -43,12 +49,12 @@ def test_a_jobs_name_is_harmless_whatever_the_servers_name_is(server):
     [
         pytest.param("", "jupyter", id="the default server"),
         pytest.param("lab", "jupyter-lab", id="a plain name"),
-        pytest.param("gpu-2", "jupyter-gpu-2", id="with a hyphen"),
         pytest.param("a" * 20, "jupyter-" + "a" * 20, id="twenty letters"),
+        pytest.param("gpu-2", "jupyter-gpu-2", id="with a hyphen"),
     ],
 )
-def test_a_plain_name_is_kept(server, name):
-    assert new_label(server, HUB).name == name
+def test_a_plain_name_is_kept(kept, server, name):
+    assert job_name(kept, server) == name
 
 
 @pytest.mark.parametrize(
@@ -60,96 +66,109 @@ def test_a_plain_name_is_kept(server, name):
         pytest.param(["a" * 21, "a" * 22, "a" * 20], id="long names"),
     ],
 )
-def test_names_that_look_alike_stay_apart(servers):
-    assert len({new_label(server, HUB).name for server in servers}) == len(servers)
+def test_names_that_look_alike_stay_apart(kept, servers):
+    assert len({job_name(kept, server) for server in servers}) == len(servers)
 
 
-def test_a_tag_is_never_given_twice_and_tells_the_hub():
-    tags = [new_label("lab", HUB).tag for _ in range(1000)]
-    assert len(set(tags)) == 1000
-    assert {tag[:5] for tag in tags} == {"h5f0c"}
+def test_a_new_row_bears_a_tag_of_ours(kept):
+    row = kept.new_row("alice@example.org", "lab", "alice")
+    assert kept.keys.is_ours("alice", row.tag)
+    assert (row.username, row.server, row.owner) == ("alice@example.org", "lab", "alice")
+    assert row.wanted
+    assert not row.asked_at
+    assert kept.live() == []
+
+
+def test_a_follow_up_names_the_job_that_it_waits_for(kept):
+    first = kept.new_row("alice", "lab", "alice")
+    first.submitted("12")
+    second = kept.new_row("alice", "lab", "alice", first)
+    assert (second.follows, second.label.follows) == (first.tag, "12")
+    assert second.tag != first.tag
 
 
 # --- rows
 
 
-def test_what_a_restarted_hub_is_told_holds_no_secret():
+def test_what_is_kept_holds_no_secret():
     row = a_row(environment={"JUPYTERHUB_API_TOKEN": "t" * 40})
     ticket = row.arm()
     row.submitted("12")
-    row.open("run-" + "r" * 30)
-    key = row.report_key
-    kept = row.as_state()
-    text = json.dumps(kept)
-    for secret in (ticket, key, row.run, row.ticket_hash, "t" * 40):
-        assert secret
-        assert secret not in text
-    assert kept["report_key_hash"] == digest(key) != key
+    row.open(RUN, 1, "n1", "key-" + "k" * 30)
+    kept = json.dumps(row.stored())
+    for secret in (ticket, "key-" + "k" * 30, "t" * 40):
+        assert secret not in kept
+        assert secret not in repr(row)
+    assert row.stored()["ticket_hash"] == digest(ticket)
+    assert row.stored()["report_key_hash"] == digest("key-" + "k" * 30)
 
 
-def test_a_row_is_known_again_by_its_state():
-    row = a_row()
+def test_a_row_is_known_again():
+    row = a_row(choices={"partition": "gpu", "gpus": 2}, renewals=3, asked_at=5.0, waits_since=6.0, follows="h2")
     row.arm()
     row.submitted("12")
-    row.open("run-" + "r" * 30)
-    row.listening("n1", 20000)
-    again = Row.from_state(json.loads(json.dumps(row.as_state())), "alice:lab")
-    assert replace(again.job, submitted_at=0.0) == OwnedJob("12", "alice", "h5f0c0123456789", 0.0)
+    row.open(RUN, 2, "n1", "key")
+    row.listening(20000)
+    again = Row.from_stored(json.loads(json.dumps(row.stored())))
+    assert again.stored() == row.stored()
+    assert again.log_name == row.log_name == "alice:lab"
+    assert replace(again.job, submitted_at=0.0) == OwnedJob("12", "alice", "h23456789abcdef", 0.0)
+    # Only listings that the new process has asked for prove an absence.
     assert again.job.submitted_at >= row.job.submitted_at
-    assert (again.host, again.port, again.server) == ("n1", 20000, "alice:lab")
-    assert again.as_state() == row.as_state()
-    assert again.wanted
-    assert not again.ticket_hash
 
 
-def test_a_launcher_of_a_job_that_is_known_again_may_still_report():
-    row = a_row()
-    row.arm()
-    row.open("run-" + "r" * 30)
-    key = row.report_key
-    after_restart = Ledger()
-    again = after_restart.open(Row.from_state(row.as_state(), "alice:lab"))
-    assert after_restart.by_report_key(key) is again
+@pytest.mark.parametrize("end", [End(Cause.IDLE, "Idle.", 5.0, 0, ("one", "two")), End(Cause.STOPPED, "", 5.0)])
+def test_an_end_is_known_again(end):
+    assert Row.from_stored(json.loads(json.dumps(a_row(end=end).stored()))).end == end
 
 
-def test_only_the_hash_of_a_ticket_is_kept():
-    row = a_row()
-    ticket = row.arm()
+def test_a_long_message_still_fits_its_column():
+    assert len(a_row(end=End(Cause.UNKNOWN, "x" * 5000, 1.0)).stored()["message"]) == 1000
+
+
+def test_a_ticket_is_long_and_plain():
+    ticket = a_row().arm()
     assert len(ticket) >= 32
     assert set(ticket) <= set(string.ascii_letters + string.digits + "-_")
-    assert row.ticket_hash == digest(ticket)
-    assert ticket not in repr(row)
-
-
-def test_a_ticket_belongs_to_the_first_run_that_shows_it():
-    row = a_row()
-    row.arm()
-    row.open("first")
-    key = row.report_key
-    row.open("second")
-    assert (row.run, row.report_key) == ("first", key)
 
 
 def test_a_new_ticket_is_for_a_new_run():
     row = a_row()
-    row.arm()
-    row.open("first")
-    key = row.report_key
-    row.arm()
-    row.open("second")
-    assert row.run == "second"
-    assert row.report_key != key
+    older = row.ticket_hash, row.arm()
+    row.open("first", 1, "n1", "key")
+    assert row.arm() not in older
+    assert row.run == ""
 
 
-def test_a_server_that_listens_needs_no_secrets_any_more():
+def test_a_new_run_begins_without_what_the_last_one_left():
+    row = a_row()
+    row.arm()
+    row.open("first", 1, "n1", "key-1")
+    row.listening(20000)
+    row.reported(Report("signalled", "over"))
+    row.open("second", 2, "n2", "key-2")
+    assert (row.run, row.runs, row.host, row.port, row.report) == ("second", 2, "n2", 0, None)
+    assert row.report_key_hash == digest("key-2")
+
+
+def test_a_job_that_was_put_back_has_no_server_and_waits_from_now():
+    row = a_row(waits_since=5.0)
+    row.arm()
+    row.open("first", 1, "n1", "key-1")
+    row.listening(20000)
+    row.reported(Report("signalled", "over"))
+    row.back_in_queue(99.0)
+    assert (row.host, row.port, row.report_key_hash, row.report) == ("", 0, "", None)
+    assert row.waits_since == 99.0
+    # What tells a second run from the first, and its ticket, stay.
+    assert (row.run, row.runs) == ("first", 1)
+    assert row.ticket_hash
+
+
+def test_a_server_that_listens_needs_no_environment_any_more():
     row = a_row(environment={"TOKEN": "t"})
-    row.arm()
-    row.open("first")
-    hash_ = row.report_key_hash
-    row.listening("n1", 20000)
-    assert (row.ticket_hash, row.report_key, row.environment) == ("", "", {})
-    # For the report of its end.
-    assert row.report_key_hash == hash_
+    row.listening(20000)
+    assert (row.port, row.environment) == (20000, {})
 
 
 def test_a_job_that_nobody_wants_has_nothing_to_give_away():
@@ -167,72 +186,190 @@ def test_the_clock_of_absence_starts_when_the_submit_was_answered():
 
 
 @pytest.mark.parametrize(
-    "news",
+    ("news", "told"),
     [
-        pytest.param(lambda row: row.submitted("12"), id="submitted"),
-        pytest.param(lambda row: row.listening("n1", 20000), id="listening"),
-        pytest.param(lambda row: row.ended(End("no-port", "")), id="ended"),
+        pytest.param(lambda row: row.submitted("12"), [], id="submitted"),
+        pytest.param(lambda row: row.give_up(), [], id="given up"),
+        pytest.param(lambda row: row.listening(20000), ["told"], id="listening"),
+        pytest.param(lambda row: row.reported(Report("no-port", "")), ["told"], id="ended"),
     ],
 )
-def test_who_waits_for_news_is_woken(news):
-    row = a_row()
+def test_who_waits_for_news_is_woken(news, told):
+    calls = []
+    row = a_row(on_report=lambda: calls.append("told"))
     assert not row.changed.is_set()
     news(row)
     assert row.changed.is_set()
+    assert calls == told
 
 
-# --- the ledger
+# --- finding
 
 
-def test_rows_are_found_by_their_secrets_and_by_no_others():
-    kept = Ledger()
-    rows = [kept.open(a_row()) for _ in range(5)]
+async def opened_row(kept, server="lab", **fields):
+    row = kept.new_row("alice", server, "alice")
+    for name, value in fields.items():
+        setattr(row, name, value)
+    await kept.open(row)
+    return row
+
+
+async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
+    rows = [await opened_row(kept) for _ in range(5)]
     tickets = [row.arm() for row in rows]
-    for row in rows:
-        row.open("run")
+    keys = [f"key-{number}" for number in range(5)]
+    for row, key in zip(rows, keys, strict=True):
+        row.open(RUN, 1, "n1", key)
     assert [kept.by_ticket(ticket) for ticket in tickets] == rows
-    assert [kept.by_report_key(row.report_key) for row in rows] == rows
+    assert [kept.by_report_key(key) for key in keys] == rows
     for wrong in ("", "x" * 43, rows[0].ticket_hash, rows[0].report_key_hash, tickets[0] + "x", tickets[0][:-1]):
         assert kept.by_ticket(wrong) is None
         assert kept.by_report_key(wrong) is None
     # Each secret opens its own door only.
     assert kept.by_report_key(tickets[0]) is None
-    assert kept.by_ticket(rows[0].report_key) is None
+    assert kept.by_ticket(keys[0]) is None
 
 
-def test_a_row_without_a_secret_is_found_by_none():
-    kept = Ledger()
-    kept.open(a_row())
+async def test_a_row_without_a_secret_is_found_by_none(kept):
+    await opened_row(kept)
     assert kept.by_ticket("") is None
     assert kept.by_report_key("") is None
 
 
-def test_a_row_that_was_closed_is_found_no_more():
-    kept = Ledger()
-    row = kept.open(a_row())
+async def test_the_jobs_of_one_server_are_its_own_the_oldest_first(kept):
+    first, other, second = [await opened_row(kept, server) for server in ("lab", "", "lab")]
+    assert kept.of("alice", "lab") == [first, second]
+    assert kept.of("alice", "") == [other]
+    assert kept.of("bob", "lab") == []
+
+
+async def test_follow_ups_are_found_by_the_job_they_wait_for(kept):
+    parent = await opened_row(kept)
+    child = await opened_row(kept, follows=parent.tag)
+    await opened_row(kept)
+    assert list(kept.following(parent)) == [child]
+    assert list(kept.following(child)) == []
+
+
+async def test_a_job_that_has_ended_lives_no_more_and_is_remembered(kept):
+    row = await opened_row(kept)
     ticket = row.arm()
-    kept.close(row)
-    kept.close(row)
-    assert kept.by_ticket(ticket) is None
+    row.end = End(Cause.IDLE, "Idle.", time.time())
+    await kept.save(row)
+    assert kept.live() == kept.of("alice", "lab") == []
+    assert kept.by_tag(row.tag) is kept.by_ticket(ticket) is None
+    assert kept.last_end("alice", "lab") == row.end
+    assert kept.last_end("alice", "") is None
 
 
-def test_of_two_rows_for_one_job_the_newer_counts():
-    """The Hub may load one state more than once."""
-    row = a_row()
-    row.arm()
+async def test_of_several_ends_the_last_is_told_in_whatever_order_they_were_recorded(kept, reopened):
+    for at in (time.time() - 10, time.time(), time.time() - 20):
+        await opened_row(kept, end=End(Cause.IDLE, f"{at}", at))
+    latest = kept.last_end("alice", "lab")
+    assert time.time() - latest.at < 5
+    assert reopened().last_end("alice", "lab") == latest
+
+
+async def test_an_end_that_its_user_asked_for_is_no_news_and_hides_older_ones(kept):
+    for cause, at in ((Cause.WALL_TIME, time.time() - 10), (Cause.STOPPED, time.time())):
+        await opened_row(kept, end=End(cause, "", at))
+    assert kept.last_end("alice", "lab") is None
+
+
+# --- keeping
+
+
+async def test_a_new_process_finds_what_the_last_one_committed(kept, reopened):
+    row = await opened_row(kept, choices={"partition": "gpu"})
+    ticket = row.arm()
+    await kept.save(row)
+    ended = await opened_row(kept, "", end=End(Cause.IDLE, "Idle.", time.time(), 0, ("line",)))
+    again = reopened()
+    (found,) = again.live()
+    assert found is not row
+    assert found.stored() == row.stored()
+    assert again.by_ticket(ticket) is found
+    assert again.last_end("alice", "") == ended.end
+    # Nobody looks after it yet.
+    assert (found.attached, found.ask, found.environment) == (False, None, {})
+
+
+async def test_what_was_not_saved_is_not_there(kept, reopened):
+    row = await opened_row(kept)
     row.submitted("12")
-    row.open("run-" + "r" * 30)
-    kept = Ledger()
-    first, second = (kept.open(Row.from_state(row.as_state(), "alice:lab")) for _ in range(2))
-    assert first is not second
-    assert kept.by_report_key(row.report_key) is second
+    kept.new_row("alice", "other", "alice")
+    assert [found.job_id for found in reopened().live()] == [""]
 
 
-def test_rows_that_have_no_job_yet_stay_apart():
-    kept = Ledger()
-    rows = [kept.open(a_row()) for _ in range(2)]
-    assert [kept.by_ticket(row.arm()) for row in rows] == rows
+async def test_what_ended_long_ago_is_forgotten(kept, reopened):
+    await opened_row(kept, "old", end=End(Cause.IDLE, "", time.time() - 31 * DAY_S))
+    await opened_row(kept, "young", end=End(Cause.IDLE, "", time.time() - 29 * DAY_S))
+    old = await opened_row(kept, "lives", waits_since=time.time() - 99 * DAY_S)
+    await kept.prune()
+    for each in (kept, reopened()):
+        assert each.last_end("alice", "old") is None
+        assert each.last_end("alice", "young")
+        assert [row.tag for row in each.live()] == [old.tag]
 
 
-def test_there_is_one_ledger():
-    assert ledger() is ledger()
+class Away:
+    """A database whose table is gone for a while."""
+
+    def __init__(self, file):
+        self.other = sqlite3.connect(file)
+
+    def __enter__(self):
+        self.other.execute("ALTER TABLE hpcspawner_jobs RENAME TO away")
+        self.other.commit()
+        return self
+
+    def __exit__(self, *_):
+        self.other.execute("ALTER TABLE away RENAME TO hpcspawner_jobs")
+        self.other.commit()
+        self.other.close()
+
+
+async def test_a_row_that_can_not_be_committed_is_refused_and_leaves_nothing_behind(kept, ledger_file, caplog):
+    with Away(ledger_file), pytest.raises(LedgerUnavailable, match="no job was submitted"):
+        await opened_row(kept)
+    assert kept.live() == []
+    assert "no job is submitted, for the ledger can't be written" in caplog.text
+
+
+async def test_a_change_is_committed_however_long_the_database_is_away(kept, ledger_file, reopened, caplog):
+    row = await opened_row(kept)
+    row.submitted("12")
+    with Away(ledger_file):
+        task = asyncio.create_task(kept.save(row))
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        # What is committed in the end is what holds then.
+        row.port = 20000
+    await asyncio.wait_for(task, 5)
+    (found,) = reopened().live()
+    assert (found.job_id, found.port) == ("12", 20000)
+    assert "the ledger can't be written, trying again" in caplog.text
+
+
+async def test_the_log_tells_no_secret_when_the_database_is_away(kept, ledger_file, caplog):
+    row = kept.new_row("alice", "lab", "alice")
+    secret = row.arm()
+    row.environment = {"TOKEN": "t" * 40}
+    with Away(ledger_file), pytest.raises(LedgerUnavailable):
+        await kept.open(row)
+    assert secret not in caplog.text
+    assert "t" * 40 not in caplog.text
+
+
+def test_there_is_one_ledger(kept, tmp_path):
+    assert ledger() is kept
+    assert open_ledger(f"sqlite:///{tmp_path}/other", Keys(b"", ""), logging.getLogger("test")) is kept
+
+
+async def test_two_hubs_keep_apart(kept, reopened, ledger_file):
+    await opened_row(kept)
+    other = ledger_module.Ledger(
+        ledger_module.Store(f"sqlite:///{ledger_file}", "other"), Keys(b"s" * 32, "other"), logging.getLogger("test")
+    )
+    assert other.live() == []
+    other.close()

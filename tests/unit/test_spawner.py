@@ -183,6 +183,10 @@ def test_the_traits_are_the_documented_ones():
         "poll_interval_s",
         "start_limit_s",
         "stop_limit_s",
+        "ledger_url",
+        "housekeeping_interval_s",
+        "orphan_grace_s",
+        "reaper_dry_run",
     }
 
 

@@ -1,0 +1,190 @@
+"""Housekeeping: every job of ours is looked after by a server of the Hub, or ended.
+
+Runs when the Hub has put itself together, whenever the ledger is stirred, and once in a while.
+"""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.app import JupyterHub
+from jupyterhub.handlers.base import BaseHandler
+from tornado.httputil import HTTPServerRequest
+
+from hpcspawner.errors import SchedulerError
+from hpcspawner.hub.background import in_background, once
+from hpcspawner.hub.ledger import Row, ledger, now
+from hpcspawner.hub.stop import end_job, finish
+from hpcspawner.job.state import JobState
+from hpcspawner.schedulers.cluster import Cluster
+
+# What could not be done now is tried again soon; what is under way takes about as long.
+_SOON_S = 2.0
+_PRUNE_EVERY_S = 24 * 3600
+# Taking up a job costs the Hub about what a click on Start does.
+_AT_ONCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How often to look, how long to leave an unknown job of ours alone, and whether to cancel it then."""
+
+    interval_s: float
+    orphan_grace_s: float
+    dry_run: bool
+
+
+@dataclass(slots=True)
+class Keeper:
+    """One for a Hub and its cluster."""
+
+    app: JupyterHub
+    cluster: Cluster
+    habits: Habits
+    log: logging.Logger
+    _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
+    _orphans: dict[str, float] = field(default_factory=dict)
+    _pruned_at: float = float("-inf")
+    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    async def run(self) -> None:
+        """Until the Hub ends."""
+        while True:
+            ledger().stir.clear()
+            try:
+                settled = await self._round()
+            except Exception:
+                self.log.exception("hpcspawner: housekeeping failed; the next round is soon")
+                settled = False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ledger().stir.wait(), self.habits.interval_s if settled else _SOON_S)
+
+    async def _round(self) -> bool:
+        """Look once at everything; whether nothing is left that can't wait."""
+        done = [await self._see_to(row) for row in ledger().live()]
+        self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
+        await self._reap()
+        if now() - self._pruned_at > _PRUNE_EVERY_S:
+            self._pruned_at = now()
+            await ledger().prune()
+        return all(done)
+
+    async def _see_to(self, row: Row) -> bool:
+        """Look after one job; whether it can wait for the next round."""
+        if row.end is not None or self._is_busy(row):
+            return True
+        if not row.wanted:
+            in_background(end_job(self.cluster, row, None), self.log)
+            return True
+        spawner = self._spawner(row)
+        if spawner is not None and spawner.row is row:
+            if spawner.ready and row.renewals:
+                in_background(once(row.tasks, "renew", spawner.renew, self.log), self.log)
+            # One that is about to be ready has a follow-up to ask for.
+            return bool(spawner.ready or not row.port)
+        if row.follows and ledger().by_tag(row.follows):
+            await self._see_to_follower(row)
+            return True
+        return self._take_up(row, spawner)
+
+    @staticmethod
+    def _is_busy(row: Row) -> bool:
+        return any(not task.done() for task in row.tasks.values())
+
+    async def _see_to_follower(self, row: Row) -> None:
+        """A follow-up in the queue needs nothing; one whose submit was cut off is cleared away and asked for again."""
+        if not row.job_id:
+            in_background(end_job(self.cluster, row, None), self.log)
+
+    def _spawner(self, row: Row) -> Any:
+        """What the Hub has for this server, or None."""
+        orm_user = orm.User.find(self.app.db, row.username)
+        user = self.app.users[orm_user] if orm_user is not None else None
+        return user.spawners.get(row.server) if user is not None else None
+
+    def _take_up(self, row: Row, spawner: Any) -> bool:
+        if not self._has_user(row):
+            self.log.warning("%s: nobody may have this server any more; job %s is ended", row.log_name, row.job_id)
+            in_background(end_job(self.cluster, row, None), self.log)
+            return True
+        if (spawner is not None and (spawner.pending or spawner.active)) or row.tag in self._adopting:
+            return False
+        if now() < self._not_before.get(row.tag, 0.0):
+            return True
+        task = self._adopting[row.tag] = in_background(self._adopt(row), self.log)
+        task.add_done_callback(lambda _: self._adopting.pop(row.tag, None))
+        return False
+
+    def _has_user(self, row: Row) -> bool:
+        return (
+            orm.User.find(self.app.db, row.username) is not None
+            and row.username not in self.app.authenticator.blocked_users
+        )
+
+    async def _adopt(self, row: Row) -> None:
+        """Have the Hub start this server as if its user had asked; the start finds the job and waits for it."""
+        async with self._gate:
+            if row.job_id:
+                status = await self.cluster.queue.status(row.job, now())
+                if status.state is JobState.ENDED:
+                    await finish(self.cluster, row, status)
+                    return
+            if row.attached or row.end is not None or not row.wanted:
+                return
+            self.log.info("%s: taking up job %s", row.log_name, row.job_id or "(not known yet)")
+            user = self.app.users[orm.User.find(self.app.db, row.username)]
+            try:
+                await _Inside(self.app).spawn_single_user(user, row.server, options=dict(row.choices))
+            except Exception as error:
+                # It stands on the server's page; where the job was not even reached, a later round tries again.
+                self._not_before[row.tag] = now() + self.habits.interval_s / 2
+                self.log.warning("%s: job %s was not taken up: %s", row.log_name, row.job_id, error)
+
+    async def _reap(self) -> None:
+        """Cancel jobs with our tag that the ledger does not know, after a time of grace."""
+        found = await self.cluster.queue.ours(ledger().keys.is_ours, now() - self.habits.interval_s / 2)
+        strays = {job_id: status for job_id, status in found.items() if self._is_stray(job_id, status.tag)}
+        self._orphans = {job_id: self._orphans.get(job_id, now()) for job_id in strays}
+        for job_id, since in list(self._orphans.items()):
+            if now() - since >= self.habits.orphan_grace_s:
+                await self._cancel(job_id, strays[job_id].owner)
+
+    @staticmethod
+    def _is_stray(job_id: str, tag: str) -> bool:
+        row = ledger().by_tag(tag)
+        return row is None or bool(row.job_id and row.job_id != job_id)
+
+    async def _cancel(self, job_id: str, owner: str) -> None:
+        if self.habits.dry_run:
+            self.log.warning("hpcspawner: job %s of %s would be cancelled: no server wants it", job_id, owner)
+            return
+        self.log.warning("hpcspawner: job %s of %s is cancelled: no server wants it", job_id, owner)
+        try:
+            await self.cluster.client.cancel(owner, job_id)
+        except SchedulerError as error:
+            self.log.warning("hpcspawner: job %s could not be cancelled yet: %s", job_id, error)
+
+
+class _Inside(BaseHandler):
+    """JupyterHub starts servers from the handler of a web request; here nobody has sent one."""
+
+    def __init__(self, app: JupyterHub):
+        request = HTTPServerRequest("GET", app.hub.base_url, connection=_NoConnection())  # type: ignore[arg-type]
+        super().__init__(app.tornado_application, request)
+
+    async def refresh_auth(self, user: Any, force: bool = False) -> Any:
+        """Do without: the user was there when the job was asked for, and need not be now."""
+        return user
+
+
+class _NoConnection:
+    """As much of a connection as a handler touches before it answers."""
+
+    context = None
+
+    def set_close_callback(self, _callback: Any) -> None:
+        """Nothing is ever closed."""

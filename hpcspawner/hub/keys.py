@@ -1,0 +1,47 @@
+"""What the Hub can work out again and so need not keep: tags of jobs, tokens of servers, keys for reports."""
+
+import base64
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+_NONCE_LENGTH, _PROOF_LENGTH = 6, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Derives secrets by HMAC-SHA256 (RFC 2104) from one that the Hub keeps across restarts.
+
+    `hub` tells this Hub from another one that might have a copy of the same secret.
+    """
+
+    secret: bytes = field(repr=False)
+    hub: str
+
+    def token(self, tag: str) -> str:
+        """The API token of the server in the job with this tag: the same after every restart of the Hub."""
+        return self._derived("token", tag)
+
+    def report_key(self, tag: str, run: str) -> str:
+        """What one run of a job's launcher shows with its reports."""
+        return self._derived("report", tag, run)
+
+    def new_tag(self, owner: str) -> str:
+        """A mark for one job of this owner: a letter first and 15 characters long, for old Torques keep no more."""
+        nonce = "".join(secrets.choice(_LETTERS) for _ in range(_NONCE_LENGTH))
+        return f"h{nonce}{self._proof(owner, nonce)}"
+
+    def is_ours(self, owner: str, tag: str) -> bool:
+        """Whether this Hub made this tag for a job of this owner; nobody else can."""
+        nonce, proof = tag[1 : 1 + _NONCE_LENGTH], tag[1 + _NONCE_LENGTH :]
+        return tag[:1] == "h" and tag.isascii() and secrets.compare_digest(proof, self._proof(owner, nonce))
+
+    def _proof(self, owner: str, nonce: str) -> str:
+        return self._derived("tag", owner, nonce, encode=base64.b32encode)[:_PROOF_LENGTH].lower()
+
+    def _derived(self, purpose: str, *parts: str, encode: Callable[[bytes], bytes] = base64.urlsafe_b64encode) -> str:
+        # No part holds a line break, so no two lists of parts make the same text.
+        text = "\n".join(("hpcspawner", self.hub, purpose, *parts))
+        return encode(hmac.digest(self.secret, text.encode(), "sha256")).decode().rstrip("=")

@@ -1,0 +1,125 @@
+"""The end of a job: asked for, confirmed, explained, recorded."""
+
+import asyncio
+import contextlib
+
+from hpcspawner.errors import SchedulerError
+from hpcspawner.hub import tokens
+from hpcspawner.hub.background import in_background, once
+from hpcspawner.hub.ends import RENEWED_AFTER, why
+from hpcspawner.hub.ledger import End, Row, ledger, now
+from hpcspawner.hub.submit import look
+from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.queue import HIDDEN
+
+_LAST_WORDS_S = 3.0
+_FIRST_LOOKS_S = 10.0
+_LONGEST_PAUSE_S = 60.0
+_NEVER_A_JOB = JobStatus(JobState.ENDED, word="NOT SUBMITTED")
+
+
+async def end_job(cluster: Cluster, row: Row, limit_s: float | None) -> None:
+    """End a job; never raises. Returns when the scheduler confirms, or after `limit_s` seconds and goes on behind.
+
+    Without a limit it returns only when the job has ended.
+    """
+    row.give_up()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(once(row.tasks, "end", lambda: _end(cluster, row), cluster.client.log), limit_s)
+
+
+async def _end(cluster: Cluster, row: Row) -> None:
+    # Not awaited: a database that is away must not keep the job alive.
+    in_background(ledger().save(row), cluster.client.log)
+    await _revoke(row)
+    # The follow-up first: it would start when its parent is cancelled.
+    for follower in ledger().following(row):
+        await end_job(cluster, follower, None)
+    await _settle_submit(cluster, row)
+    status = await _cancel_for_sure(cluster, row) if row.job_id else _NEVER_A_JOB
+    await finish(cluster, row, status)
+
+
+async def _settle_submit(cluster: Cluster, row: Row) -> None:
+    """Know whether there is a job: a submit may be on its way, in this process or in one that is gone."""
+    submit = row.tasks.get("submit")
+    if submit is not None:
+        await asyncio.wait([submit])
+    if row.asked_at and not row.job_id and row.end is None:
+        # Should it turn up later than this, it is an orphan with our tag.
+        with contextlib.suppress(SchedulerError):
+            await look(cluster, row, 0.0)
+
+
+async def _cancel_for_sure(cluster: Cluster, row: Row) -> JobStatus:
+    """Cancel until the job has ended; never raises. Looks often at first, then less and less."""
+    pause_s = 1.0
+    while (status := await _cancelled(cluster, row)) is None:
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return status
+
+
+async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
+    """Cancel once and look for a while whether the job has ended; how it was seen to, or None."""
+    log, asked_at = cluster.client.log, now()
+    try:
+        await cluster.client.cancel(row.owner, row.job_id)
+        taken = True
+    except Exception as error:
+        log.warning("%s: job %s could not be cancelled yet: %s", row.log_name, row.job_id, error)
+        taken = False
+    while True:
+        status = await cluster.queue.status(row.job, now())
+        # Where its owner's jobs are hidden from the Hub, the scheduler's word that it took the cancel must do.
+        if status.state is JobState.ENDED or (taken and status.reason == HIDDEN):
+            return status
+        if now() - asked_at > _FIRST_LOOKS_S:
+            return None
+        await asyncio.sleep(0.2)
+
+
+async def finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
+    """Record the proven end of a job: why it ended, its token revoked, its row closed."""
+    if row.end is not None:
+        return row.end
+    return await once(row.tasks, "finish", lambda: _finish(cluster, row, status), cluster.client.log)
+
+
+async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
+    log, record = cluster.client.log, None
+    if row.wanted and row.job_id:
+        await _last_words(row)
+        record = await cluster.client.record(row.job_id)
+        if not status.word:
+            # Judged by its absence alone; should it be there after all, nobody waits for it.
+            with contextlib.suppress(SchedulerError):
+                await cluster.client.cancel(row.owner, row.job_id)
+    end = why(row, record, status)
+    await _revoke(row)
+    row.end = end
+    await ledger().save(row)
+    log.info("%s: job %s has ended (%s): %s", row.log_name, row.job_id or "(none)", end.cause.value, end.message)
+    for follower in ledger().following(row):
+        if end.cause not in RENEWED_AFTER:
+            in_background(end_job(cluster, follower, 0), log)
+    row.tell()
+    ledger().stir.set()
+    return end
+
+
+async def _last_words(row: Row) -> None:
+    """The launcher tells best what happened; its report may be on its way."""
+    deadline = now() + _LAST_WORDS_S
+    while row.run and row.report is None and now() < deadline:
+        row.changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(row.changed.wait(), max(0.0, deadline - now()))
+
+
+async def _revoke(row: Row) -> None:
+    pause_s = 1.0
+    while not tokens.revoke(row):
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

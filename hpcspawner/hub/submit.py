@@ -1,0 +1,84 @@
+"""From a row of the ledger to exactly one job, whatever happens in between."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from hpcspawner.errors import SchedulerError, SchedulerUnreachable
+from hpcspawner.hub.background import once
+from hpcspawner.hub.ledger import End, Row, ledger, now
+from hpcspawner.job.state import Cause
+from hpcspawner.schedulers.cluster import Cluster
+
+# A listing or two more cost nothing; a second job would.
+_PROOFS = 2
+_PAUSE_S = 2.0
+# A submit that an earlier process began may still be under way when this one looks.
+_STRAGGLER_S = 5.0
+# Where the Hub may not see a user's jobs, looking longer shows no more.
+_HIDDEN_S = 60.0
+
+Say = Callable[[str], Awaitable[None]]
+
+
+async def obtain(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say) -> None:
+    """See to it that the row has one job. `write` makes the script that carries the ticket it is given.
+
+    Raises a SchedulerError where the scheduler refuses, LedgerUnavailable where the intent can't be committed. A
+    caller that is cancelled leaves it to be finished in the background.
+    """
+    await once(row.tasks, "submit", lambda: _obtain(cluster, row, write, say), cluster.client.log)
+
+
+async def _obtain(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say) -> None:
+    if row.asked_at and not row.job_id:
+        # The Hub ended in the middle of a submit. It goes on without the Hub, so its outcome may be late.
+        await say("Looking whether the scheduler has the job already")
+        await look(cluster, row, row.asked_at + cluster.client.access.command_timeout_s + _STRAGGLER_S)
+    while row.wanted and not row.job_id:
+        await _ask(cluster, row, write, say)
+
+
+async def _ask(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say) -> None:
+    """Submit once. Without an answer: wait for the scheduler, and look whether there is a job after all."""
+    row.asked_at = time.time()
+    ticket = row.arm()
+    await ledger().open(row)
+    try:
+        job_id = await cluster.client.submit(row.owner, write(ticket))
+    except SchedulerUnreachable as error:
+        if error.lingering:
+            # It may still act, at any time; nobody could tell its job from a second one's.
+            row.give_up()
+            raise
+        await say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
+        await look(cluster, row, 0.0)
+    except SchedulerError as error:
+        row.end = End(Cause.NOT_STARTED, str(error), time.time())
+        await ledger().save(row)
+        raise
+    else:
+        row.submitted(job_id)
+        await ledger().save(row)
+
+
+async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
+    """Find the job by its tag, or prove that there is none; takes as long as the scheduler is away.
+
+    Absence counts from `sure_after` on (seconds since 1970). Raises SchedulerUnreachable where it can't be proven.
+    """
+    proofs, hidden_since = 0, None
+    while proofs < _PROOFS:
+        found = await cluster.queue.search(row.owner, row.tag, now())
+        if found.job_ids:
+            row.submitted(found.job_ids[-1])
+            await ledger().save(row)
+            return
+        if found.proven:
+            proofs += time.time() >= sure_after
+        elif cluster.queue.error is None:
+            hidden_since = hidden_since or now()
+            if now() - hidden_since > _HIDDEN_S:
+                raise SchedulerUnreachable("The scheduler did not say whether it took the job, and hides it.")
+        if proofs < _PROOFS:
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,163 @@
+"""From a submitted job to a server that answers: two clocks, and what is told meanwhile."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
+from hpcspawner.hub.ends import KILLED, why
+from hpcspawner.hub.ledger import End, Report, Row, ledger, now
+from hpcspawner.hub.pages import News
+from hpcspawner.hub.stop import finish
+from hpcspawner.job.state import Cause, JobState, JobStatus
+from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.queue import HIDDEN
+from hpcspawner.units import Walltime
+
+# The launcher has the same limit and better words, so it is heard first.
+_LAUNCHER_FIRST_S = 15.0
+# A job that no listing shows may be hidden, or gone before it was seen; neither will ever become a server.
+_HIDDEN_S = 60.0
+# A launcher that was killed may have been so because its job goes back into the queue, or out of it: the scheduler
+# will tell.
+_PUT_BACK_S = 30.0
+_SOON_S = 1.0
+_WAITING = (JobState.PENDING, JobState.HELD)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that a listing is good for; that a job may wait in the queue; from a running job to a server."""
+
+    poll_interval_s: float
+    queue_limit_s: float
+    start_limit_s: float
+
+
+class Waiting:
+    """One start that waits for its server. `answers` asks the server itself, once its port is known."""
+
+    def __init__(self, cluster: Cluster, row: Row, news: News, limits: Limits):
+        self.cluster, self.row, self.news, self.limits = cluster, row, news, limits
+        self._running = _Stopwatch()
+        self._hidden_since: float | None = None
+        self._killed_since: float | None = None
+
+    async def until_it_answers(self, answers: Callable[[], Awaitable[bool]], *, details: bool) -> None:
+        """Return when the server answers; raise ServerLost when the job ends before, or waits too long."""
+        row, known = self.row, bool(self.row.port)
+        # Its launcher reports the port when the server listens; one that is known from before must show itself.
+        while not row.port or (known and not await answers()):
+            row.changed.clear()
+            if not row.port:
+                known = False
+            await self._look(details=details)
+            if row.port and not known:
+                return
+            pause_s = _SOON_S if row.report else self.limits.poll_interval_s
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(row.changed.wait(), pause_s)
+
+    async def _look(self, *, details: bool) -> None:
+        row = self.row
+        after = now() if row.report else max(row.submitted_at, now() - self.limits.poll_interval_s / 2)
+        status = await self.cluster.queue.status(row.job, after)
+        if status.state is JobState.ENDED or (row.report and not self._was_killed(row.report)):
+            raise await self._lost(status)
+        if row.host and moved(row, status):
+            row.back_in_queue(time.time())
+            await ledger().save(row)
+        await self._tell(status, details=details)
+        self._check_visible(status)
+        self._check_queue(status)
+        self._check_start(status)
+
+    def _was_killed(self, report: Report) -> bool:
+        """Whether to leave the last word to the scheduler: it knows who did it, and whether the job starts again."""
+        self._killed_since = self._killed_since or now()
+        return report.reason == KILLED and now() - self._killed_since < _PUT_BACK_S
+
+    def _check_visible(self, status: JobStatus) -> None:
+        self._hidden_since = (self._hidden_since or now()) if status.reason == HIDDEN else None
+        if self._hidden_since and now() - self._hidden_since > _HIDDEN_S:
+            message = (
+                f"was submitted, but the Hub can't follow it: {HIDDEN}. Please tell {self.cluster.profile.contact}."
+            )
+            raise self._failed(message, Reason.NOT_SET_UP)
+
+    def _check_queue(self, status: JobStatus) -> None:
+        """What will never start fails at once; what waits longer than its user would, too."""
+        if status.hopeless:
+            explained = self.cluster.client.scheduler.explain(status.reason)
+            raise self._failed(f"will not start. The scheduler says: {status.reason}. {explained}", Reason.HELD)
+        if status.state in _WAITING and time.time() - self.row.waits_since > self.limits.queue_limit_s:
+            limit = Walltime(int(self.limits.queue_limit_s))
+            message = f"has waited in the queue for {limit}, as long as was allowed, and was cancelled."
+            raise self._failed(message, Reason.QUEUE_LIMIT)
+
+    def _check_start(self, status: JobStatus) -> None:
+        if not self.row.port and self._running.seconds(status.state) > self.limits.start_limit_s + _LAUNCHER_FIRST_S:
+            message = (
+                f"has run on {status.host} for {self.limits.start_limit_s:g} s without a listening server. "
+                f"Its log is on the cluster in {self.cluster.profile.job.log}."
+            )
+            raise self._failed(message, Reason.START_LIMIT)
+
+    def _failed(self, message: str, reason: Reason) -> ServerLost:
+        """Give a job up for a reason that the scheduler will not know when the job has ended."""
+        text = f"Job {self.row.job_id} {message}".rstrip()
+        self.row.verdict = End(Cause.NOT_STARTED, text, time.time())
+        return ServerLost(text, reason)
+
+    async def _lost(self, status: JobStatus) -> ServerLost:
+        """Why there is no server. The launcher may be heard before the scheduler shows the end of the job."""
+        row = self.row
+        if status.state is not JobState.ENDED and row.report:
+            row.verdict = why(row, None, status)
+            return ServerLost(f"{row.report.message} (job {row.job_id})", Reason.SERVER_FAILED, row.report.log)
+        end = await finish(self.cluster, row, status)
+        reason = Reason.SERVER_FAILED if row.report else Reason.JOB_ENDED
+        return ServerLost(f"{end.message} (job {row.job_id})", reason, end.log)
+
+    async def _tell(self, status: JobStatus, *, details: bool) -> None:
+        row, cluster, news = self.row, self.cluster, self.news
+        if status.state is JobState.UNKNOWN:
+            if cluster.queue.error:
+                await news.say("The scheduler does not answer at the moment; the job keeps its place.")
+            elif status.reason:
+                await news.say(f"Nothing is known of job {row.job_id}: {status.reason}.")
+            return
+        if news.differs(row.job_id, status):
+            record = ""
+            if details:
+                with contextlib.suppress(HPCSpawnerError):
+                    record = await cluster.client.details(row.job_id)
+            explained = cluster.client.scheduler.explain(status.reason) if status.state is not JobState.RUNNING else ""
+            await news.status(row.job_id, status, explained, record)
+        if row.port and status.state is JobState.RUNNING:
+            await news.say(f"The server of job {row.job_id} on {row.host} does not answer yet; waiting for it")
+
+
+def moved(row: Row, status: JobStatus) -> bool:
+    """Whether the job is no longer where its server was: back in the queue, or run again on another node."""
+    return status.state in _WAITING or (status.state is JobState.RUNNING and status.host != row.host)
+
+
+class _Stopwatch:
+    """Seconds that a job has been seen running: what lies between two looks that both saw it run."""
+
+    def __init__(self) -> None:
+        self._total_s = 0.0
+        self._since: float | None = None
+
+    def seconds(self, state: JobState) -> float:
+        """Take note of what was seen now; a job that waits again starts again."""
+        moment = now()
+        if state is JobState.RUNNING and self._since is not None:
+            self._total_s += moment - self._since
+        elif state is not JobState.UNKNOWN and state is not JobState.RUNNING:
+            self._total_s = 0.0
+        self._since = moment if state is JobState.RUNNING else None
+        return self._total_s

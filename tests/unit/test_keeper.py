@@ -1,0 +1,263 @@
+"""Housekeeping as far as it needs no running Hub: what is cancelled, what is closed, and what is left alone.
+
+That servers are taken up again is seen on real clusters, in `tests/cluster/drills`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+
+import pytest
+from jupyterhub import orm
+
+from hpcspawner.hub import keeper
+from hpcspawner.hub.keeper import Habits, Keeper
+from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.ledger import End
+from hpcspawner.job.state import Cause
+
+HABITS = Habits(interval_s=0.1, orphan_grace_s=0.0, dry_run=False)
+
+
+@pytest.fixture
+def housekeeping(desk, hub, monkeypatch):
+    """Keeps house for the length of a block."""
+    monkeypatch.setattr(keeper, "_SOON_S", 0.1)
+
+    @contextlib.asynccontextmanager
+    async def keep(interval_s=HABITS.interval_s, grace_s=0.0, *, dry_run=False):
+        habits = Habits(interval_s, grace_s, dry_run)
+        task = asyncio.create_task(Keeper(hub, desk.cluster, habits, logging.getLogger("test")).run())
+        yield task
+        assert not task.done(), "housekeeping has ended by itself"
+        task.cancel()
+
+    return keep
+
+
+def stray(desk, job_id="77", *, owner="alice", tag=None, state="RUNNING"):
+    tag = desk.kept.keys.new_tag(owner) if tag is None else tag
+    return f"{job_id}|{state}|n1|{owner}|N/A|None|{tag}"
+
+
+async def some_rounds(desk, count=4):
+    seen = len(desk._noted("ends"))
+    async with asyncio.timeout(20):
+        while len(desk._noted("ends")) < seen + count:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+
+
+# --- jobs that the ledger does not know
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
+async def test_a_job_of_ours_that_nobody_knows_is_cancelled(desk, housekeeping, until, caplog, state):
+    desk.shows(stray(desk, state=state))
+    async with housekeeping():
+        await until(lambda: desk.cancelled)
+        assert desk.cancelled[0] == "77"
+        await some_rounds(desk)
+    # It has ended; nobody cancels it again.
+    assert len(desk.cancelled) <= 2
+    assert "job 77 of alice is cancelled: no server wants it" in caplog.text
+
+
+async def test_it_is_left_alone_for_a_time_of_grace(desk, housekeeping, until):
+    """Another process of this Hub may just be about to write it down."""
+    desk.shows(stray(desk))
+    begun = time.monotonic()
+    async with housekeeping(grace_s=1.5):
+        await until(lambda: desk.cancelled)
+    assert time.monotonic() - begun >= 1.5
+
+
+async def test_the_grace_is_each_jobs_own(desk, housekeeping, until):
+    first, second = stray(desk, "77"), stray(desk, "78")
+    desk.shows(first)
+    async with housekeeping(grace_s=1.5):
+        await some_rounds(desk, 2)
+        desk.shows(first, second)
+        await until(lambda: desk.cancelled)
+        assert set(desk.cancelled) == {"77"}
+
+
+async def test_a_cancel_that_fails_is_tried_in_the_next_round(desk, housekeeping, until):
+    desk.shows(stray(desk))
+    desk.order("no-cancel", "scancel: error: Unable to contact slurm controller")
+    async with housekeeping():
+        await until(lambda: len(desk.cancelled) >= 2)
+        desk.revoke_order("no-cancel")
+        await until(lambda: "CANCELLED" in (desk.folder / "jobs").read_text())
+
+
+async def test_a_dry_run_only_tells(desk, housekeeping, caplog):
+    desk.shows(stray(desk))
+    async with housekeeping(dry_run=True):
+        await some_rounds(desk)
+    assert desk.cancelled == []
+    assert "job 77 of alice would be cancelled: no server wants it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(lambda desk: stray(desk, tag=""), id="no tag"),
+        pytest.param(lambda desk: stray(desk, tag="my comment"), id="a user's own words"),
+        pytest.param(lambda desk: stray(desk, tag="h23456789abcdef"), id="as ours look"),
+        pytest.param(
+            lambda desk: stray(desk, tag=Keys(b"s" * 32, "other").new_tag("alice")), id="another hub's, same secret"
+        ),
+        pytest.param(lambda desk: stray(desk, tag=Keys(b"x" * 32, "hub").new_tag("alice")), id="another hub's"),
+        pytest.param(
+            lambda desk: stray(desk, owner="bob", tag=desk.kept.keys.new_tag("alice")), id="a tag that bob has copied"
+        ),
+        pytest.param(lambda desk: stray(desk, state="COMPLETED"), id="one that has ended"),
+    ],
+)
+async def test_what_is_not_ours_is_left_alone(desk, housekeeping, line):
+    desk.shows(line(desk))
+    async with housekeeping():
+        await some_rounds(desk)
+    assert desk.cancelled == []
+
+
+async def test_a_second_job_with_a_rows_tag_is_cancelled_and_the_rows_own_is_not(desk, housekeeping, until):
+    row = await desk.submitted("12")
+    # Nothing is done with it for as long as something is under way.
+    row.tasks["start"] = asyncio.create_task(asyncio.sleep(60))
+    desk.shows(desk.line(row), desk.line(row, job_id="13"))
+    async with housekeeping():
+        await until(lambda: desk.cancelled)
+        await some_rounds(desk)
+    assert set(desk.cancelled) == {"13"}
+    row.tasks["start"].cancel()
+
+
+async def test_a_job_whose_submit_is_under_way_is_left_alone(desk, housekeeping):
+    row = desk.new_row(asked_at=time.time())
+    await desk.kept.open(row)
+    row.tasks["submit"] = asyncio.create_task(asyncio.sleep(60))
+    desk.shows(desk.line(row, job_id="12"))
+    async with housekeeping():
+        await some_rounds(desk)
+    assert desk.cancelled == []
+    row.tasks["submit"].cancel()
+
+
+async def test_a_job_that_turns_up_after_its_row_was_closed_is_cancelled(desk, housekeeping, until):
+    row = await desk.submitted("12")
+    row.end = End(Cause.STOPPED, "", time.time())
+    await desk.kept.save(row)
+    desk.shows(desk.line(row))
+    async with housekeeping():
+        await until(lambda: desk.cancelled == ["12"])
+
+
+async def test_an_outage_cancels_nothing_and_is_survived(desk, housekeeping, until):
+    desk.shows(stray(desk))
+    desk.goes_down()
+    async with housekeeping():
+        await until(lambda: len(desk._noted("calls")) > 4)
+        assert desk.cancelled == []
+        desk.comes_up()
+        await until(lambda: desk.cancelled)
+
+
+# --- jobs that the ledger knows
+
+
+async def test_a_stop_that_an_earlier_hub_began_is_finished(desk, housekeeping, until, reopened):
+    row = await desk.submitted("12", wanted=False)
+    desk.shows(desk.line(row))
+    desk.kept = reopened()
+    (row,) = desk.kept.live()
+    async with housekeeping(interval_s=60):
+        await until(lambda: row.end)
+    assert row.end.cause is Cause.STOPPED
+    assert desk.cancelled == ["12"]
+
+
+async def test_a_job_that_ended_while_no_hub_looked_is_closed_with_its_cause(desk, housekeeping, until):
+    row = await desk.submitted("12")
+    desk.shows(desk.line(row, "TIMEOUT"))
+    desk.records("12", "TIMEOUT")
+    async with housekeeping(interval_s=60):
+        await until(lambda: row.end)
+    assert row.end.cause is Cause.WALL_TIME
+    assert desk.cancelled == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "blocked"])
+async def test_the_job_of_somebody_who_may_have_no_server_any_more_is_ended(desk, housekeeping, until, hub, how, caplog):
+    row = await desk.submitted("12")
+    desk.shows(desk.line(row))
+    if how == "deleted":
+        hub.db.delete(orm.User.find(hub.db, "alice"))
+        hub.db.commit()
+    else:
+        hub.authenticator.blocked_users.add("alice")
+    async with housekeeping():
+        await until(lambda: row.end)
+    assert desk.cancelled == ["12"]
+    assert "nobody may have this server any more; job 12 is ended" in caplog.text
+
+
+async def test_a_follow_up_waits_in_the_queue_as_long_as_its_parent_is_there(desk, housekeeping):
+    parent = await desk.submitted("12")
+    parent.tasks["start"] = asyncio.create_task(asyncio.sleep(60))
+    follower = await desk.submitted("13", follows=parent)
+    desk.shows(desk.line(parent), desk.line(follower, "PENDING", reason="Dependency"))
+    async with housekeeping():
+        await some_rounds(desk)
+    assert (follower.wanted, desk.cancelled) == (True, [])
+    parent.tasks["start"].cancel()
+
+
+async def test_a_follow_up_whose_submit_was_cut_off_is_cleared_away(desk, housekeeping, until):
+    parent = await desk.submitted("12")
+    parent.tasks["start"] = asyncio.create_task(asyncio.sleep(60))
+    follower = desk.new_row(follows=parent, asked_at=time.time() - 3600)
+    await desk.kept.open(follower)
+    desk.shows(desk.line(parent), desk.line(follower, "PENDING", job_id="13"))
+    async with housekeeping():
+        await until(lambda: follower.end)
+    assert desk.cancelled == ["13"]
+    assert parent.wanted
+    parent.tasks["start"].cancel()
+
+
+# --- the rounds
+
+
+async def test_what_ended_long_ago_is_dropped(desk, housekeeping, until, in_database):
+    row = await desk.submitted("12")
+    row.end = End(Cause.IDLE, "", time.time() - 99 * 24 * 3600)
+    await desk.kept.save(row)
+    assert row.tag in in_database()
+    async with housekeeping():
+        await until(lambda: row.tag not in in_database())
+
+
+async def test_the_ledger_may_ask_for_a_round_before_its_time(desk, housekeeping, until):
+    async with housekeeping(interval_s=3600):
+        await some_rounds(desk, 1)
+        row = await desk.submitted("12", wanted=False)
+        desk.shows(desk.line(row, "CANCELLED"))
+        desk.kept.stir.set()
+        await until(lambda: row.end)
+
+
+async def test_a_round_that_fails_is_told_and_the_next_one_comes(desk, housekeeping, until, ledger_file, caplog):
+    other = sqlite3.connect(ledger_file)
+    other.execute("ALTER TABLE hpcspawner_jobs RENAME TO away")
+    other.commit()
+    async with housekeeping():
+        await until(lambda: "housekeeping failed; the next round is soon" in caplog.text)
+        other.execute("ALTER TABLE away RENAME TO hpcspawner_jobs")
+        other.commit()
+        other.close()
+        desk.shows(stray(desk))
+        await until(lambda: desk.cancelled)

@@ -1,0 +1,92 @@
+"""What the Hub works out again: alike after a restart, and for nobody else."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcspawner.hub.keys import Keys
+
+KEYS = Keys(b"s" * 32, "hub")
+OTHERS = [
+    pytest.param(replace(KEYS, secret=b"t" * 32), id="another secret"),
+    pytest.param(replace(KEYS, hub="other"), id="another hub with the same secret"),
+]
+NAMES = st.text(alphabet=st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=40)
+
+
+def test_what_is_derived_is_the_same_after_a_restart():
+    """Fixed for ever: servers that run while the package is upgraded hold these."""
+    assert KEYS.token("h123456abcdefgh") == "LbZeCQ440VRq3inG1gd3hTm_13UBao_eCCAbVraQxj8"
+    assert KEYS.report_key("h123456abcdefgh", "run") == "KOxtHGRJEwxF9izCMZFQ_eGNUry1-Pl0BM84ZiEr7IU"
+    assert KEYS.is_ours("alice", "habcdefi4a6cxac")
+
+
+@pytest.mark.parametrize("others", OTHERS)
+def test_what_is_derived_is_another_hubs_not(others):
+    tag = KEYS.new_tag("alice")
+    assert others.token(tag) != KEYS.token(tag)
+    assert others.report_key(tag, "run") != KEYS.report_key(tag, "run")
+    assert not others.is_ours("alice", tag)
+
+
+def test_each_secret_is_its_own():
+    derived = [KEYS.token("a"), KEYS.token("b"), KEYS.report_key("a", ""), KEYS.report_key("a", "b")]
+    assert len(set(derived)) == len(derived)
+
+
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_no_two_runs_share_a_key(tag, run, other_tag, other_run):
+    same = (tag, run) == (other_tag, other_run)
+    assert (KEYS.report_key(tag, run) == KEYS.report_key(other_tag, other_run)) is same
+
+
+@given(NAMES)
+def test_a_tag_fits_the_oldest_torque_and_is_known_again(owner):
+    """15 characters, the first of which is a letter, and none that a name may not have."""
+    tag = KEYS.new_tag(owner)
+    assert re.fullmatch(r"[a-z][a-z0-9]{14}", tag)
+    assert KEYS.is_ours(owner, tag)
+
+
+def test_a_tag_is_never_given_twice():
+    assert len({KEYS.new_tag("alice") for _ in range(1000)}) == 1000
+
+
+def test_a_tag_counts_for_the_owner_it_was_made_for():
+    """A user who reads another one's tag in the queue can't have jobs taken for ours with it."""
+    tag = KEYS.new_tag("alice")
+    assert not KEYS.is_ours("bob", tag)
+    assert not KEYS.is_ours("", tag)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        pytest.param(lambda tag: "", id="none"),
+        pytest.param(lambda tag: "h", id="its first letter"),
+        pytest.param(lambda tag: tag[:-1], id="too short"),
+        pytest.param(lambda tag: tag + "a", id="too long"),
+        pytest.param(lambda tag: tag[:7], id="no proof"),
+        pytest.param(lambda tag: tag.upper(), id="capitals"),
+        pytest.param(lambda tag: "x" + tag[1:], id="another first letter"),
+        pytest.param(lambda tag: tag[:1] + ("b" if tag[1] == "a" else "a") + tag[2:], id="another nonce"),
+        pytest.param(lambda tag: tag[:-1] + ("b" if tag[-1] == "a" else "a"), id="another proof"),
+        pytest.param(lambda tag: f" {tag}", id="with a space"),
+        pytest.param(lambda tag: tag[:-1] + "ä", id="another alphabet"),
+    ],
+)
+def test_a_tag_that_is_not_exactly_as_it_was_made_is_not_ours(spoiled):
+    assert not KEYS.is_ours("alice", spoiled(KEYS.new_tag("alice")))
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_whatever_stands_in_a_listing_can_be_asked_about(owner, tag):
+    """A user's comment may be anything; it must not stop the housekeeping."""
+    assert not KEYS.is_ours(owner, tag)
+
+
+def test_the_secret_is_not_shown():
+    assert "sss" not in repr(KEYS)

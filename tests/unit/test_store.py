@@ -1,0 +1,192 @@
+"""The table in a real database: what is awaited is there, and who waits for a lock holds up nobody."""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import stat
+import threading
+import time
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpcspawner.hub.ledger import Row
+from hpcspawner.hub.store import Store
+from hpcspawner.schedulers.base import JobLabel
+
+
+def a_row(tag="h1", **fields):
+    stored = Row("alice", "", "alice", JobLabel("jupyter", tag)).stored()
+    assert set(fields) <= set(stored)
+    return stored | fields
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def opened(file):
+    """Stores of Hubs on the one database."""
+    with contextlib.ExitStack() as stack:
+
+        def another(hub="hub"):
+            store = Store(f"sqlite:///{file}", hub)
+            stack.callback(store.close)
+            return store
+
+        yield another
+
+
+def tags(store):
+    return {row["tag"] for row in store.load(0)}
+
+
+async def test_what_was_written_is_there_for_the_next_process(opened):
+    row = a_row(choices={"partition": "gpu", "gpus": 2, "image": None}, job_id="12", log=["one", "zwei ü"], port=20000)
+    await opened().write(row)
+    assert opened().load(0) == [row]
+
+
+async def test_a_written_row_is_committed_when_the_await_is_over(opened, file):
+    """The process may be killed right after: what counts is what another connection sees."""
+    await opened().write(a_row(job_id="12"))
+    other = sqlite3.connect(file)
+    assert other.execute("SELECT tag, job_id FROM hpcspawner_jobs").fetchall() == [("h1", "12")]
+    other.close()
+
+
+async def test_the_second_write_of_a_row_changes_it(opened):
+    store = opened()
+    for row in (a_row(), a_row("h2"), a_row(job_id="12"), a_row(job_id="12", ended_at=time.time(), cause="idle")):
+        await store.write(row)
+    found = {row["tag"]: (row["job_id"], row["cause"]) for row in store.load(0)}
+    assert found == {"h1": ("12", "idle"), "h2": ("", "")}
+
+
+async def test_two_hubs_in_one_database_do_not_see_each_other(opened):
+    ours, theirs = opened(), opened("other")
+    await ours.write(a_row("h1", ended_at=1.0))
+    await theirs.write(a_row("h2", ended_at=1.0))
+    assert (tags(ours), tags(theirs)) == ({"h1"}, {"h2"})
+    await ours.prune(2.0)
+    assert (tags(ours), tags(theirs)) == (set(), {"h2"})
+
+
+async def test_rows_that_live_are_loaded_however_old_and_ended_ones_while_they_are_young(opened):
+    store = opened()
+    for row in (a_row("lives"), a_row("old", ended_at=100.0), a_row("young", ended_at=200.0)):
+        await store.write(row)
+    assert {row["tag"] for row in store.load(150.0)} == {"lives", "young"}
+
+
+async def test_what_ended_long_ago_is_dropped(opened):
+    store = opened()
+    for row in (a_row("lives"), a_row("old", ended_at=100.0), a_row("young", ended_at=200.0)):
+        await store.write(row)
+    await store.prune(150.0)
+    assert tags(store) == {"lives", "young"}
+
+
+# --- a database that is slow or away
+
+
+@contextlib.contextmanager
+def locked(file, seconds=0.0):
+    """As a backup does it; let go at the end of the block, or after these seconds."""
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(seconds, other.rollback)
+    if seconds:
+        release.start()
+    try:
+        yield
+    finally:
+        release.join() if seconds else other.rollback()
+        other.close()
+
+
+async def longest_pause(work):
+    """The longest time that the loop stood still meanwhile, in seconds, and how long the work took."""
+    begun, pauses = time.monotonic(), []
+    task = asyncio.create_task(work)
+    while not task.done():
+        before = time.monotonic()
+        await asyncio.sleep(0.01)
+        pauses.append(time.monotonic() - before)
+    await task
+    return max(pauses), time.monotonic() - begun
+
+
+async def test_a_lock_of_some_seconds_is_waited_for_and_the_loop_goes_on(opened, file):
+    store = opened()
+    await store.write(a_row())
+    with locked(file, seconds=7):
+        pause_s, took_s = await longest_pause(store.write(a_row(job_id="12")))
+    # 5 s is what sqlite3 waits where nobody tells it to wait longer.
+    assert took_s > 6
+    assert pause_s < 0.5, "the Hub stood still while it waited for its database"
+    assert store.load(0)[0]["job_id"] == "12"
+
+
+async def test_writes_are_done_in_the_order_in_which_they_were_asked_for(opened, file):
+    store = opened()
+    await store.write(a_row())
+    with locked(file, seconds=0.5):
+        await asyncio.gather(*(store.write(a_row(job_id=str(number))) for number in range(20)))
+    assert store.load(0)[0]["job_id"] == "19"
+
+
+async def test_a_caller_that_is_cancelled_leaves_its_row_to_be_committed(opened, file):
+    store = opened()
+    await store.write(a_row())
+    with locked(file, seconds=0.5):
+        task = asyncio.create_task(store.write(a_row(job_id="12")))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert store.load(0)[0]["job_id"] == "12"
+
+
+async def test_a_database_that_can_not_be_written_is_an_error_and_the_next_write_may_succeed(opened, file):
+    store = opened()
+    await store.write(a_row())
+    other = sqlite3.connect(file)
+    other.execute("ALTER TABLE hpcspawner_jobs RENAME TO away")
+    other.commit()
+    with pytest.raises(SQLAlchemyError):
+        await store.write(a_row("h2"))
+    other.execute("ALTER TABLE away RENAME TO hpcspawner_jobs")
+    other.commit()
+    other.close()
+    await store.write(a_row("h3"))
+    assert tags(store) == {"h1", "h3"}
+
+
+def test_a_folder_that_there_is_not_is_told_when_the_hub_starts(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/none/ledger.sqlite", "hub")
+    with pytest.raises(SQLAlchemyError, match="unable to open database file"):
+        store.load(0)
+    store.close()
+
+
+async def test_closing_finishes_what_was_begun(opened, file):
+    store = opened()
+    await store.write(a_row())
+    task = asyncio.create_task(store.write(a_row(job_id="12")))
+    await asyncio.sleep(0)
+    store.close()
+    await task
+    assert opened().load(0)[0]["job_id"] == "12"
+
+
+async def test_nobody_else_may_read_the_file(opened, file):
+    before = os.umask(0)
+    try:
+        await opened().write(a_row())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

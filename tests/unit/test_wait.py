@@ -1,0 +1,332 @@
+"""From a submitted job to a server that answers, or to the words that say why there is none."""
+
+import asyncio
+import functools
+import time
+from dataclasses import replace
+
+import pytest
+
+from hpcspawner.errors import Reason, ServerLost
+from hpcspawner.hub import wait
+from hpcspawner.hub.ledger import Report
+from hpcspawner.hub.pages import News
+from hpcspawner.hub.wait import Limits, Waiting, _Stopwatch, moved
+from hpcspawner.job.state import Cause, JobState, JobStatus
+
+# Known and reported: takes the mark away when it is mended.
+defect = functools.partial(pytest.mark.xfail, strict=True)
+
+LIMITS = Limits(poll_interval_s=0.05, queue_limit_s=3600, start_limit_s=60)
+RUN = "run-" + "r" * 30
+
+
+class Start:
+    """One start that waits; `answers` is what the server does when it is asked."""
+
+    def __init__(self, desk, row, limits=LIMITS):
+        self.desk, self.row, self.news = desk, row, News()
+        self.waiting = Waiting(desk.cluster, row, self.news, limits)
+        self.answers, self.asked = False, 0
+
+    def begin(self, *, details=False):
+        async def answers():
+            self.asked += 1
+            return self.answers
+
+        self.task = asyncio.create_task(self.waiting.until_it_answers(answers, details=details))
+        return self
+
+    async def goes_on(self, seconds=0.5):
+        """Whether it still waits after these seconds."""
+        await asyncio.wait([self.task], timeout=seconds)
+        return not self.task.done()
+
+    async def lost(self):
+        with pytest.raises(ServerLost) as caught:
+            await asyncio.wait_for(self.task, 10)
+        return caught.value
+
+    async def told(self):
+        await self.news.close()
+        return [event["message"] async for event in self.news]
+
+
+@pytest.fixture
+def started(desk):
+    """A start whose job squeue shows in this state."""
+    tasks = []
+
+    async def start(state="RUNNING", *, reason="None", limits=LIMITS, **fields):
+        row = await desk.submitted(**fields)
+        desk.shows(desk.line(row, state, reason=reason))
+        new = Start(desk, row, limits).begin()
+        tasks.append(new.task)
+        return new
+
+    yield start
+    for task in tasks:
+        task.cancel()
+
+
+# --- a server that comes
+
+
+async def test_a_reported_port_ends_the_waiting_at_once(started):
+    start = await started(limits=replace(LIMITS, poll_interval_s=60))
+    assert await start.goes_on()
+    start.row.listening(20000)
+    await asyncio.wait_for(start.task, 1)
+    # Its launcher said so; nobody need ask.
+    assert start.asked == 0
+
+
+async def test_a_port_that_is_known_from_before_counts_when_its_server_answers(started):
+    start = await started(host="n1", port=20000)
+    assert await start.goes_on()
+    assert start.asked > 1
+    start.answers = True
+    await asyncio.wait_for(start.task, 2)
+    assert (start.row.host, start.row.port) == ("n1", 20000)
+    assert "The server of job 12 on n1 does not answer yet; waiting for it" in await start.told()
+
+
+async def test_a_server_that_answers_is_not_looked_for_in_the_queue(started, desk):
+    row = await desk.submitted(host="n1", port=20000)
+    start = Start(desk, row)
+    start.answers = True
+    await asyncio.wait_for(start.begin().task, 1)
+    assert desk._noted("calls") == []
+
+
+async def test_what_happens_is_told_when_it_changes_and_once(started, desk, until):
+    start = await started("PENDING", reason="Priority", limits=replace(LIMITS, poll_interval_s=0.4))
+    await until(lambda: start.news.latest)
+    await start.goes_on(1)
+    desk.shows(desk.line(start.row))
+    await until(lambda: start.news.latest["state"] == "running")
+    start.row.listening(20000)
+    await start.task
+    assert await start.told() == [
+        "Job 12 is pending: Other jobs come first. Expected start: 2026-11-21T05:02:49.",
+        "Job 12 runs on n1; the server is starting",
+    ]
+
+
+@defect(reason="_tell says so of every port, also of one that was reported while it looked")
+async def test_of_a_server_that_has_just_reported_itself_nobody_says_that_it_does_not_answer(started, desk, until):
+    start = await started()
+    desk.order("delay", "0.5")
+    calls = len(desk._noted("calls"))
+    await until(lambda: len(desk._noted("calls")) > calls)
+    start.row.open(RUN, 1, "n1", "key")
+    start.row.listening(20000)
+    await asyncio.wait_for(start.task, 2)
+    assert not [message for message in await start.told() if "does not answer" in message]
+
+
+# --- a job that moves
+
+
+async def test_a_job_that_was_put_back_loses_its_server_and_may_bring_another(started, desk, in_database, until):
+    start = await started(host="n1", port=20000, waits_since=5.0, limits=replace(LIMITS, queue_limit_s=1e12))
+    start.row.open(RUN, 1, "n1", "key")
+    start.row.port = 20000
+    desk.shows(desk.line(start.row, "PENDING", reason="BeginTime"))
+    await until(lambda: not start.row.port)
+    assert start.row.host == ""
+    assert time.time() - start.row.waits_since < 10
+    await until(lambda: in_database()[start.row.tag]["port"] == 0)
+    desk.shows(desk.line(start.row, node="n2"))
+    await start.goes_on()
+    start.row.open(RUN, 2, "n2", "key-2")
+    start.row.listening(20001)
+    # The new server has reported itself; it need not be asked.
+    await asyncio.wait_for(start.task, 2)
+    assert (start.row.host, start.row.port) == ("n2", 20001)
+
+
+async def test_the_clock_of_the_queue_starts_again_for_a_job_that_was_put_back(started, desk):
+    start = await started(host="n1", port=20000, waits_since=time.time() - 7200)
+    desk.shows(desk.line(start.row, "PENDING"))
+    assert await start.goes_on(1)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        pytest.param(JobStatus(JobState.RUNNING, host="n1"), False, id="where it was"),
+        pytest.param(JobStatus(JobState.RUNNING, host="n2"), True, id="on another node"),
+        pytest.param(JobStatus(JobState.PENDING), True, id="waits again"),
+        pytest.param(JobStatus(JobState.HELD), True, id="held again"),
+        pytest.param(JobStatus(JobState.SUSPENDED, host="n1"), False, id="suspended"),
+        pytest.param(JobStatus(JobState.UNKNOWN), False, id="unknown"),
+        pytest.param(JobStatus(JobState.ENDED), False, id="ended"),
+        pytest.param(
+            JobStatus(JobState.RUNNING),
+            False,
+            id="running, and the listing names no node",
+            marks=defect(reason="a node that is not told is taken for another one"),
+        ),
+    ],
+)
+async def test_a_job_has_moved_if_it_is_seen_elsewhere(desk, status, expected):
+    assert moved(desk.new_row(host="n1", port=20000), status) is expected
+
+
+# --- a launcher that reports an end
+
+
+async def test_the_launchers_own_words_tell_why_there_is_no_server(started):
+    start = await started()
+    assert await start.goes_on(0.3)
+    start.row.reported(Report("missing-program", "jupyter-lab was not found.", 1, log=("last line",)))
+    error = await start.lost()
+    assert (str(error), error.reason) == ("jupyter-lab was not found. (job 12)", Reason.SERVER_FAILED)
+    assert error.log == ("last line",)
+    # The job may still be there; when it has ended, this is why.
+    assert start.row.end is None
+    assert start.row.verdict.cause is Cause.NOT_STARTED
+
+
+async def test_a_killed_launcher_leaves_the_last_word_to_the_scheduler(started, desk):
+    start = await started()
+    start.row.reported(Report("signalled", "It was ended by SIGTERM.", signal=15))
+    assert await start.goes_on(0.3)
+    desk.records("12", "TIMEOUT")
+    desk.shows(desk.line(start.row, "TIMEOUT"))
+    assert str(await start.lost()) == "The wall time of the job was reached. (job 12)"
+    assert start.row.end.cause is Cause.WALL_TIME
+
+
+async def test_a_killed_launcher_whose_job_was_put_back_is_waited_for(started, desk, monkeypatch):
+    monkeypatch.setattr(wait, "_PUT_BACK_S", 0.5)
+    start = await started()
+    start.row.open(RUN, 1, "n1", "key")
+    start.row.reported(Report("signalled", "It was ended by SIGTERM.", signal=15))
+    desk.shows(desk.line(start.row, "PENDING", reason="BeginTime"))
+    assert await start.goes_on(1.5)
+    assert start.row.report is None
+
+
+async def test_a_killed_launcher_that_the_scheduler_does_not_explain_is_believed_in_the_end(started, monkeypatch):
+    monkeypatch.setattr(wait, "_PUT_BACK_S", 0.3)
+    start = await started()
+    start.row.reported(Report("signalled", "It was ended by SIGTERM.", signal=15))
+    assert str(await start.lost()) == "It was ended by SIGTERM. (job 12)"
+
+
+@defect(reason="_killed_since is not forgotten when the job is put back")
+async def test_a_job_that_is_put_back_a_second_time_is_waited_for_again(started, desk, monkeypatch, until):
+    monkeypatch.setattr(wait, "_PUT_BACK_S", 1.5)
+    start = await started()
+    for run in (1, 2):
+        desk.shows(desk.line(start.row))
+        start.row.open(f"{RUN}-{run}", run, "n1", "key")
+        start.row.reported(Report("signalled", "It was ended by SIGTERM.", signal=15))
+        assert await start.goes_on(0.5), f"run {run} was not given the time to be put back"
+        desk.shows(desk.line(start.row, "PENDING", reason="BeginTime"))
+        await until(lambda: start.row.report is None)
+        await start.goes_on(1.2)
+
+
+# --- a job that ends
+
+
+async def test_the_schedulers_record_tells_it_where_the_launcher_said_nothing(started, desk, in_database):
+    start = await started()
+    assert await start.goes_on(0.3)
+    desk.records("12", "NODE_FAIL")
+    desk.shows(desk.line(start.row, "NODE_FAIL"))
+    error = await start.lost()
+    assert error.reason is Reason.JOB_ENDED
+    assert "failed and the job with it (NODE_FAIL). (job 12)" in str(error)
+    assert start.row.end.cause is Cause.NODE_FAILED
+    assert in_database()[start.row.tag]["cause"] == "node-failed"
+    assert desk.kept.live() == []
+    assert desk.cancelled == []
+
+
+async def test_a_job_judged_by_its_absence_alone_is_cancelled_to_be_sure(started, desk):
+    start = await started()
+    assert await start.goes_on(0.3)
+    desk.shows("8|RUNNING|n1|alice|2026-11-21T05:02:49|None|of her own")
+    assert "The job is gone" in str(await start.lost())
+    assert desk.cancelled == ["12"]
+
+
+async def test_a_job_that_can_not_be_followed_fails_with_whom_to_tell(started, desk, monkeypatch):
+    monkeypatch.setattr(wait, "_HIDDEN_S", 0.3)
+    desk.hides_jobs()
+    row = await desk.submitted()
+    error = await Start(desk, row).begin().lost()
+    assert "may not see this user's jobs. Please tell the admin" in str(error)
+    assert error.reason is Reason.NOT_SET_UP
+
+
+async def test_an_outage_of_the_scheduler_ends_nothing(started, desk):
+    start = await started()
+    assert await start.goes_on(0.3)
+    desk.goes_down()
+    assert await start.goes_on(1)
+    desk.comes_up()
+    start.row.listening(20000)
+    await asyncio.wait_for(start.task, 1)
+    assert (await start.told()).count("The scheduler does not answer at the moment; the job keeps its place.") == 1
+
+
+# --- what takes too long, or will never come
+
+
+async def test_a_job_that_will_never_start_fails_at_once(started, desk):
+    start = await started("PENDING", reason="QOSNotAllowed")
+    error = await start.lost()
+    assert error.reason is Reason.HELD
+    assert str(error).startswith("Job 12 will not start. The scheduler says: QOSNotAllowed. This QOS may not be used")
+    assert (start.row.verdict.cause, start.row.verdict.message) == (Cause.NOT_STARTED, str(error))
+    # To end it is the caller's affair.
+    assert start.row.end is None
+    assert desk.cancelled == []
+
+
+@pytest.mark.parametrize("reason", ["JobHeldUser", "InvalidAccount", "Resources"])
+async def test_a_job_that_may_start_is_waited_for(started, reason):
+    assert await (await started("PENDING", reason=reason)).goes_on()
+
+
+@pytest.mark.parametrize("reason", ["Resources", "JobHeldUser"])
+async def test_a_job_waits_in_the_queue_as_long_as_was_allowed(started, reason):
+    start = await started("PENDING", reason=reason, waits_since=time.time() - 3600)
+    error = await start.lost()
+    assert error.reason is Reason.QUEUE_LIMIT
+    assert str(error) == "Job 12 has waited in the queue for 1h, as long as was allowed, and was cancelled."
+    assert start.row.verdict.message == str(error)
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])
+async def test_the_queues_limit_is_for_the_queue(started, state):
+    assert await (await started(state, waits_since=time.time() - 7200)).goes_on()
+
+
+async def test_a_running_job_without_a_server_is_given_up_after_its_limit(started, monkeypatch):
+    monkeypatch.setattr(wait, "_LAUNCHER_FIRST_S", 0.3)
+    begun = time.monotonic()
+    error = await (await started(limits=replace(LIMITS, start_limit_s=0.5))).lost()
+    assert 0.7 < time.monotonic() - begun < 5
+    assert error.reason is Reason.START_LIMIT
+    assert str(error) == (
+        "Job 12 has run on n1 for 0.5 s without a listening server. Its log is on the cluster in ~/.hpcspawner."
+    )
+
+
+async def test_the_time_in_the_queue_is_not_counted_against_the_server(started, monkeypatch):
+    monkeypatch.setattr(wait, "_LAUNCHER_FIRST_S", 0.1)
+    assert await (await started("PENDING", limits=replace(LIMITS, start_limit_s=0.1))).goes_on(1)
+
+
+def test_the_start_limit_counts_only_what_was_seen_running(monkeypatch):
+    clock = iter([0, 10, 500, 510, 600, 605])
+    monkeypatch.setattr(wait, "now", lambda: next(clock))
+    watch = _Stopwatch()
+    run, queued, unknown = JobState.RUNNING, JobState.PENDING, JobState.UNKNOWN
+    assert [watch.seconds(state) for state in (run, run, unknown, run, queued, run)] == [0, 10, 10, 10, 0, 0]
