@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cluster.conftest import jobs_of, on_head
-from cluster.drills.field import Field, Seat
-from cluster.drills.ground import CPUS, USERS, Ground
+from cluster.drills.field import Field, Seat, take_place
+from cluster.drills.ground import CPUS, Ground
 from cluster.drills.record import record
 from support.faults import within
 
@@ -22,6 +22,7 @@ warning = "30s"
 [job]
 requeue = true
 """
+USERS = tuple(f"u{number:03}" for number in (*range(1, 7), *range(11, 19)))
 DRILLS = {}
 
 
@@ -133,7 +134,7 @@ def _start_where_home_is(how, ground, seat):
 
 @pytest.fixture(scope="module")
 def ground(lab, tmp_path_factory):
-    with Ground(lab, tmp_path_factory.mktemp("drills-single"), "slurm", more=MORE) as ground:
+    with Ground(lab, tmp_path_factory.mktemp("drills-single"), "slurm", USERS, more=MORE) as ground:
         yield ground
 
 
@@ -152,16 +153,16 @@ def running_drills(ground, request):
 
 def _run(ground, user, name):
     act, stage, fault, ends, told, options = DRILLS[name]
-    seat = Seat(user, stage, options=options)
-    field = Field(ground, [seat])
+    seat = Seat(ground, user, stage, options=options)
+    field = Field([seat])
     if stage != "starting":
-        field.take_place(seat)
+        take_place(seat)
     seat.ends = ends
     try:
         limit_s = act(ground, seat)
         field.settle(limit_s)
         field.check()
-        record(ground, seat, fault, limit_s, told=told)
+        record(seat, fault, limit_s, told=told)
     finally:
         seat.undo()
 

@@ -85,7 +85,7 @@ def ordered(ground, *names):
 
 @pytest.fixture(scope="module")
 def ground(lab, tmp_path_factory):
-    with Ground(lab, tmp_path_factory.mktemp("soak"), "slurm", extra=COUNT_TASKS) as ground:
+    with Ground(lab, tmp_path_factory.mktemp("soak"), "slurm", USERS, extra=COUNT_TASKS) as ground:
         yield ground
 
 

@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import pytest
-from cluster.conftest import jobs_of, on_head
+from cluster.conftest import jobs_of, on_head, queue_is_empty_within
 from cluster.drills.ground import furnish
 
 SCRIPT = "#!/bin/bash\nsleep 60\n"
@@ -18,6 +18,7 @@ def folder(lab):
     yield made
     subprocess.run(["rm", "-rf", str(made)], check=True)
     on_head("scancel", "--user=alice")
+    queue_is_empty_within(20, "alice")
 
 
 def call(folder, *argv, user="alice"):
@@ -72,6 +73,7 @@ def test_a_job_may_be_there_before_its_id_is_told(folder):
 def test_a_submit_may_come_to_nothing(folder):
     order(folder, "submit-never-alice")
     never = call(folder, *SUBMIT)
+    time.sleep(1)
     (folder / "orders" / "submit-never-alice").unlink()
     never.communicate(SCRIPT, 20)
     assert never.returncode == 1

@@ -209,20 +209,42 @@ class Hub:
 
     async def run(self, user, code, name=""):
         """What a kernel of the user's server prints, asked through the proxy as the user's browser would."""
-        made = self.api("POST", f"/users/{user}/tokens", json={"scopes": [f"access:servers!user={user}"]})
-        token = {"Authorization": f"token {made.json()['token']}"}
-        base = f"{self.url}/user/{user}" + (f"/{name}" if name else "")
-        ca = self.folder / "ca.pem"
-        kernel = requests.post(f"{base}/api/kernels", headers=token, verify=ca, json={}, timeout=60)
-        assert kernel.ok, kernel.text
-        address = f"{base}/api/kernels/{kernel.json()['id']}/channels".replace("https", "wss", 1)
-        trust = ssl.create_default_context(cafile=str(ca))
-        socket_ = await websocket_connect(HTTPRequest(address, headers=token, ssl_options=trust), ping_interval=None)
+        kernel = Kernel(self, user, name)
+        try:
+            return await kernel.run(code)
+        finally:
+            kernel.end()
+
+
+class Kernel:
+    """A kernel of a user's server, asked through the proxy as the user's browser would."""
+
+    def __init__(self, hub, user, name=""):
+        self.hub = hub
+        made = hub.api("POST", f"/users/{user}/tokens", json={"scopes": [f"access:servers!user={user}"]})
+        self._token = {"Authorization": f"token {made.json()['token']}"}
+        base = f"{hub.url}/user/{user}" + (f"/{name}" if name else "")
+        answer = self._ask("POST", f"{base}/api/kernels", json={})
+        assert answer.ok, answer.text
+        self._url = f"{base}/api/kernels/{answer.json()['id']}"
+
+    async def run(self, code):
+        """What the code prints."""
+        trust = ssl.create_default_context(cafile=str(self.hub.folder / "ca.pem"))
+        address = self._url.replace("https", "wss", 1) + "/channels"
+        request = HTTPRequest(address, headers=self._token, ssl_options=trust)
+        socket_ = await websocket_connect(request, ping_interval=None)
         try:
             return await _execute(socket_, code)
         finally:
             socket_.close()
-            requests.delete(f"{base}/api/kernels/{kernel.json()['id']}", headers=token, verify=ca, timeout=60)
+
+    def end(self):
+        self._ask("DELETE", self._url)
+
+    def _ask(self, method, url, **kwargs):
+        ca = self.hub.folder / "ca.pem"
+        return requests.request(method, url, headers=self._token, verify=ca, timeout=60, **kwargs)
 
 
 async def _execute(socket_, code):

@@ -5,107 +5,77 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cluster.conftest import jobs_of
-from cluster.drills.ground import CPUS, GPUS
+from cluster.drills.ground import CPUS, GPUS, Ground, queue
 from support.faults import within
 
+EARLY = "submit under way, job made before the Hub is back"
+LATE = "submit under way, job made after the Hub is back"
+ALIVE = ("waiting", "starting", "running", "stopping")
+"""The stages at which the job has an id."""
+STAGES = ("before the submit", EARLY, LATE, "job made, its id not told", *ALIVE)
 
-@dataclass
+# What holds a server back at its stage; the seat is taken when the Hub has come so far.
+_ORDERS = {
+    "before the submit": "submit-never",
+    EARLY: "submit-before",
+    LATE: "submit-before",
+    "job made, its id not told": "submit-after",
+    "starting": "serve-after",
+    "stopping": "cancel-before",
+}
+
+
+@dataclass(eq=False)
 class Seat:
     """One user at one stage, and what is to come of it: a server that is `ready`, or one that is `gone`."""
 
+    ground: Ground
     user: str
     stage: str
     ends: str = "ready"
     options: dict = field(default_factory=dict)
     during: str = ""
     seconds: float = 0.0
-    pids: list = field(default_factory=list)
+    told: dict = field(default_factory=dict)
     undo: Callable[[], None] = lambda: None
 
-
-def seats(*names):
-    """The named seats of the whole field, or all."""
-    every = [
-        Seat("u011", "before the submit"),
-        Seat("u012", "submit under way, job made before the Hub is back"),
-        Seat("u018", "submit under way, job made after the Hub is back"),
-        Seat("u013", "job made, its id not told"),
-        Seat("u014", "waiting", options={"partition": "gpu-shared", "gpus": 1}),
-        Seat("u015", "starting"),
-        Seat("u016", "running"),
-        Seat("u017", "stopping", ends="gone"),
-    ]
-    return [seat for seat in every if not names or seat.stage in names]
+    def __str__(self):
+        return f"{self.user} ({self.ground.scheduler}, {self.stage})"
 
 
-ALIVE = ("waiting", "starting", "running", "stopping")
-"""The stages at which the job has an id."""
-
-
-def _wanted(seat):
-    return GPUS if "gpus" in seat.options else CPUS
+def seats(ground, *stages, **options):
+    """A seat for each of these stages, or for all there are."""
+    found = []
+    for user, stage in zip(ground.users, STAGES, strict=False):
+        wanted = {"partition": "gpu-shared", "gpus": 1} if stage == "waiting" else {}
+        ends = "gone" if stage == "stopping" else "ready"
+        if not stages or stage in stages:
+            found.append(Seat(ground, user, stage, ends, {**wanted, **options}))
+    return found
 
 
 class Field:
-    """Seats on a ground."""
+    """Seats of one Hub or of several that meet the same fault."""
 
-    def __init__(self, ground, taken):
-        self.ground, self.seats = ground, taken
+    def __init__(self, taken):
+        self.seats = taken
+        self.grounds = list(dict.fromkeys(seat.ground for seat in taken))
 
     def __iter__(self):
         return iter(self.seats)
 
     def at(self, stage):
-        """The seat at a stage."""
-        return next(seat for seat in self.seats if seat.stage == stage)
+        """The seats at a stage."""
+        return [seat for seat in self.seats if seat.stage == stage]
 
     # Into position.
 
     def take_places(self):
         """Bring every seat to its stage."""
-        self.ground.begin()
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self.take_place, self.seats))
+        for ground in self.grounds:
+            ground.begin()
+        self._each(take_place)
         return self
-
-    def take_place(self, seat):
-        """Bring one seat to its stage."""
-        user, ground = seat.user, self.ground
-        verb, arrive = {
-            "before the submit": ("submit-never", self._asked),
-            "submit under way, job made before the Hub is back": ("submit-before", self._asked),
-            "submit under way, job made after the Hub is back": ("submit-before", self._asked),
-            "job made, its id not told": ("submit-after", self._has_job),
-            "waiting": ("", self._waits),
-            "starting": ("serve-after", lambda seat: ground.waits(seat.user)),
-            "running": ("", self._ready),
-            "stopping": ("cancel-before", self._ready),
-        }[seat.stage]
-        if seat.stage == "waiting":
-            ground.fill(_wanted(seat))
-        if verb:
-            ground.order(f"{verb}-{user}")
-        ground.start(user, **seat.options)
-        within(40, lambda: arrive(seat), lambda: f"{user} never got to {seat.stage!r}:\n{ground.log()}")
-        if seat.stage == "stopping":
-            ground.stop(user)
-            cancel = "scancel" if ground.scheduler == "slurm" else "qdel"
-            within(20, lambda: ground.calls(cancel, user), f"{user} is not being stopped")
-
-    def _asked(self, seat):
-        return self.ground.calls("sbatch" if self.ground.scheduler == "slurm" else "qsub", seat.user)
-
-    def _has_job(self, seat):
-        return len(jobs_of(seat.user)) == 1
-
-    def _waits(self, seat):
-        waits = f"job {jobs_of(seat.user)[0]} " if jobs_of(seat.user) else "no job yet"
-        return "pending" in self.ground.jobs(seat.user) and waits in self.ground.log()
-
-    def _ready(self, seat):
-        server = self.ground.server(seat.user)
-        return server and server["ready"] and self.ground.whoami(seat.user)
 
     # Out of it.
 
@@ -113,58 +83,97 @@ class Field:
         """Let these seats go on, or all."""
         for seat in self.seats:
             if not stages or seat.stage in stages:
-                verbs = ("submit-never", "submit-before", "submit-after", "serve-after", "cancel-before")
-                self.ground.release(*(f"{verb}-{seat.user}" for verb in verbs))
+                seat.ground.release(*(f"{order}-{seat.user}" for order in _ORDERS.values()))
                 if seat.stage == "waiting":
-                    self.ground.free(_wanted(seat))
+                    seat.ground.free(_wanted(seat))
 
     def note_what_is_seen(self):
         """Read what each user sees now."""
-        with ThreadPoolExecutor(8) as pool:
-            for seat, seen in zip(
-                self.seats, pool.map(lambda seat: self.ground.sees(seat.user), self.seats), strict=True
-            ):
-                seat.during = seen
+        for seat, seen in zip(self.seats, self._each(lambda seat: seat.ground.sees(seat.user)), strict=True):
+            seat.during = seen
 
     def settle(self, limit_s, *taken):
         """Wait, without any visit, until these seats (all) have what they are to have; note the seconds that took."""
         began = time.monotonic()
-        open_ones = list(taken or self.seats)
-        while open_ones and time.monotonic() - began < limit_s:
-            with ThreadPoolExecutor(4) as pool:
-                done = list(pool.map(self._is_settled, open_ones))
-            for seat, settled in zip(list(open_ones), done, strict=True):
-                if settled:
+        waiting = list(taken or self.seats)
+        while waiting and time.monotonic() - began < limit_s:
+            for seat, wrong in wrong_with(*waiting).items():
+                if not wrong:
                     seat.seconds = time.monotonic() - began
-                    open_ones.remove(seat)
+                    waiting.remove(seat)
             time.sleep(0.3)
-        report = [f"{seat.user} ({seat.stage}): {self.wrong_with(seat)}" for seat in open_ones]
-        assert not open_ones, "\n".join([f"after {limit_s} s:", *report, self.ground.log()])
-
-    def _is_settled(self, seat):
-        return not self.wrong_with(seat)
-
-    def wrong_with(self, seat):
-        """Why this seat does not have yet what it is to have; empty when it has."""
-        user, ground = seat.user, self.ground
-        jobs, server = jobs_of(user), ground.server(user)
-        if seat.ends == "gone":
-            if jobs or server is not None:
-                return f"jobs {jobs}, server {server}"
-            token = ground.token(user)
-            return "" if token in ("none", "revoked") else f"its token is {token}"
-        if len(jobs) != 1:
-            return f"jobs {jobs}, server {server}"
-        if server is None or not server["ready"]:
-            return f"server {server}"
-        answer = ground.whoami(user)
-        if answer is None or answer["job"] != jobs[0]:
-            return f"job {jobs[0]}, but the server says {answer}"
-        return "" if answer["token_ok"] else "the server's token is not valid"
+        self._right(wrong_with(*waiting), f"after {limit_s} s: ")
 
     def check(self):
         """All that has to hold in the end, for everybody at once."""
-        wrong = {seat.user: self.wrong_with(seat) for seat in self.seats}
-        assert not any(wrong.values()), f"{wrong}\n{self.ground.log()}"
+        self._right(wrong_with(*self.seats), "in the end: ")
         for seat in self.seats:
-            self.ground.never_two_at_once(seat.user)
+            seat.ground.never_two_at_once(seat.user)
+
+    def _right(self, found, when):
+        wrong = [f"{seat}: {words}" for seat, words in found.items() if words]
+        logs = [f"--- {ground.scheduler}\n{ground.log()}" for ground in self.grounds]
+        assert not wrong, when + "\n".join([*wrong, *logs])
+
+    def _each(self, act):
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(act, self.seats))
+
+
+def take_place(seat):
+    """Bring one seat to its stage."""
+    ground, user = seat.ground, seat.user
+    if seat.stage == "waiting":
+        ground.fill(_wanted(seat))
+    if seat.stage in _ORDERS:
+        ground.order(f"{_ORDERS[seat.stage]}-{user}")
+    ground.start(user, **seat.options)
+    within(60, lambda: _is_there(seat), lambda: f"{seat} never got there:\n{ground.log()}")
+    if seat.stage == "stopping":
+        ground.stop(user)
+        within(20, lambda: ground.calls("cancel", user), f"{seat} is not being stopped")
+
+
+def _is_there(seat):
+    ground, user = seat.ground, seat.user
+    jobs = queue().get(user, [])
+    match seat.stage:
+        case "waiting":
+            return [state for _, state in jobs] == ["PENDING"] and f"job {jobs[0][0]} " in ground.log()
+        case "starting":
+            return ground.waits(user)
+        case "running" | "stopping":
+            server = ground.server(user)
+            return server and server["ready"] and ground.whoami(user)
+        case "job made, its id not told":
+            return len(jobs) == 1
+    return ground.calls("submit", user)
+
+
+def _wanted(seat):
+    return GPUS if "gpus" in seat.options else CPUS
+
+
+def wrong_with(*taken):
+    """Why these seats do not have yet what they are to have; empty for those that have."""
+    jobs = queue()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seat: _wrong_with(seat, jobs.get(seat.user, [])), taken))
+    return dict(zip(taken, found, strict=True))
+
+
+def _wrong_with(seat, jobs):
+    ground, user = seat.ground, seat.user
+    server = ground.server(user)
+    state = server and {name: server[name] for name in ("ready", "pending")}
+    if seat.ends == "gone":
+        if jobs or server is not None:
+            return f"jobs {jobs}, server {state}"
+        token = ground.token(user)
+        return "" if token in ("none", "revoked") else f"its token is {token}"
+    if len(jobs) != 1 or server is None or not server["ready"]:
+        return f"jobs {jobs}, server {state}"
+    answer = ground.whoami(user)
+    if answer is None or answer["job"] != jobs[0][0]:
+        return f"job {jobs[0][0]}, but the server says {answer}"
+    return "" if answer["token_ok"] else "the server's token is not valid"

@@ -9,16 +9,17 @@ import sqlite3
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
-from cluster.conftest import jobs_of, on_head
+from cluster.conftest import on_head
 from support.faults import Lab, within
 from support.hub import PASSWORD, Hub, server_path
 
 BIN = Path(__file__).parents[1] / "bin"
-COMMANDS = ("sbatch", "squeue", "scancel", "qsub", "qstat", "qdel")
-USERS = tuple(f"u{number:03}" for number in (*range(1, 7), *range(11, 21)))
+COMMANDS = {"slurm": ("sbatch", "squeue", "scancel"), "torque": ("qsub", "qstat", "qdel")}
+VERBS = ("submit", "list", "cancel")
 GPUS = ("u020", "--gres=gpu:4")
 CPUS = ("u019", "--cpus-per-task=14")
 """What keeps a job on `gpu-shared` waiting that wants a GPU, and one that wants many CPUs: who has it, how much."""
@@ -29,7 +30,7 @@ title = "Drills"
 [scheduler]
 type = "{scheduler}"
 path = ["{folder}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
-command_timeout_s = 8
+command_timeout_s = 15
 
 [[partitions]]
 name = "debug"
@@ -73,25 +74,29 @@ programs = ["jupyter-lab"]
 {more}
 """
 EXTRA = """
+# Nobody who asks for a server waits long for the answer that it is being started.
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0.5}
 c.HPCSpawner.stop_limit_s = 5
 c.HPCSpawner.housekeeping_interval_s = 5
 c.HPCSpawner.orphan_grace_s = 5
 """
 
 
+_filling = threading.Lock()
+
+
 class Ground:
     """A Hub, its stand-ins and their orders, the faults of the cluster, and what can be seen of each user's server."""
 
-    def __init__(self, lab, folder, scheduler, *, more="", extra=""):
-        self.lab, self.scheduler = Lab(lab), scheduler
+    def __init__(self, lab, folder, scheduler, users, *, more="", extra=""):
+        self.lab, self.scheduler, self.users = Lab(lab), scheduler, users
         self.folder = furnish(lab)
         self.orders, self.seen = self.folder / "orders", self.folder / "seen"
         site = Path(folder) / "site.toml"
         words = {"lab": lab, "folder": self.folder, "gpus": "v100" if scheduler == "slurm" else "any"}
         site.write_text(PROFILE.format(scheduler=scheduler, more=more, **words), encoding="utf-8")
-        self.hub = Hub(folder, site, host="10.77.0.1", users=USERS, extra=EXTRA + extra)
+        self.hub = Hub(folder, site, host="10.77.0.1", users=users, extra=EXTRA + extra)
         self.began = 0.0
-        self._filling = threading.Lock()
         self._log_from = 0
 
     def __enter__(self):
@@ -119,13 +124,15 @@ class Ground:
             (self.orders / name).unlink(missing_ok=True)
 
     def calls(self, verb, user=""):
-        """How often a command has been called, by a user if one is named."""
-        return len(re.findall(rf"^{verb} {user}", (self.orders / "calls").read_text(), re.MULTILINE))
+        """How often the command that submits, lists or cancels was called in this drill, by a user if one is named."""
+        command = COMMANDS[self.scheduler][VERBS.index(verb)]
+        return len(re.findall(rf"^{command} {user}", (self.orders / "calls").read_text(), re.MULTILINE))
 
     # One drill after the other.
 
     def begin(self):
-        """From here on, the log and the accounting belong to the drill."""
+        """From here on, the log, the accounting and what is called belong to the drill."""
+        (self.orders / "calls").write_text("")
         self.began = time.time()
         self._log_from = self.hub.log_file.stat().st_size
         for path in self.seen.iterdir():
@@ -144,22 +151,26 @@ class Ground:
         for path in self.orders.iterdir():
             if path.name != "calls":
                 path.unlink()
-        for user in USERS:
-            if self.servers(user):
-                with contextlib.suppress(AssertionError, requests.RequestException):
-                    self.hub.stop_server(user)
-        for user in USERS:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self._clear, self.users))
+        users = {*self.users, GPUS[0], CPUS[0]}
+        for user in users & set(queue()):
             on_head("scancel", f"--user={user}", check=False)
-        within(40, lambda: not any(jobs_of(user) for user in USERS), "jobs of the last drill do not end")
+        within(40, lambda: not users & set(queue()), "jobs of the last drill do not end")
+
+    def _clear(self, user):
+        if self.server(user):
+            with contextlib.suppress(AssertionError, requests.RequestException):
+                self.hub.stop_server(user)
 
     def fill(self, what):
         """Somebody has all of the GPUs, or most of the CPUs beside them."""
         user, *size = what
-        with self._filling:
-            if not jobs_of(user):
+        with _filling:
+            if user not in queue():
                 size = ["--partition=gpu-shared", "--mem=100M", "--time=30", *size]
                 on_head("sbatch", "--chdir=/", "--output=/dev/null", *size, "--wrap=sleep 1800", user=user)
-                within(20, lambda: self.jobs(user) == "1 running", f"{what} can't be had")
+                within(20, lambda: queue()[user][0][1] == "RUNNING", f"{what} can't be had")
 
     def free(self, what):
         """They are free again."""
@@ -205,7 +216,7 @@ class Ground:
 
     def jobs(self, user):
         """The user's jobs in words, such as `1 running`."""
-        states = on_head("squeue", "--noheader", f"--user={user}", "--format=%T").split()
+        states = [state for _, state in queue().get(user, [])]
         count = {state: states.count(state) for state in sorted(states)}
         return ", ".join(f"{number} {state.lower()}" for state, number in count.items()) or "none"
 
@@ -297,13 +308,22 @@ class Ground:
                 yield start, end if end[:1].isdigit() else "9", job
 
 
+def queue():
+    """Jobs that are not over, by user: (id, state)."""
+    found = {}
+    for line in on_head("squeue", "--noheader", "--format=%u %i %T").splitlines():
+        user, job, state = line.split()
+        found.setdefault(user, []).append((job, state))
+    return found
+
+
 def furnish(lab):
     """A folder with the stand-ins, their orders, and what the light servers leave behind."""
     # Users must reach it, and pytest's folders are root's alone.
     folder = Path(tempfile.mkdtemp(prefix="drills-", dir=Path(lab) / "run"))
     folder.chmod(0o755)
     (folder / "bin").mkdir(mode=0o755)
-    for name in COMMANDS:
+    for name in (*COMMANDS["slurm"], *COMMANDS["torque"]):
         shutil.copy(BIN / "stand-in", folder / "bin" / name)
     shutil.copy(BIN / "light_server.py", folder / "bin" / "light-server")
     for name in ("orders", "seen"):

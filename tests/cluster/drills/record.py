@@ -51,11 +51,12 @@ class Row:
 rows: list[Row] = []
 
 
-def record(ground, seat, fault, within_s, *, told="", log=""):
+def record(seat, fault, within_s, *, told="", log=""):
     """Note what one seat's drill came to, read from the cluster, the Hub and its log.
 
     `told` and `log` are patterns: of what the user must be told in the end, of a line that the Hub must have logged.
     """
+    ground = seat.ground
     line = matched(ground.log(), log.format(user=seat.user)) if log else ""
     seen = ground.sees(seat.user)
     assert re.search(told, seen, re.IGNORECASE), f"{seat.user} is not told {told!r} but {seen!r}"
@@ -91,8 +92,9 @@ def stable(text, user):
     for pattern, word in (
         (rf"\b{user}\b", "USER"),
         (r"/\S*/orders|/\S*/bin/", ""),
-        (r"\b[Jj]ob \d+", lambda found: f"{found[0].split()[0]} N"),
+        (r"\b([Jj]ob|id) \d+", r"\1 N"),
         (r"\bn[123]\b", "NODE"),
+        (r"\b\d\d:\d\d on \d+ \w+ 20\d\d\b", "TIME"),
         (r"\b20\d\d-\d\d-\d\dT[\d:]+", "TIME"),
         (r"(?<=port )\d{4,5}\b|(?<=NODE:)\d{4,5}\b", "PORT"),
     ):
