@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cluster.drills.field import ALIVE, EARLY, Field, Seat, seats
+from cluster.drills.field import ALIVE, EARLY, LATE, Field, Seat, seats
 from cluster.drills.ground import Ground
 from cluster.drills.record import record
 from support.faults import SilentUserDatabase, locked, within
 
-USERS = {"slurm": range(11, 19), "torque": range(21, 29)}
+USERS = {"slurm": (*range(11, 19), 29, 30), "torque": (*range(21, 29), 9, 10)}
+"""Eight seats, then two who have had no job before that the scheduler could remember."""
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +68,22 @@ def nobody_is_lost(field, limit_s):
             )
 
 
-@pytest.mark.parametrize(("fault", "end"), [("Hub killed", "kill"), ("Hub told to end", "terminate")])
-def test_the_hub_goes_and_everybody_gets_what_they_asked_for(both, fault, end):
-    field = field_of(both).take_places()
+@pytest.mark.parametrize(
+    ("fault", "end", "newcomer"), [("Hub killed", "kill", 8), ("Hub told to end", "terminate", 9)], ids=["kill", "term"]
+)
+def test_the_hub_goes_and_everybody_gets_what_they_asked_for(both, fault, end, newcomer):
+    field = field_of(both)
+    for seat in field.at("before the submit"):
+        seat.user = seat.ground.users[newcomer]
+    field.take_places()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda ground: getattr(ground.hub, end)(), both))
         field.release("before the submit", EARLY)
         time.sleep(2)
         list(pool.map(lambda ground: ground.hub.start(), both))
     nobody_is_lost(field, 15)
-    field.note_what_is_seen()
+    # The others are on their way, and what they see changes by the second.
+    field.note_what_is_seen(LATE, *ALIVE)
     field.release()
     field.settle(40)
     # A job that nobody wants would show up by now.

@@ -87,10 +87,9 @@ class Field:
                 if seat.stage == "waiting":
                     seat.ground.free(_wanted(seat))
 
-    def note_what_is_seen(self):
-        """Read what each user sees now."""
-        for seat, seen in zip(self.seats, self._each(lambda seat: seat.ground.sees(seat.user)), strict=True):
-            seat.during = seen
+    def note_what_is_seen(self, *stages):
+        """Read what each user at these stages sees now, or everybody."""
+        self._each(lambda seat: _note(seat) if not stages or seat.stage in stages else None)
 
     def settle(self, limit_s, *taken):
         """Wait, without any visit, until these seats (all) have what they are to have; note the seconds that took."""
@@ -148,6 +147,10 @@ def _is_there(seat):
         case "job made, its id not told":
             return len(jobs) == 1
     return ground.calls("submit", user)
+
+
+def _note(seat):
+    seat.during = seat.ground.sees(seat.user)
 
 
 def _wanted(seat):

@@ -126,7 +126,10 @@ class Ground:
     def calls(self, verb, user=""):
         """How often the command that submits, lists or cancels was called in this drill, by a user if one is named."""
         command = COMMANDS[self.scheduler][VERBS.index(verb)]
-        return len(re.findall(rf"^{command} {user}", (self.orders / "calls").read_text(), re.MULTILINE))
+        # Slurm's qsub refuses to be called without options, so such a call is no submit.
+        return len(
+            re.findall(rf"^{command} {user or '[a-z0-9]+'} \S", (self.orders / "calls").read_text(), re.MULTILINE)
+        )
 
     # One drill after the other.
 

@@ -87,18 +87,22 @@ def matched(log, pattern):
 
 
 def stable(text, user):
-    """The text without what differs from run to run: numbers of jobs, nodes, ports, times, a program's log."""
-    text = re.sub(r"The last lines of its log: .*?(?=Would you like|$)", "(and the last lines of its log) ", text)
+    """The text without what differs from run to run.
+
+    That is numbers of jobs, names of nodes, times, which of two jobs is next in line, and a program's log, of which
+    nobody knows whether it still came through.
+    """
     for pattern, word in (
+        (r"The last lines of its log: .*?(?=Would you like|Launch Server|$)", ""),
+        (r" (Launch Server|Would you like to retry starting it\? Change and try again)$", ""),
         (rf"\b{user}\b", "USER"),
-        (r"/\S*/orders|/\S*/bin/", ""),
         (r"\b([Jj]ob|id) \d+", r"\1 N"),
         (r"\bn[123]\b", "NODE"),
         (r"\b\d\d:\d\d on \d+ \w+ 20\d\d\b", "TIME"),
-        (r"\b20\d\d-\d\d-\d\dT[\d:]+", "TIME"),
-        (r"(?<=port )\d{4,5}\b|(?<=NODE:)\d{4,5}\b", "PORT"),
+        (r" Expected start: \S+", ""),
+        (r"The job is next in line and waits for nodes to become free|Other jobs come first", "Others come first"),
     ):
-        text = re.sub(pattern, word, text)
+        text = re.sub(pattern, word, text.strip())
     return " ".join(text.split())
 
 
