@@ -1,11 +1,13 @@
 """HPCSpawner: the Hub's lifecycle calls, each a few lines that hand on."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import Ledger, Row, now, open_ledger
 from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.hub.reach import accepts, answers, place
-from hpcspawner.hub.stop import end_job, finish
+from hpcspawner.hub.stop import end_job, finish, has_ended
 from hpcspawner.hub.submit import obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
 from hpcspawner.job.script import CallHome, render
@@ -44,8 +46,7 @@ OVERRIDES = {
     "poll": "reads the shared listing; an error of the scheduler is no end; never raises",
     "progress": "tells what changes, when it changes",
     "options_from_query": "a link fills the form and starts nothing",
-    "poll_and_notify": "lets go of a server whose job has moved or whose node is silent; it comes back by adoption",
-    "start_polling": "the Hub's own check of a server at its start is over",
+    "start_polling": "the regular look also sees that a job has moved; the Hub's check at its start is over",
     "get_state": "keeps the name of the ledger's row; all else is in there",
     "load_state": "finds the job in the ledger",
     "clear_state": "lets go of the job, which the ledger keeps",
@@ -65,10 +66,17 @@ OVERRIDES = {
 
 # At least a second apart: a listing is never asked for sooner.
 _TRIES_TO_SEE_AN_END = 10
+_TRIES_TO_STORE = 3
 # A busy node misses a connection or two; a dead one misses them all.
 _SILENT_S = 60.0
+# JupyterHub's check at its start must not hang on a scheduler that hangs.
+_BOOT_LISTING_S = 5.0
 # A follow-up that was refused, for a limit on jobs in the queue perhaps, may be taken later.
 _RENEW_AGAIN_S = 600.0
+
+
+# JupyterHub lets go of a server whose poll says that it is gone, and does not stop it. Set where that is wanted.
+_leaving: ContextVar[bool] = ContextVar("hpcspawner_leaving", default=False)
 
 
 @cache
@@ -194,8 +202,6 @@ class HPCSpawner(BatchSpawnerBase):
     _account: LocalAccount | None = None
     # JupyterHub looks at each server when it starts; until it has seen one, nothing may end its job.
     _checked_at_boot = False
-    # The Hub lets go of the server, and housekeeping takes its job up again.
-    _leaving = False
     _silent_since: float | None = None
     _renew_after = 0.0
 
@@ -241,10 +247,12 @@ class HPCSpawner(BatchSpawnerBase):
 
     async def _form(self) -> str:
         """The inside of the Hub's spawn form."""
-        shown = draft.get() or Draft(self.user_options or self.orm_spawner.user_options or {}, note=self._last_words())
+        shown = draft.get() or Draft(
+            self.user_options or self.orm_spawner.user_options or {}, note=self._end_of_the_last()
+        )
         return render_form(self.cluster.profile, shown)
 
-    def _last_words(self) -> str:
+    def _end_of_the_last(self) -> str:
         """Why the last server ended, for a user who did not end it."""
         end = self.ledger.last_end(self.user.name, self.name)
         return f"Your last server ended at {end.when}. {end.message}" if end else ""
@@ -275,6 +283,8 @@ class HPCSpawner(BatchSpawnerBase):
         """Judge options of any origin, just before the start. A job that is there already is not judged again."""
         self.news = News()
         row = self._kept()
+        if row is not None and row.job_id and await has_ended(self.cluster, row):
+            row = None
         try:
             self._request = await (self._judge_or_defaults(options) if row is None else self._judge_kept(row))
         except RequestError as error:
@@ -366,6 +376,7 @@ class HPCSpawner(BatchSpawnerBase):
             raise as_hub_error(error, cluster.profile) from error
         finally:
             await news.close()
+        row.environment = {}
         # A follow-up is asked for at once: it grows older in the queue while this server works.
         self.ledger.stir.set()
         return self._address(row)
@@ -394,9 +405,13 @@ class HPCSpawner(BatchSpawnerBase):
     async def _attach(self, row: Row) -> None:
         """Look after this job, with the token that its server has or will get."""
         token = self.ledger.keys.token(row.tag)
-        tokens.hand_over(self, token)
-        if not row.port:
-            row.environment = {**self.get_env(), "JUPYTERHUB_API_TOKEN": token, "JPY_API_TOKEN": token}
+        for _ in range(_TRIES_TO_STORE):
+            if tokens.hand_over(self, token):
+                break
+            await asyncio.sleep(1)
+        else:
+            raise LedgerUnavailable
+        row.environment = {**self.get_env(), "JUPYTERHUB_API_TOKEN": token, "JPY_API_TOKEN": token}
         if row.follows:
             # Its parent is over; now this is the server's job, and its own time in the queue begins.
             row.follows, row.waits_since = "", time.time()
@@ -411,7 +426,7 @@ class HPCSpawner(BatchSpawnerBase):
         row.on_report = lambda: in_background(self._see(row), self.log)
         row.attached = True
         self.row, self.job_id = row, row.job_id
-        self._checked_at_boot = self._leaving = False
+        self._checked_at_boot = False
         self._silent_since, self._renew_after = None, 0.0
 
     def _let_go(self) -> None:
@@ -455,7 +470,10 @@ class HPCSpawner(BatchSpawnerBase):
         try:
             self._request = await self._judge(row.choices)
             follower = self._new_row(row)
-            await obtain(self.cluster, follower, await self._writer(follower), _quiet)
+            write = await self._writer(follower)
+            if not row.wanted or row.end is not None:
+                return  # it was stopped meanwhile
+            await obtain(self.cluster, follower, write, _quiet)
             self.log.info("%s: job %s follows job %s", self._log_name, follower.job_id, row.job_id)
         except HPCSpawnerError as error:
             self.log.warning("%s: no follow-up job for %s: %s", self._log_name, row.job_id, for_the_log(error))
@@ -463,13 +481,13 @@ class HPCSpawner(BatchSpawnerBase):
     async def poll(self) -> int | None:
         """None while the job may still be there; 0, or the server's exit code, once it is proven gone."""
         row = self.row
-        if self._leaving:
+        if _leaving.get():
             return 1
         if row is None or (not row.job_id and not row.wanted):
             return 0
         if self._checked_at_boot:
             # A server that is slow today leaves the Hub's table, never the ledger.
-            return None if row.wanted and row.port and await self._answers() else 0
+            return None if row.wanted and row.port and await self._is_there(row) else 0
         if row.end is None and row.job_id:
             # An end that the launcher reported is news: the listing must be younger than the report.
             after = now() if row.report else now() - self.poll_interval_s
@@ -478,11 +496,31 @@ class HPCSpawner(BatchSpawnerBase):
                 await finish(self.cluster, row, status)
         return (row.end.exit_code or 0) if row.end else None
 
-    async def poll_and_notify(self) -> int | None:
-        """As JupyterHub's own; a server whose job has moved is let go of, which ends no job."""
-        if not self.pending and await self._must_leave():
-            self._leaving = True
-        return await super().poll_and_notify()
+    async def _is_there(self, row: Row) -> bool:
+        """Whether a server from before the Hub's start answers where its job still is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BOOT_LISTING_S):
+                status = await self.cluster.queue.status(row.job, now() - self.poll_interval_s)
+                if status.state is JobState.ENDED or moved(row, status):
+                    return False
+        return await self._answers()
+
+    async def _watch(self) -> None:
+        """The regular look: a server whose job has moved is let go of, which ends no job."""
+        if not self.pending and await self._must_leave() and not self.pending:
+            # Of this task and what it calls; a stop by the user that comes meanwhile is another.
+            _leaving.set(True)
+        await self.poll_and_notify()
+
+    @property
+    def unattended(self) -> bool:
+        """Whether nobody looks any more what becomes of this server: JupyterHub failed while it let go of it."""
+        return self.active and not self.pending and self.poll_interval > 0 and self._poll_callback is None
+
+    async def leave(self) -> None:
+        """Let go of the server; housekeeping takes its job up again."""
+        _leaving.set(True)
+        await self.user.stop(self.name)
 
     async def _must_leave(self) -> bool:
         """Whether the job is wanted but its server is no longer where the Hub sends its users."""
@@ -514,9 +552,11 @@ class HPCSpawner(BatchSpawnerBase):
             await end_job(self.cluster, row, self.stop_limit_s)
 
     def start_polling(self) -> None:
-        """As JupyterHub's own; its first call says that the Hub has seen the server."""
+        """As JupyterHub's own, with our look; its first call says that the Hub has seen the server."""
         self._checked_at_boot = False
         super().start_polling()
+        if self._poll_callback is not None:
+            self._poll_callback.callback = self._watch
 
     async def _answers(self) -> bool:
         if self.row is None or self.server is None:
@@ -545,7 +585,8 @@ class HPCSpawner(BatchSpawnerBase):
     def load_state(self, state: dict[str, Any]) -> None:
         """Find the job that an earlier Hub process started."""
         row = self.ledger.by_tag(state.get("hpcspawner", {}).get("tag", ""))
-        if row is not None:
+        # Without a server of JupyterHub's nobody checks it; then housekeeping takes the job up.
+        if row is not None and self.orm_spawner.server is not None:
             self._look_after(row)
             self._checked_at_boot = True
 
@@ -556,14 +597,14 @@ class HPCSpawner(BatchSpawnerBase):
                 return
             status = await self.cluster.queue.status(row.job, now())
             if not row.port or status.state in (JobState.ENDED, JobState.PENDING, JobState.HELD):
-                await self.poll_and_notify()
+                await self._watch()
                 return
 
     def clear_state(self) -> None:
         """Let go of the job of the last start. The Hub calls this before a start and after a stop."""
         self._let_go()
         self.news = self._request = self._account = None
-        self._leaving = self._checked_at_boot = False
+        self._checked_at_boot = False
 
     def get_env(self) -> dict[str, str]:
         """The environment of the server: what JupyterHub wants it to know, and the admin's `Spawner.environment`."""
@@ -612,7 +653,7 @@ class HPCSpawner(BatchSpawnerBase):
     @property
     def _hub_id(self) -> str:
         """Tells this Hub from another on the same cluster."""
-        return hashlib.sha256(f"{self.callback_url}{self.hub.base_url}".encode()).hexdigest()
+        return hashlib.sha256(self._callback().encode()).hexdigest()
 
     def _callback(self) -> str:
         return f"{self.callback_url.rstrip('/')}{self.hub.base_url}api/hpcspawner"

@@ -13,7 +13,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def in_background(work: Coroutine[Any, Any, _Value], log: logging.Logger) -> asyncio.Task[_Value]:
-    """Run something to its end; an error of ours in it is logged."""
+    """Run something to its end. An error that is none of ours is logged here; ours are for those who wait."""
     task = asyncio.get_running_loop().create_task(work)
     _running.add(task)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub.app import JupyterHub
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from hpcspawner.hub.keeper import Habits, Keeper
@@ -63,9 +63,14 @@ def _prove_endpoint_absent(app: JupyterHub) -> None:
 
 def _wait_for_locks(app: JupyterHub) -> None:
     """A backup of JupyterHub's SQLite database must not cost a server: wait for it, and not 5 s alone."""
-    if app.db.get_bind().dialect.name == "sqlite":
-        app.db.execute(text(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000}"))
-        app.db.commit()
+    engine = app.db.get_bind()
+    if engine.dialect.name != "sqlite":
+        return
+    pragma = f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000}"
+    event.listen(engine, "connect", lambda connection, _record: connection.execute(pragma))
+    # And the connection that is already in use.
+    app.db.execute(text(pragma))
+    app.db.commit()
 
 
 async def _keep_house(app: JupyterHub) -> None:

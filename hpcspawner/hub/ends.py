@@ -9,11 +9,11 @@ from hpcspawner.units import Walltime
 RENEWED_AFTER = frozenset({Cause.WALL_TIME, Cause.NODE_FAILED, Cause.PREEMPTED})
 """The ends after which a follow-up job takes over: all that neither the server nor its user wanted."""
 
-# The launcher sees that something was killed; who did it and why, only the scheduler knows.
 # What else ends a job leaves no trace in its log.
 _EXPLAINED_BY_LOG = frozenset({Cause.EXITED, Cause.NOT_STARTED, Cause.OUT_OF_MEMORY, Cause.UNKNOWN})
 # The launcher calls home some time after its job has begun.
 _BEGAN_LATE_S = 10
+# The launcher sees that something was killed; who did it and why, only the scheduler knows.
 KILLED = "signalled"
 _SIGKILL = 9
 

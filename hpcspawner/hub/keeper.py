@@ -12,13 +12,12 @@ from typing import Any
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPServerRequest, RequestStartLine
 
 from hpcspawner.errors import SchedulerError
 from hpcspawner.hub.background import in_background, once
 from hpcspawner.hub.ledger import Row, ledger, now
-from hpcspawner.hub.stop import end_job, finish
-from hpcspawner.job.state import JobState
+from hpcspawner.hub.stop import end_job, has_ended
 from hpcspawner.schedulers.cluster import Cluster
 
 # What could not be done now is tried again soon; what is under way takes about as long.
@@ -48,6 +47,7 @@ class Keeper:
     _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
     _orphans: dict[str, float] = field(default_factory=dict)
+    _unclaimed: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
@@ -58,20 +58,34 @@ class Keeper:
             try:
                 settled = await self._round()
             except Exception:
-                self.log.exception("hpcspawner: housekeeping failed; the next round is soon")
+                self._failed("housekeeping")
                 settled = False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ledger().stir.wait(), self.habits.interval_s if settled else _SOON_S)
+                async with asyncio.timeout(self.habits.interval_s if settled else _SOON_S):
+                    await ledger().stir.wait()
+
+    def _failed(self, what: str) -> None:
+        """Log what went wrong, and leave JupyterHub's session fit for the others who share it."""
+        self.log.exception("hpcspawner: %s failed; the next round is soon", what)
+        self.app.db.rollback()
 
     async def _round(self) -> bool:
         """Look once at everything; whether nothing is left that can't wait."""
-        done = [await self._see_to(row) for row in ledger().live()]
+        done = [await self._tried(row) for row in ledger().live()]
         self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
+        self._unclaimed = {tag: since for tag, since in self._unclaimed.items() if ledger().by_tag(tag)}
         await self._reap()
         if now() - self._pruned_at > _PRUNE_EVERY_S:
             self._pruned_at = now()
             await ledger().prune()
         return all(done)
+
+    async def _tried(self, row: Row) -> bool:
+        try:
+            return await self._see_to(row)
+        except Exception:
+            self._failed(f"looking after job {row.job_id} of {row.log_name}")
+            return False
 
     async def _see_to(self, row: Row) -> bool:
         """Look after one job; whether it can wait for the next round."""
@@ -84,8 +98,11 @@ class Keeper:
         if spawner is not None and spawner.row is row:
             if spawner.ready and row.renewals:
                 in_background(once(row.tasks, "renew", spawner.renew, self.log), self.log)
+            if spawner.unattended:
+                in_background(spawner.leave(), self.log)
+                return False
             # One that is about to be ready has a follow-up to ask for.
-            return bool(spawner.ready or not row.port)
+            return bool(spawner.ready or not row.port or not row.renewals)
         if row.follows and ledger().by_tag(row.follows):
             await self._see_to_follower(row)
             return True
@@ -108,9 +125,7 @@ class Keeper:
 
     def _take_up(self, row: Row, spawner: Any) -> bool:
         if not self._has_user(row):
-            self.log.warning("%s: nobody may have this server any more; job %s is ended", row.log_name, row.job_id)
-            in_background(end_job(self.cluster, row, None), self.log)
-            return True
+            return self._give_up(row)
         if (spawner is not None and (spawner.pending or spawner.active)) or row.tag in self._adopting:
             return False
         if now() < self._not_before.get(row.tag, 0.0):
@@ -120,19 +135,26 @@ class Keeper:
         return False
 
     def _has_user(self, row: Row) -> bool:
-        return (
-            orm.User.find(self.app.db, row.username) is not None
-            and row.username not in self.app.authenticator.blocked_users
-        )
+        """Whether the Hub still has this user and server; who is blocked gets nothing back."""
+        orm_user = orm.User.find(self.app.db, row.username)
+        if orm_user is None or row.username in self.app.authenticator.blocked_users:
+            return False
+        return row.server == "" or row.server in orm_user.orm_spawners
+
+    def _give_up(self, row: Row) -> bool:
+        """End the job of a user or a server that the Hub does not know, after a time of grace."""
+        since = self._unclaimed.setdefault(row.tag, now())
+        if now() - since < self.habits.orphan_grace_s:
+            return True
+        self.log.warning("%s: the Hub knows no such server any more; job %s is ended", row.log_name, row.job_id)
+        in_background(end_job(self.cluster, row, None), self.log)
+        return True
 
     async def _adopt(self, row: Row) -> None:
         """Have the Hub start this server as if its user had asked; the start finds the job and waits for it."""
         async with self._gate:
-            if row.job_id:
-                status = await self.cluster.queue.status(row.job, now())
-                if status.state is JobState.ENDED:
-                    await finish(self.cluster, row, status)
-                    return
+            if row.job_id and await has_ended(self.cluster, row):
+                return
             if row.attached or row.end is not None or not row.wanted:
                 return
             self.log.info("%s: taking up job %s", row.log_name, row.job_id or "(not known yet)")
@@ -147,11 +169,13 @@ class Keeper:
     async def _reap(self) -> None:
         """Cancel jobs with our tag that the ledger does not know, after a time of grace."""
         found = await self.cluster.queue.ours(ledger().keys.is_ours, now() - self.habits.interval_s / 2)
+        if found is None:
+            return  # nothing was seen, so nothing has changed
         strays = {job_id: status for job_id, status in found.items() if self._is_stray(job_id, status.tag)}
         self._orphans = {job_id: self._orphans.get(job_id, now()) for job_id in strays}
         for job_id, since in list(self._orphans.items()):
             if now() - since >= self.habits.orphan_grace_s:
-                await self._cancel(job_id, strays[job_id].owner)
+                in_background(self._cancel(job_id, strays[job_id].owner), self.log)
 
     @staticmethod
     def _is_stray(job_id: str, tag: str) -> bool:
@@ -173,7 +197,8 @@ class _Inside(BaseHandler):
     """JupyterHub starts servers from the handler of a web request; here nobody has sent one."""
 
     def __init__(self, app: JupyterHub):
-        request = HTTPServerRequest("GET", app.hub.base_url, connection=_NoConnection())  # type: ignore[arg-type]
+        start = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1")
+        request = HTTPServerRequest(start_line=start, connection=_NoConnection())  # type: ignore[arg-type]
         super().__init__(app.tornado_application, request)
 
     async def refresh_auth(self, user: Any, force: bool = False) -> Any:

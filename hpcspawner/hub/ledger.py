@@ -189,9 +189,8 @@ class Row:
         self.changed.set()
 
     def listening(self, port: int) -> None:
-        """Note where the server is; nobody needs its environment any more."""
+        """Note where the server is."""
         self.port = port
-        self.environment = {}
         self.tell()
 
     def reported(self, report: Report) -> None:
@@ -237,6 +236,12 @@ class Ledger:
         self._store, self._log = store, log
         self._live: dict[str, Row] = {}
         self._ends: dict[tuple[str, str], Row] = {}
+        if others := store.strangers():
+            log.warning(
+                "hpcspawner: the ledger has %s living jobs of a Hub with another callback_url; this Hub leaves them "
+                "alone. If the address of this Hub has changed, cancel them or set the old address again.",
+                others,
+            )
         for row in map(Row.from_stored, store.load(time.time() - _KEEP_ENDED_S)):
             self._place(row)
 

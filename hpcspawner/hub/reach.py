@@ -6,15 +6,17 @@ import contextlib
 from jupyterhub.utils import wait_for_http_server
 
 _PROBE_S = 5.0
+_NOT_FOUND = 404
 
 
 async def answers(url: str) -> bool:
-    """Whether a server answers HTTP there, in whatever words, within a few seconds."""
+    """Whether a server answers there within a few seconds, and knows the place: another one on that port would not."""
     # Its own limit counts only between two tries, and one try may hang on a node that is cut off.
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_PROBE_S):
-            await wait_for_http_server(url, timeout=_PROBE_S)
-            return True
+            response = await wait_for_http_server(url, timeout=_PROBE_S)
+            # JupyterHub 6 and 5 use different HTTP clients.
+            return (response.status if hasattr(response, "status") else response.code) != _NOT_FOUND
     return False
 
 

@@ -5,15 +5,20 @@ import json
 from typing import Annotated, Any, Literal
 
 from jupyterhub.apihandlers.base import APIHandler
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from tornado import web
 
-from hpcspawner.errors import SchedulerError
+from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
 from hpcspawner.hub.ledger import Report, Row, ledger, now
 from hpcspawner.job.state import JobState
 
 _BODY_CAP = 64 * 1024
 Secret = Annotated[str, Field(min_length=20, max_length=200)]
+
+
+def _printable(text: str) -> str:
+    """No line break or control character of a job gets into the Hub's log or database."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class _Body(BaseModel):
@@ -51,10 +56,10 @@ class Ended(_Body):
         "no-port",
         "never-listened",
     ]
-    message: Annotated[str, Field(max_length=500)] = ""
+    message: Annotated[str, Field(max_length=500), AfterValidator(_printable)] = ""
     exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
     signal: Annotated[int, Field(ge=1, le=64)] | None = None
-    log: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=20)] = []
+    log: Annotated[list[Annotated[str, Field(max_length=300), AfterValidator(_printable)]], Field(max_length=20)] = []
 
 
 class Warned(_Body):
@@ -122,7 +127,11 @@ class TicketHandler(_LauncherHandler):
             raise web.HTTPError(410, "the scheduler says that this job has ended")
         if status.state is not JobState.RUNNING or not status.host:
             return self.not_yet(f"the scheduler says that this job is {status.state.value}")
-        if not await self._bind(row, call, status.host):
+        try:
+            bound = await self._bind(row, call, status.host)
+        except SchedulerError:
+            return self.not_yet("the scheduler does not say how often it has started this job")
+        if not bound:
             self.log.warning("%s: its ticket was presented again, from %s", row.log_name, self.request.remote_ip)
             raise web.HTTPError(403, "this ticket is not valid")
         if not row.environment:
@@ -188,7 +197,7 @@ def _same_job(row: Row, call: TicketRequest) -> bool:
 async def _runs(row: Row) -> int:
     """How often the scheduler has started the job; where jobs are never put back, or nobody knows, once."""
     if row.count_runs is not None:
-        with contextlib.suppress(SchedulerError):
+        with contextlib.suppress(SchedulerNotSetUp):
             return await row.count_runs()
     return 1
 

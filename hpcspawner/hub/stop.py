@@ -16,6 +16,7 @@ from hpcspawner.schedulers.queue import HIDDEN
 _LAST_WORDS_S = 3.0
 _FIRST_LOOKS_S = 10.0
 _LONGEST_PAUSE_S = 60.0
+_SUBMIT_LOOK_S = 0.5
 _NEVER_A_JOB = JobStatus(JobState.ENDED, word="NOT SUBMITTED")
 
 
@@ -24,15 +25,23 @@ async def end_job(cluster: Cluster, row: Row, limit_s: float | None) -> None:
 
     Without a limit it returns only when the job has ended.
     """
+    if row.end is not None:
+        return
     row.give_up()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(once(row.tasks, "end", lambda: _end(cluster, row), cluster.client.log), limit_s)
+    try:
+        async with asyncio.timeout(limit_s):
+            await once(row.tasks, "end", lambda: _end(cluster, row), cluster.client.log)
+    except TimeoutError:
+        pass
+    except Exception:
+        # Housekeeping tries again; nobody who stops a server should meet this.
+        cluster.client.log.exception("%s: job %s could not be ended yet", row.log_name, row.job_id)
 
 
 async def _end(cluster: Cluster, row: Row) -> None:
     # Not awaited: a database that is away must not keep the job alive.
     in_background(ledger().save(row), cluster.client.log)
-    await _revoke(row)
+    in_background(_revoke(row), cluster.client.log)
     # The follow-up first: it would start when its parent is cancelled.
     for follower in ledger().following(row):
         await end_job(cluster, follower, None)
@@ -44,8 +53,8 @@ async def _end(cluster: Cluster, row: Row) -> None:
 async def _settle_submit(cluster: Cluster, row: Row) -> None:
     """Know whether there is a job: a submit may be on its way, in this process or in one that is gone."""
     submit = row.tasks.get("submit")
-    if submit is not None:
-        await asyncio.wait([submit])
+    while submit is not None and not submit.done() and not row.job_id:
+        await asyncio.wait([submit], timeout=_SUBMIT_LOOK_S)
     if row.asked_at and not row.job_id and row.end is None:
         # Should it turn up later than this, it is an orphan with our tag.
         with contextlib.suppress(SchedulerError):
@@ -80,6 +89,17 @@ async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
         await asyncio.sleep(0.2)
 
 
+async def has_ended(cluster: Cluster, row: Row) -> bool:
+    """Whether the job is over by proof, in which case its end is recorded now."""
+    status = await cluster.queue.status(row.job, now())
+    if status.state is JobState.UNKNOWN and cluster.queue.error is None:
+        # An absence takes two listings, and a Hub that has just started has only one.
+        status = await cluster.queue.status(row.job, now())
+    if status.state is JobState.ENDED:
+        await finish(cluster, row, status)
+    return status.state is JobState.ENDED
+
+
 async def finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
     """Record the proven end of a job: why it ended, its token revoked, its row closed."""
     if row.end is not None:
@@ -90,7 +110,7 @@ async def finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
 async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
     log, record = cluster.client.log, None
     if row.wanted and row.job_id:
-        await _last_words(row)
+        await _hear(row)
         record = await cluster.client.record(row.job_id)
         if not status.word:
             # Judged by its absence alone; should it be there after all, nobody waits for it.
@@ -98,24 +118,29 @@ async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
                 await cluster.client.cancel(row.owner, row.job_id)
     end = why(row, record, status)
     await _revoke(row)
+    # Before the parent is closed: from then on housekeeping takes up what follows it.
+    unneeded = [] if end.cause in RENEWED_AFTER else list(ledger().following(row))
+    for follower in unneeded:
+        follower.give_up()
+        await ledger().save(follower)
     row.end = end
     await ledger().save(row)
     log.info("%s: job %s has ended (%s): %s", row.log_name, row.job_id or "(none)", end.cause.value, end.message)
-    for follower in ledger().following(row):
-        if end.cause not in RENEWED_AFTER:
-            in_background(end_job(cluster, follower, 0), log)
+    for follower in unneeded:
+        in_background(end_job(cluster, follower, None), log)
     row.tell()
     ledger().stir.set()
     return end
 
 
-async def _last_words(row: Row) -> None:
+async def _hear(row: Row) -> None:
     """The launcher tells best what happened; its report may be on its way."""
     deadline = now() + _LAST_WORDS_S
     while row.run and row.report is None and now() < deadline:
         row.changed.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(row.changed.wait(), max(0.0, deadline - now()))
+            async with asyncio.timeout(max(0.0, deadline - now())):
+                await row.changed.wait()
 
 
 async def _revoke(row: Row) -> None:

@@ -30,6 +30,9 @@ _Value = TypeVar("_Value")
 # SQLite lets others wait this long for its one lock; a backup or a slow disk holds it for seconds.
 LOCK_TIMEOUT_S = 30
 
+# Without the number of bits MySQL keeps seven digits, which is some minutes of a time since 1970.
+_SECONDS = Float(53)
+
 _JOBS = Table(
     "hpcspawner_jobs",
     MetaData(),
@@ -42,18 +45,18 @@ _JOBS = Table(
     Column("follows", String(40), nullable=False),
     Column("choices", JSON, nullable=False),
     Column("renewals", Integer, nullable=False),
-    Column("job_id", String(64), nullable=False),
-    Column("asked_at", Float, nullable=False),
-    Column("waits_since", Float, nullable=False),
+    Column("job_id", String(255), nullable=False),
+    Column("asked_at", _SECONDS, nullable=False),
+    Column("waits_since", _SECONDS, nullable=False),
     Column("ticket_hash", String(64), nullable=False),
     Column("run", String(200), nullable=False),
     Column("runs", Integer, nullable=False),
-    Column("began_at", Float, nullable=False),
+    Column("began_at", _SECONDS, nullable=False),
     Column("report_key_hash", String(64), nullable=False),
     Column("host", String(255), nullable=False),
     Column("port", Integer, nullable=False),
     Column("wanted", Boolean, nullable=False),
-    Column("ended_at", Float, nullable=True, index=True),
+    Column("ended_at", _SECONDS, nullable=True, index=True),
     Column("cause", String(40), nullable=False),
     Column("message", String(1000), nullable=False),
     Column("exit_code", Integer, nullable=True),
@@ -72,6 +75,10 @@ class Store:
     def load(self, since: float) -> list[dict[str, Any]]:
         """Rows that live, or ended after this time (seconds since 1970). Blocks; used once, when the Hub starts."""
         return self._thread.submit(self._load, since).result()
+
+    def strangers(self) -> int:
+        """How many living jobs in the table belong to a Hub of another address. Blocks; used once."""
+        return self._thread.submit(self._strangers).result()
 
     async def write(self, row: dict[str, Any]) -> None:
         """Commit one row, by its tag; a caller that is cancelled leaves it to be committed."""
@@ -95,7 +102,11 @@ class Store:
             sqlite = make_url(self._url).get_backend_name() == "sqlite"
             # A connection that a server dropped while idle is noticed and made anew.
             self._engine = create_engine(
-                self._url, pool_pre_ping=True, connect_args={"timeout": LOCK_TIMEOUT_S} if sqlite else {}
+                self._url,
+                pool_pre_ping=True,
+                # What a row holds, lines of users' logs among it, is not for the Hub's log.
+                hide_parameters=True,
+                connect_args={"timeout": LOCK_TIMEOUT_S} if sqlite else {},
             )
             _JOBS.metadata.create_all(self._engine)
             if sqlite and (path := make_url(self._url).database):
@@ -108,6 +119,11 @@ class Store:
         with self._opened().begin() as connection:
             found = connection.execute(wanted.where(or_(_JOBS.c.ended_at.is_(None), _JOBS.c.ended_at > since)))
             return [{name: value for name, value in row.items() if name != "hub"} for row in found.mappings()]
+
+    def _strangers(self) -> int:
+        others = select(_JOBS.c.tag).where(_JOBS.c.hub != self._hub, _JOBS.c.ended_at.is_(None))
+        with self._opened().begin() as connection:
+            return len(connection.execute(others).all())
 
     def _write(self, row: dict[str, Any]) -> None:
         with self._opened().begin() as connection:

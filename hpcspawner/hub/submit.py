@@ -50,6 +50,7 @@ async def _ask(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say
         if error.lingering:
             # It may still act, at any time; nobody could tell its job from a second one's.
             row.give_up()
+            row.verdict = End(Cause.NOT_STARTED, str(error), time.time())
             raise
         await say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
         await look(cluster, row, 0.0)
@@ -79,6 +80,8 @@ async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
         elif cluster.queue.error is None:
             hidden_since = hidden_since or now()
             if now() - hidden_since > _HIDDEN_S:
-                raise SchedulerUnreachable("The scheduler did not say whether it took the job, and hides it.")
+                error = SchedulerUnreachable("The scheduler did not say whether it took the job, and hides it.")
+                row.verdict = End(Cause.NOT_STARTED, str(error), time.time())
+                raise error
         if proofs < _PROOFS:
             await asyncio.sleep(_PAUSE_S)

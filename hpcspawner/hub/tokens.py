@@ -11,12 +11,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpcspawner.hub.ledger import Row, ledger
 
 
-def hand_over(spawner: Any, token: str) -> None:
+def hand_over(spawner: Any, token: str) -> bool:
     """Make `token` the server's, with the rights of the one that JupyterHub has just made, which goes.
 
     JupyterHub makes a new token and a new OAuth secret for each start; a server that is already there knows neither.
+    False if the Hub's database did not take it, and it must be tried again.
     """
     session = inspect(spawner.orm_spawner).session
+    try:
+        _hand_over(session, spawner, token)
+    except SQLAlchemyError as error:
+        # JupyterHub shares this session among all that it does.
+        session.rollback()
+        spawner.log.error("%s: its token can't be stored, trying again: %s", spawner._log_name, error)
+        return False
+    return True
+
+
+def _hand_over(session: Any, spawner: Any, token: str) -> None:
     fresh = orm.APIToken.find(session, spawner.api_token)
     if fresh is not None:
         note, scopes = fresh.note, fresh.scopes
@@ -51,9 +63,14 @@ def _revoke(app: JupyterHub, row: Row) -> None:
         return  # and its tokens went with the user
     ours = orm.APIToken.find(app.db, ledger().keys.token(row.tag))
     gone = [ours] if ours is not None else []
+    user = app.users[orm_user]
+    spawner = user.spawners.get(row.server)
+    # A start that waits for this end has a token already, which is still JupyterHub's own.
+    next_one = spawner.api_token if spawner is not None and spawner.pending == "spawn" else ""
     if not any(other.attached for other in ledger().of(row.username, row.server) if other is not row):
-        base_url = url_path_join(app.users[orm_user].base_url, url_escape_path(row.server), "/")
-        gone += [token for token in _noted(app.db, orm_user, f"Server at {base_url}") if token is not ours]
+        base_url = url_path_join(user.base_url, url_escape_path(row.server), "/")
+        stale = (token for token in _noted(app.db, orm_user, f"Server at {base_url}") if token is not ours)
+        gone += [token for token in stale if not (next_one and token.match(next_one))]
     for token in gone:
         app.db.delete(token)
     app.db.commit()

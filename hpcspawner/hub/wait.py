@@ -24,6 +24,7 @@ _HIDDEN_S = 60.0
 # will tell.
 _PUT_BACK_S = 30.0
 _SOON_S = 1.0
+_MAY_ANSWER = (JobState.RUNNING, JobState.UNKNOWN)
 _WAITING = (JobState.PENDING, JobState.HELD)
 
 
@@ -48,19 +49,23 @@ class Waiting:
     async def until_it_answers(self, answers: Callable[[], Awaitable[bool]], *, details: bool) -> None:
         """Return when the server answers; raise ServerLost when the job ends before, or waits too long."""
         row, known = self.row, bool(self.row.port)
-        # Its launcher reports the port when the server listens; one that is known from before must show itself.
-        while not row.port or (known and not await answers()):
+        # A launcher reports the port when its server listens. One that is known from before must show itself, and only
+        # where the job still is: the port may be somebody else's by now.
+        while known or not row.port:
             row.changed.clear()
-            if not row.port:
-                known = False
-            await self._look(details=details)
-            if row.port and not known:
+            state = await self._look(details=details)
+            if known and row.port and state in _MAY_ANSWER and await answers():
                 return
-            pause_s = _SOON_S if row.report else self.limits.poll_interval_s
+            if known and row.port and state is JobState.RUNNING:
+                await self.news.say(f"The server of job {row.job_id} on {row.host} does not answer yet; waiting for it")
+            known = known and bool(row.port)
+            if row.changed.is_set():
+                continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(row.changed.wait(), pause_s)
+                async with asyncio.timeout(_SOON_S if row.report else self.limits.poll_interval_s):
+                    await row.changed.wait()
 
-    async def _look(self, *, details: bool) -> None:
+    async def _look(self, *, details: bool) -> JobState:
         row = self.row
         after = now() if row.report else max(row.submitted_at, now() - self.limits.poll_interval_s / 2)
         status = await self.cluster.queue.status(row.job, after)
@@ -69,10 +74,13 @@ class Waiting:
         if row.host and moved(row, status):
             row.back_in_queue(time.time())
             await ledger().save(row)
+        if row.report is None:
+            self._killed_since = None
         await self._tell(status, details=details)
         self._check_visible(status)
         self._check_queue(status)
         self._check_start(status)
+        return status.state
 
     def _was_killed(self, report: Report) -> bool:
         """Whether to leave the last word to the scheduler: it knows who did it, and whether the job starts again."""
@@ -136,13 +144,11 @@ class Waiting:
                     record = await cluster.client.details(row.job_id)
             explained = cluster.client.scheduler.explain(status.reason) if status.state is not JobState.RUNNING else ""
             await news.status(row.job_id, status, explained, record)
-        if row.port and status.state is JobState.RUNNING:
-            await news.say(f"The server of job {row.job_id} on {row.host} does not answer yet; waiting for it")
 
 
 def moved(row: Row, status: JobStatus) -> bool:
     """Whether the job is no longer where its server was: back in the queue, or run again on another node."""
-    return status.state in _WAITING or (status.state is JobState.RUNNING and status.host != row.host)
+    return status.state in _WAITING or (status.state is JobState.RUNNING and status.host not in (None, row.host))
 
 
 class _Stopwatch:

@@ -81,14 +81,17 @@ class Client:
         return (await self._checked(argv)).out[:20_000]
 
     async def runs(self, job_id: str) -> int:
-        """How many times the scheduler has started a job."""
+        """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""
         argv = self._found(_valid(self.scheduler.details_command, job_id))
         answer = await self._checked(argv)
         try:
             return self.scheduler.parse_runs(answer.out)
         except ValueError as error:
-            raise SchedulerUnreachable(
-                f"It can't be told how often job {job_id} was started: {error}", shlex.join(argv), answer.words[:200]
+            raise SchedulerNotSetUp(
+                f"It can't be told how often job {job_id} was started: {error}",
+                shlex.join(argv),
+                answer.words[:200],
+                "leave job.requeue out of the profile: this installation does not say when a job runs again",
             ) from error
 
     async def record(self, job_id: str) -> Record | None:

@@ -82,10 +82,10 @@ class Queue:
         ids = tuple(job_id for job_id, job in self._newest.jobs.items() if (job.owner, job.tag) == wanted)
         return Found(ids, proven=bool(ids) or self._would_see(owner))
 
-    async def ours(self, is_ours: Callable[[str, str], bool], after: float) -> dict[str, JobStatus]:
-        """Jobs that haven't ended and whose owner and tag satisfy `is_ours`; none where the listing failed."""
+    async def ours(self, is_ours: Callable[[str, str], bool], after: float) -> dict[str, JobStatus] | None:
+        """Jobs that haven't ended and whose owner and tag satisfy `is_ours`; None where the listing failed."""
         if not await self._ask(after) or self._newest is None:
-            return {}
+            return None
         return {
             job_id: job
             for job_id, job in self._newest.jobs.items()

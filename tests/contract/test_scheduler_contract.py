@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from material import NASTY
 
-from hpcspawner.errors import SchedulerError, SchedulerRejected, SchedulerUnreachable
+from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected
 from hpcspawner.job.script import CallHome, render
 from hpcspawner.job.state import Cause, JobState
 from hpcspawner.request.gate import make
@@ -219,7 +219,7 @@ async def test_how_many_times_a_job_was_started_is_told_where_the_scheduler_coun
     job = await site.submit("sleep 300")
     await site.reaches(job, JobState.RUNNING)
     if site.kind == "torque":  # Slurm's qstat does not count
-        with pytest.raises(SchedulerUnreachable, match="how often"):
+        with pytest.raises(SchedulerNotSetUp, match="how often"):
             await site.client.runs(job.job_id)
     else:
         assert await site.client.runs(job.job_id) == 1

@@ -13,7 +13,7 @@ from jupyterhub.app import JupyterHub
 from material import FULL
 from traitlets.config import Config
 
-from hpcspawner.hub import stop, submit
+from hpcspawner.hub import background, stop, submit
 from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import close_ledger, open_ledger
 from hpcspawner.hub.store import Store
@@ -128,6 +128,18 @@ class Desk:
         self.cluster.client.own_account = "jupyterhub"
         self.said = []
 
+    async def closes(self):
+        """Start no more commands, and let those begin that are about to.
+
+        Python 3.11 may wait for ever for a process if its start is cancelled, as everything is when a test ends.
+        """
+        client, asking = self.cluster.client, self.cluster.queue._asking
+        client.access = client.access.model_copy(update={"path": ()})
+        if asking is not None:
+            await asyncio.wait([asking], timeout=10)
+        if background._running:
+            await asyncio.sleep(0.2)
+
     # Orders.
 
     def order(self, name, text=""):
@@ -204,14 +216,16 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path, kept, hub, monkeypatch):
+async def desk(tmp_path, kept, hub, monkeypatch):
     """With shorter pauses, for the tests' time."""
     monkeypatch.setattr(queue, "_SHORTEST_GAP_S", 0.01)
     monkeypatch.setattr(submit, "_PAUSE_S", 0.05)
     monkeypatch.setattr(stop, "_LAST_WORDS_S", 0.3)
     folder = tmp_path / "slurm"
     folder.mkdir()
-    return Desk(folder, kept)
+    desk = Desk(folder, kept)
+    yield desk
+    await desk.closes()
 
 
 @pytest.fixture

@@ -454,7 +454,7 @@ async def test_how_often_a_job_was_started_is_asked(desk):
     with pytest.raises(SchedulerError):
         await desk.client().runs(job_id)
     desk.program("qstat", f"cat {RECORDED / 'slurm-torque-22.05' / 'qstat-f.txt'}")
-    with pytest.raises(SchedulerUnreachable, match="how often"):
+    with pytest.raises(SchedulerNotSetUp, match="how often"):
         await desk.client(Torque()).runs("42")
 
 

@@ -32,6 +32,7 @@ def housekeeping(desk, hub, monkeypatch):
         task = asyncio.create_task(Keeper(hub, desk.cluster, habits, logging.getLogger("test")).run())
         yield task
         assert not task.done(), "housekeeping has ended by itself"
+        await desk.closes()
         task.cancel()
 
     return keep
@@ -190,8 +191,27 @@ async def test_a_job_that_ended_while_no_hub_looked_is_closed_with_its_cause(des
     assert desk.cancelled == []
 
 
+async def test_somebody_who_comes_back_within_the_grace_finds_the_job(desk, housekeeping, hub):
+    row = await desk.submitted("12")
+    desk.shows(desk.line(row))
+    hub.authenticator.blocked_users.add("alice")
+    async with housekeeping(grace_s=60):
+        await some_rounds(desk)
+    assert (row.wanted, desk.cancelled) == (True, [])
+
+
+async def test_the_job_of_a_named_server_that_was_deleted_is_ended(desk, housekeeping, until):
+    row = await desk.submitted("12", "lab")
+    desk.shows(desk.line(row))
+    async with housekeeping():
+        await until(lambda: row.end)
+    assert desk.cancelled == ["12"]
+
+
 @pytest.mark.parametrize("how", ["deleted", "blocked"])
-async def test_the_job_of_somebody_who_may_have_no_server_any_more_is_ended(desk, housekeeping, until, hub, how, caplog):
+async def test_the_job_of_somebody_who_may_have_no_server_any_more_is_ended(
+    desk, housekeeping, until, hub, how, caplog
+):
     row = await desk.submitted("12")
     desk.shows(desk.line(row))
     if how == "deleted":
@@ -202,7 +222,7 @@ async def test_the_job_of_somebody_who_may_have_no_server_any_more_is_ended(desk
     async with housekeeping():
         await until(lambda: row.end)
     assert desk.cancelled == ["12"]
-    assert "nobody may have this server any more; job 12 is ended" in caplog.text
+    assert "the Hub knows no such server any more; job 12 is ended" in caplog.text
 
 
 async def test_a_follow_up_waits_in_the_queue_as_long_as_its_parent_is_there(desk, housekeeping):

@@ -165,10 +165,11 @@ def test_a_job_that_was_put_back_has_no_server_and_waits_from_now():
     assert row.ticket_hash
 
 
-def test_a_server_that_listens_needs_no_environment_any_more():
+def test_the_environment_is_kept_for_a_second_run():
     row = a_row(environment={"TOKEN": "t"})
     row.listening(20000)
-    assert (row.port, row.environment) == (20000, {})
+    row.back_in_queue(5.0)
+    assert row.environment == {"TOKEN": "t"}
 
 
 def test_a_job_that_nobody_wants_has_nothing_to_give_away():
@@ -351,14 +352,15 @@ async def test_a_change_is_committed_however_long_the_database_is_away(kept, led
     assert "the ledger can't be written, trying again" in caplog.text
 
 
-async def test_the_log_tells_no_secret_when_the_database_is_away(kept, ledger_file, caplog):
+async def test_the_log_tells_nothing_of_a_row_when_the_database_is_away(kept, ledger_file, caplog):
     row = kept.new_row("alice", "lab", "alice")
-    secret = row.arm()
+    ticket = row.arm()
     row.environment = {"TOKEN": "t" * 40}
+    row.end = End(Cause.EXITED, "", 1.0, log=("a line of hers",))
     with Away(ledger_file), pytest.raises(LedgerUnavailable):
         await kept.open(row)
-    assert secret not in caplog.text
-    assert "t" * 40 not in caplog.text
+    for hidden in (ticket, row.ticket_hash, "t" * 40, "a line of hers"):
+        assert hidden not in caplog.text
 
 
 def test_there_is_one_ledger(kept, tmp_path):
@@ -366,10 +368,12 @@ def test_there_is_one_ledger(kept, tmp_path):
     assert open_ledger(f"sqlite:///{tmp_path}/other", Keys(b"", ""), logging.getLogger("test")) is kept
 
 
-async def test_two_hubs_keep_apart(kept, reopened, ledger_file):
+async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept, ledger_file, caplog):
     await opened_row(kept)
+    await opened_row(kept, end=End(Cause.IDLE, "", time.time()))
     other = ledger_module.Ledger(
         ledger_module.Store(f"sqlite:///{ledger_file}", "other"), Keys(b"s" * 32, "other"), logging.getLogger("test")
     )
     assert other.live() == []
     other.close()
+    assert "the ledger has 1 living jobs of a Hub with another callback_url" in caplog.text

@@ -288,7 +288,7 @@ async def test_the_jobs_that_are_ours_are_those_that_have_not_ended(desk):
     assert set(found) == {"12", "14", "15"}
     assert found["12"].state is JobState.RUNNING
     desk.goes_down()
-    assert await desk.queue.ours(lambda owner, tag: True, time.monotonic()) == {}
+    assert await desk.queue.ours(lambda owner, tag: True, time.monotonic()) is None
 
 
 async def test_a_listing_that_hangs_leaves_everything_unknown(desk):
@@ -298,7 +298,7 @@ async def test_a_listing_that_hangs_leaves_everything_unknown(desk):
     desk.queue.client.access = Access(type="slurm", path=(str(desk.folder),), command_timeout_s=1)
     states = [(await desk.queue.status(job(number), time.monotonic())).state for number in (12, 13)]
     assert states == [JobState.UNKNOWN] * 2
-    assert await desk.queue.ours(lambda owner, tag: True, time.monotonic()) == {}
+    assert await desk.queue.ours(lambda owner, tag: True, time.monotonic()) is None
 
 
 async def test_an_end_that_is_listed_needs_no_proof(desk):

@@ -1,7 +1,6 @@
 """What a launcher may call: a real web server with the Hub's own kind of handlers, asked over HTTP."""
 
 import asyncio
-import functools
 import http.client
 import io
 import json
@@ -21,13 +20,10 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from hpcspawner.errors import SchedulerUnreachable
-from hpcspawner.hub.ledger import End, close_ledger, digest, ledger, open_ledger
 from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.ledger import End, close_ledger, digest, ledger, open_ledger
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.job.state import Cause, JobState, JobStatus
-
-# Known and reported: takes the mark away when it is mended.
-defect = functools.partial(pytest.mark.xfail, strict=True)
 
 TICKET, REPORT = "/hub/api/hpcspawner/ticket", "/hub/api/hpcspawner/report"
 RUN = "run-" + "r" * 30
@@ -239,15 +235,21 @@ def test_a_second_run_that_the_scheduler_proves_gets_the_environment(job):
 
 def test_a_second_run_takes_the_place_of_a_server_that_listened(job):
     """Its node failed, and the Hub has not noticed yet."""
+    job.requeues().started().listening()
+    job.runs, job.status = 2, JobStatus(JobState.RUNNING, host="n2")
+    assert job.trade(run=OTHER_RUN).json["environment"] == ENVIRONMENT
+    assert (job.row.host, job.row.port, job.row.run) == ("n2", 0, OTHER_RUN)
+
+
+def test_a_second_run_that_the_hub_does_not_look_after_yet_waits_and_the_hub_is_told(job):
     told = []
     job.requeues().started().listening()
+    job.row.environment = {}
     job.row.on_report = lambda: told.append(job.row.port)
-    job.runs, job.status = 2, JobStatus(JobState.RUNNING, host="n2")
+    job.runs = 2
     answer = job.trade(run=OTHER_RUN)
-    # There is nothing to give before the Hub looks after it again; it is told to.
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert told == [0]
-    assert (job.row.host, job.row.port, job.row.run) == ("n2", 0, OTHER_RUN)
     job.row.environment = dict(ENVIRONMENT)
     assert job.trade(run=OTHER_RUN).status == 200
 
@@ -258,7 +260,6 @@ def test_a_site_that_never_puts_jobs_back_has_one_run(job):
     assert job.trade(run=OTHER_RUN).status == 403
 
 
-@defect(reason="_runs takes an outage for 'started once', so the second run is refused for good; 503 would wait")
 def test_a_second_run_is_not_refused_because_the_scheduler_is_away_for_a_moment(job):
     job.requeues().started()
     job.runs = None
@@ -267,7 +268,6 @@ def test_a_second_run_is_not_refused_because_the_scheduler_is_away_for_a_moment(
     assert job.trade(run=OTHER_RUN).status == 200
 
 
-@defect(reason="_runs takes an outage for 'started once': the mark of the first run is too low, another one gets in")
 def test_a_first_run_whose_number_is_not_known_waits(job):
     job.requeues()
     job.runs = None
@@ -402,13 +402,17 @@ def test_a_new_ticket_ends_the_older_one(job):
 
 @pytest.mark.parametrize("ticket", ["x" * 43, "", None], ids=["wrong", "empty", "hash of it"])
 def test_what_is_no_ticket_gets_nothing(job, ticket):
-    answer = job.server.post(TICKET, {"ticket": job.row.ticket_hash if ticket is None else ticket, "run": RUN, "job": "12"})
+    answer = job.server.post(
+        TICKET, {"ticket": job.row.ticket_hash if ticket is None else ticket, "run": RUN, "job": "12"}
+    )
     assert answer.status == (400 if ticket == "" else 403)
     assert_silent(answer, job)
 
 
 def test_the_host_comes_from_the_scheduler_alone(job):
-    answer = job.server.post(TICKET, {"ticket": job.ticket, "run": RUN, "job": "12", "host": "evil"}, **{"X-Forwarded-For": "10.9"})
+    answer = job.server.post(
+        TICKET, {"ticket": job.ticket, "run": RUN, "job": "12", "host": "evil"}, **{"X-Forwarded-For": "10.9"}
+    )
     assert answer.status == 400
     job.started()
     assert job.report(event="listening", port=20000, host="evil").status == 400
@@ -419,12 +423,11 @@ def test_the_host_comes_from_the_scheduler_alone(job):
 # --- reports
 
 
-def test_a_port_is_taken_and_secrets_are_forgotten(job):
+def test_a_port_is_taken_and_committed(job):
     job.started()
     answer = job.listening(20001)
     assert (answer.status, answer.json) == (200, {})
     assert (job.row.host, job.row.port) == ("n1", 20001)
-    assert job.row.environment == {}
     assert job.row.changed.is_set()
     assert job.committed()["port"] == 20001
 
@@ -667,6 +670,13 @@ def assert_silent(answer, job):
     hidden = [job.ticket, row.ticket_hash, *keys, row.report_key_hash, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]]
     text = answer.data.decode() + str(answer.headers)
     assert not [secret for secret in hidden if secret and secret in text]
+
+
+def test_a_launchers_words_are_kept_without_what_is_no_text(job):
+    job.started()
+    job.ended(message="over\nand\x1b[2J out\x00", log=["tab\there", "ünï"])
+    assert job.row.report.message == "over and [2J out "
+    assert job.row.report.log == ("tab here", "ünï")
 
 
 def test_a_launchers_words_make_no_lines_of_their_own_in_the_log(job):

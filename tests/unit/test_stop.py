@@ -1,7 +1,6 @@
 """The end of a job that is not wanted any more, or that has ended by itself: asked for, confirmed, recorded."""
 
 import asyncio
-import functools
 import sqlite3
 import time
 
@@ -12,12 +11,9 @@ from sqlalchemy import text
 from hpcspawner.hub import stop, submit
 from hpcspawner.hub.ends import RENEWED_AFTER
 from hpcspawner.hub.ledger import End, Report
-from hpcspawner.hub.stop import end_job, finish
+from hpcspawner.hub.stop import end_job, finish, has_ended
 from hpcspawner.hub.submit import obtain
 from hpcspawner.job.state import Cause, JobState, JobStatus
-
-# Known and reported: takes the mark away when it is mended.
-defect = functools.partial(pytest.mark.xfail, strict=True)
 
 RUN = "run-" + "r" * 30
 ABSENT = JobStatus(JobState.ENDED)
@@ -150,14 +146,12 @@ async def test_several_who_stop_one_server_cancel_it_once(desk, running, end):
     assert desk.cancelled == ["12"]
 
 
-@defect(reason="_end does not look whether the row has ended before; while the scheduler is away it goes on for ever")
 async def test_a_job_that_has_ended_is_not_cancelled_again(desk, running, end):
     await finish(desk.cluster, running, LISTED)
     await end(running)
     assert desk.cancelled == []
 
 
-@defect(reason="asyncio.wait_for(…, 0) cancels once() before it has begun: nothing is ended, not even in the background")
 async def test_who_waits_no_time_at_all_has_the_job_ended_behind(desk, running, end, until):
     """As `stop_limit_s = 0` asks for, and `_finish` for follow-ups."""
     await end(running, 0)
@@ -213,9 +207,7 @@ async def test_a_job_is_not_cancelled_while_its_follow_up_may_still_start(desk, 
 async def test_a_submit_that_is_under_way_is_waited_for_and_its_job_cancelled(desk, end, until):
     row = desk.new_row()
     desk.order("hold")
-    start = asyncio.create_task(
-        obtain(desk.cluster, row, lambda ticket: f"#SBATCH --comment={row.tag}\n", desk.say)
-    )
+    start = asyncio.create_task(obtain(desk.cluster, row, lambda ticket: f"#SBATCH --comment={row.tag}\n", desk.say))
     await until(lambda: desk.submits)
     stopping = asyncio.create_task(end(row))
     await asyncio.sleep(0.2)
@@ -271,6 +263,28 @@ async def test_a_row_that_was_refused_keeps_the_schedulers_words(desk, end):
 
 
 # --- finishing
+
+
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [("RUNNING", False), ("PENDING", False), ("COMPLETING", False), ("TIMEOUT", True), ("CANCELLED", True)],
+)
+async def test_a_job_has_ended_by_proof_alone(desk, running, state, ended):
+    desk.shows(desk.line(running, state))
+    assert await has_ended(desk.cluster, running) is ended
+    assert bool(running.end) is ended
+
+
+async def test_a_hub_that_has_just_started_proves_an_absence_too(desk, running):
+    """Two listings begun after its start."""
+    desk.shows()
+    assert await has_ended(desk.cluster, running)
+
+
+async def test_nothing_has_ended_while_the_scheduler_is_away(desk, running):
+    desk.goes_down()
+    assert not await has_ended(desk.cluster, running)
+    assert running.end is None
 
 
 async def test_an_end_is_recorded_once(desk, running, in_database):
@@ -351,7 +365,17 @@ async def test_a_follow_up_lives_on_only_after_what_nobody_wanted(desk, running,
         await until(lambda: not follower.wanted)
 
 
-@defect(reason="ends its follow-ups with a limit of 0, see above; only the housekeeping does it")
+async def test_that_a_follow_up_is_not_needed_is_committed_before_its_parent_is_closed(desk, running, in_database):
+    """A Hub that ends in between must not take it up."""
+    follower = await desk.submitted("13", follows=running)
+    desk.goes_down()
+    desk.records("12", "COMPLETED")
+    await finish(desk.cluster, running, JobStatus(JobState.ENDED, word="COMPLETED"))
+    committed = in_database()
+    assert committed[running.tag]["ended_at"]
+    assert committed[follower.tag]["wanted"] is False
+
+
 async def test_a_follow_up_that_is_not_needed_is_cancelled(desk, running, until):
     follower = await desk.submitted("13", follows=running)
     desk.shows(desk.line(running, "COMPLETED"), desk.line(follower, "PENDING", reason="Dependency"))
@@ -367,7 +391,9 @@ async def test_the_token_goes_with_the_job(desk, running, with_token):
     assert not with_token.valid(running)
 
 
-async def test_the_end_is_recorded_when_the_hubs_database_is_locked_for_a_while(desk, running, with_token, hub, tmp_path):
+async def test_the_end_is_recorded_when_the_hubs_database_is_locked_for_a_while(
+    desk, running, with_token, hub, tmp_path
+):
     """And the Hub's session, which all its pages share, works afterwards."""
     with_token.give(running)
     hub.db.execute(text("PRAGMA busy_timeout = 10"))

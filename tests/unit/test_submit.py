@@ -68,7 +68,7 @@ async def test_the_script_carries_the_ticket_whose_hash_is_kept(start, in_databa
 async def test_the_intent_is_committed_before_the_scheduler_is_asked(start, desk, in_database, until):
     desk.order("hold")
     task = asyncio.create_task(start.obtain())
-    await until(lambda: (desk.folder / "scripts" / "12").exists())
+    await until((desk.folder / "scripts" / "12").exists)
     committed = in_database()[start.row.tag]
     desk.revoke_order("hold")
     await task
@@ -214,7 +214,7 @@ async def test_a_submit_that_can_not_be_ended_is_given_up_for_it_may_still_act(s
 async def test_a_cancelled_caller_leaves_the_submit_to_be_finished(start, desk, in_database, until):
     desk.order("hold")
     task = asyncio.create_task(start.obtain())
-    await until(lambda: (desk.folder / "scripts" / "12").exists())
+    await until((desk.folder / "scripts" / "12").exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

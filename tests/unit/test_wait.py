@@ -1,7 +1,6 @@
 """From a submitted job to a server that answers, or to the words that say why there is none."""
 
 import asyncio
-import functools
 import time
 from dataclasses import replace
 
@@ -13,9 +12,6 @@ from hpcspawner.hub.ledger import Report
 from hpcspawner.hub.pages import News
 from hpcspawner.hub.wait import Limits, Waiting, _Stopwatch, moved
 from hpcspawner.job.state import Cause, JobState, JobStatus
-
-# Known and reported: takes the mark away when it is mended.
-defect = functools.partial(pytest.mark.xfail, strict=True)
 
 LIMITS = Limits(poll_interval_s=0.05, queue_limit_s=3600, start_limit_s=60)
 RUN = "run-" + "r" * 30
@@ -91,12 +87,32 @@ async def test_a_port_that_is_known_from_before_counts_when_its_server_answers(s
     assert "The server of job 12 on n1 does not answer yet; waiting for it" in await start.told()
 
 
-async def test_a_server_that_answers_is_not_looked_for_in_the_queue(started, desk):
+@pytest.mark.parametrize(
+    ("state", "node"),
+    [
+        pytest.param("PENDING", "", id="back in the queue"),
+        pytest.param("RUNNING", "n2", id="on another node"),
+        pytest.param("SUSPENDED", "n1", id="suspended"),
+    ],
+)
+async def test_what_answers_where_the_job_is_not_is_somebody_elses(started, desk, state, node):
+    """The port may have been given to another job's server meanwhile."""
     row = await desk.submitted(host="n1", port=20000)
+    desk.shows(desk.line(row, state, node=node))
     start = Start(desk, row)
     start.answers = True
-    await asyncio.wait_for(start.begin().task, 1)
-    assert desk._noted("calls") == []
+    start.begin()
+    assert await start.goes_on(1)
+    assert start.asked == 0
+    start.task.cancel()
+
+
+async def test_a_server_that_answers_is_taken_though_the_scheduler_does_not(desk):
+    row = await desk.submitted(host="n1", port=20000)
+    desk.goes_down()
+    start = Start(desk, row)
+    start.answers = True
+    await asyncio.wait_for(start.begin().task, 5)
 
 
 async def test_what_happens_is_told_when_it_changes_and_once(started, desk, until):
@@ -113,7 +129,6 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     ]
 
 
-@defect(reason="_tell says so of every port, also of one that was reported while it looked")
 async def test_of_a_server_that_has_just_reported_itself_nobody_says_that_it_does_not_answer(started, desk, until):
     start = await started()
     desk.order("delay", "0.5")
@@ -162,12 +177,7 @@ async def test_the_clock_of_the_queue_starts_again_for_a_job_that_was_put_back(s
         pytest.param(JobStatus(JobState.SUSPENDED, host="n1"), False, id="suspended"),
         pytest.param(JobStatus(JobState.UNKNOWN), False, id="unknown"),
         pytest.param(JobStatus(JobState.ENDED), False, id="ended"),
-        pytest.param(
-            JobStatus(JobState.RUNNING),
-            False,
-            id="running, and the listing names no node",
-            marks=defect(reason="a node that is not told is taken for another one"),
-        ),
+        pytest.param(JobStatus(JobState.RUNNING), False, id="running, and the listing names no node"),
     ],
 )
 async def test_a_job_has_moved_if_it_is_seen_elsewhere(desk, status, expected):
@@ -216,7 +226,6 @@ async def test_a_killed_launcher_that_the_scheduler_does_not_explain_is_believed
     assert str(await start.lost()) == "It was ended by SIGTERM. (job 12)"
 
 
-@defect(reason="_killed_since is not forgotten when the job is put back")
 async def test_a_job_that_is_put_back_a_second_time_is_waited_for_again(started, desk, monkeypatch, until):
     monkeypatch.setattr(wait, "_PUT_BACK_S", 1.5)
     start = await started()
