@@ -84,7 +84,8 @@ async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
         # Where its owner's jobs are hidden from the Hub, the scheduler's word that it took the cancel must do.
         if status.state is JobState.ENDED or (taken and status.reason == HIDDEN):
             return status
-        if now() - asked_at > _FIRST_LOOKS_S:
+        # A cancel that was taken has an effect soon; one that failed is tried again instead.
+        if not taken or now() - asked_at > _FIRST_LOOKS_S:
             return None
         await asyncio.sleep(0.2)
 
