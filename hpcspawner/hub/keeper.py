@@ -12,7 +12,7 @@ from typing import Any
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
-from tornado.httputil import HTTPServerRequest, RequestStartLine
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from hpcspawner.errors import SchedulerError
 from hpcspawner.hub.background import in_background, once
@@ -197,8 +197,8 @@ class _Inside(BaseHandler):
     """JupyterHub starts servers from the handler of a web request; here nobody has sent one."""
 
     def __init__(self, app: JupyterHub):
-        start = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1")
-        request = HTTPServerRequest(start_line=start, connection=_NoConnection())  # type: ignore[arg-type]
+        start, headers = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1"), HTTPHeaders({"Host": "localhost"})
+        request = HTTPServerRequest(start_line=start, headers=headers, connection=_NoConnection())  # type: ignore[arg-type]
         super().__init__(app.tornado_application, request)
 
     async def refresh_auth(self, user: Any, force: bool = False) -> Any:

@@ -9,6 +9,7 @@ from hpcspawner.hub.background import once
 from hpcspawner.hub.ledger import End, Row, ledger, now
 from hpcspawner.job.state import Cause
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.queue import Found
 
 # A listing or two more cost nothing; a second job would.
 _PROOFS = 2
@@ -63,6 +64,17 @@ async def _ask(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say
         await ledger().save(row)
 
 
+async def _search_as_owner(cluster: Cluster, row: Row) -> Found:
+    """Whatever is hidden from the Hub's account, an owner sees the jobs that are theirs."""
+    try:
+        listing = await cluster.client.listing(row.owner)
+    except SchedulerError:
+        return Found((), proven=False)
+    wanted = (row.owner, row.tag)
+    ids = tuple(job_id for job_id, job in listing.jobs.items() if (job.owner, job.tag) == wanted)
+    return Found(ids, proven=True)
+
+
 async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
     """Find the job by its tag, or prove that there is none; takes as long as the scheduler is away.
 
@@ -71,6 +83,8 @@ async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
     proofs, hidden_since = 0, None
     while proofs < _PROOFS:
         found = await cluster.queue.search(row.owner, row.tag, now())
+        if not found.proven and cluster.queue.error is None:
+            found = await _search_as_owner(cluster, row)
         if found.job_ids:
             row.submitted(found.job_ids[-1])
             await ledger().save(row)

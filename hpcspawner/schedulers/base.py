@@ -76,6 +76,9 @@ class Scheduler(Protocol):
     listen_ip: str
     """Where servers listen unless the admin says otherwise: nodes must be reached from the Hub's machine."""
 
+    silent_when_empty: bool
+    """Whether a listing without jobs is an empty text, which a failed command may print as well."""
+
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and raw value; the template quotes. An empty value is an option that has none."""
 

@@ -132,11 +132,21 @@ class Client:
         self.log.log(logging.DEBUG if about in self._complained else logging.WARNING, "%s", words)
         self._complained.add(about)
 
-    async def listing(self) -> Listing:
-        """All jobs that the Hub's own account may see."""
+    async def is_unknown(self, job_id: str) -> bool:
+        """Whether the scheduler itself says that it knows no such job; any other answer is a no. Raises nothing."""
+        try:
+            answer = await self._run(self._found(_valid(self.scheduler.details_command, job_id)))
+        except SchedulerError as error:
+            self._complain("is_unknown", str(error))
+            return False
+        return bool(answer.code) and self.scheduler.already_gone(answer)
+
+    async def listing(self, user: str = "") -> Listing:
+        """All jobs that the Hub's own account may see, or this user, whose own are always among them."""
         mark = secrets.token_hex(8)
         begun_at = time.monotonic()
-        answer = await self._first_understood("query", self.scheduler.query_commands(mark))
+        prefix = self._as_user(user) if user else []
+        answer = await self._first_understood("query", self.scheduler.query_commands(mark), prefix)
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)

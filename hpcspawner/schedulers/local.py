@@ -36,6 +36,7 @@ class Local:
     name = "local"
     template = "local.sh.j2"
     listen_ip = "127.0.0.1"
+    silent_when_empty = False
 
     def __init__(self, spool: Path, slots: int):
         self.spool = spool

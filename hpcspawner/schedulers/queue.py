@@ -12,6 +12,8 @@ from hpcspawner.schedulers.client import Client, Listing
 _SHORTEST_GAP_S = 1.0
 # A listing that takes long shows a busy controller: leave it four times as long in peace.
 _GAP_PER_DURATION = 5.0
+# One that failed, after a long time-out perhaps, says nothing of the load; whether it is back is worth a question.
+_GAP_AFTER_FAILURE_S = 5.0
 _LONGEST_GAP_S = 60.0
 # How long the scheduler's promise to show all jobs is believed; who got none asks again sooner.
 _SIGHT_S = 600.0
@@ -61,10 +63,20 @@ class Queue:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):
             status = judge(job, self._newest, self._previous)
-            if status.state is JobState.ENDED and not status.word and not self._would_see(job.owner):
-                return JobStatus(JobState.UNKNOWN, reason=HIDDEN)
+            if status.state is JobState.ENDED and not status.word:
+                return await self._absence(job, status)
             return status
         return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
+
+    async def _absence(self, job: OwnedJob, status: JobStatus) -> JobStatus:
+        """What the absence of a job from two listings is worth."""
+        if not self._would_see(job.owner):
+            return JobStatus(JobState.UNKNOWN, reason=HIDDEN)
+        listings = [listing for listing in (self._newest, self._previous) if listing is not None]
+        if self.client.scheduler.silent_when_empty and not all(listing.jobs for listing in listings):
+            # No jobs at all, and not a word of anything: that is also what a command prints which has failed.
+            return status if await self.client.is_unknown(job.job_id) else JobStatus(JobState.UNKNOWN)
+        return status
 
     def _would_see(self, owner: str) -> bool:
         """Whether absence proves anything: sites may hide the jobs of some, and then a listing holds none of theirs.
@@ -104,6 +116,8 @@ class Queue:
 
     async def _refresh(self) -> None:
         gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * self._last_duration_s), _LONGEST_GAP_S)
+        if self.error is not None:
+            gap = min(gap, _GAP_AFTER_FAILURE_S)
         await asyncio.sleep(max(0.0, min(gap, self._last_attempt + gap - self._clock())))
         begun = self._clock()
         try:

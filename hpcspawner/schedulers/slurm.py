@@ -190,6 +190,7 @@ class Slurm:
     name = "slurm"
     template = "slurm.sh.j2"
     listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+    silent_when_empty = False
 
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of sbatch by their long names."""

@@ -99,6 +99,7 @@ class Torque:
     name = "torque"
     template = "torque.sh.j2"
     listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+    silent_when_empty = True
 
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of qsub, in forms that Slurm's sbatch reads too."""

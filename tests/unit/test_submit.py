@@ -180,10 +180,21 @@ async def test_the_job_of_another_owner_with_the_same_tag_is_not_ours(start, des
     assert start.row.job_id == "13"
 
 
-async def test_where_jobs_are_hidden_nothing_is_submitted_twice(start, desk, monkeypatch):
+async def test_where_jobs_are_hidden_from_the_hub_their_owner_is_asked(start, desk):
+    desk.hides_jobs()
+    desk.order("answers", f"refused {NO_ANSWER}\n")
+    await start.obtain()
+    assert (desk.submits, start.row.job_id) == (2, "13")
+
+
+async def test_where_the_owner_can_not_be_asked_either_nothing_is_submitted_twice(start, desk, monkeypatch):
     monkeypatch.setattr(submit, "_HIDDEN_S", 0.3)
     desk.hides_jobs()
     desk.order("answers", f"refused {NO_ANSWER}\n")
+    (desk.folder / "sudo").unlink()
+    refuses = '[ "${1##*/}" != squeue ] || { echo "sudo: a password is required" >&2; exit 1; }'
+    (desk.folder / "sudo").write_text(f'#!/bin/bash\nshift 3\n{refuses}\nexec "$@"\n')
+    (desk.folder / "sudo").chmod(0o755)
     with pytest.raises(SchedulerUnreachable, match="did not say whether it took the job, and hides it"):
         await start.obtain()
     assert desk.submits == 1

@@ -27,13 +27,17 @@ hpc_job=$SLURM_JOB_ID
 hpc_folder="$HOME"/.hpcspawner
 hpc_name=jupyter-alice
 export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/$hpc_name-$hpc_job.log"
-# Appended to: the scheduler may run this job again, on another node.
-(umask 077 && mkdir -p -- "$hpc_folder" && : >>"$HPC_LOG") 2>/dev/null ||
+hpc_begins="hpcspawner: job $hpc_job on $(uname -n), $(date)"
+# Appended to: the scheduler may run this job again, on another node. A full disk shows at the first line only.
+HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null || echo 0)
+if ! (umask 077 && mkdir -p -- "$hpc_folder" && echo "$hpc_begins" >>"$HPC_LOG") 2>/dev/null; then
+  HPC_LOG_START=0
   HPC_LOG=$(umask 077 && mktemp) || HPC_LOG=/dev/null
-HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null) && export HPC_LOG_START
+  echo "$hpc_begins" >>"$HPC_LOG"
+fi
+export HPC_LOG_START
 exec >>"$HPC_LOG" 2>&1 </dev/null
 find "$hpc_folder" -maxdepth 1 -type f -name 'jupyter-*.log' -mtime +14 -delete 2>/dev/null
-echo "hpcspawner: job $hpc_job on $(uname -n), $(date)"
 
 # Found before an environment can hide it: the launcher needs no more than Python 3.6.
 hpc_python=$(command -v python3)
