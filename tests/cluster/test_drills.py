@@ -68,6 +68,7 @@ def nobody_is_lost(field, limit_s):
             )
 
 
+@pytest.mark.both_hubs
 @pytest.mark.parametrize(
     ("fault", "end", "newcomer"), [("Hub killed", "kill", 8), ("Hub told to end", "terminate", 9)], ids=["kill", "term"]
 )
