@@ -62,6 +62,8 @@ def press_start(page):
 
 def run_cell(page, code):
     """Open a notebook from JupyterLab's launcher, run one cell in it, return what it printed."""
+    # What an earlier test left open would come up in place of the launcher.
+    page.goto(page.url.partition("?")[0] + "?reset")
     page.locator(".jp-LauncherCard", has_text="Python 3").first.click(timeout=60_000)
     cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first
     cell.wait_for(timeout=60_000)
