@@ -15,8 +15,10 @@ from hpcspawner.schedulers.queue import HIDDEN
 
 _LAST_WORDS_S = 3.0
 _FIRST_LOOKS_S = 10.0
-_LONGEST_PAUSE_S = 60.0
+# A job that runs on costs its owner; a cancel costs the scheduler little.
+_LONGEST_PAUSE_S = 15.0
 _SUBMIT_LOOK_S = 0.5
+_NOT_LONG_S = 5.0
 _NEVER_A_JOB = JobStatus(JobState.ENDED, word="NOT SUBMITTED")
 
 
@@ -91,11 +93,14 @@ async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
 
 
 async def has_ended(cluster: Cluster, row: Row) -> bool:
-    """Whether the job is over by proof, in which case its end is recorded now."""
-    status = await cluster.queue.status(row.job, now())
-    if status.state is JobState.UNKNOWN and cluster.queue.error is None:
-        # An absence takes two listings, and a Hub that has just started has only one.
-        status = await cluster.queue.status(row.job, now())
+    """Whether the job is over by proof, in which case its end is recorded now; no is the answer of a slow scheduler."""
+    status = JobStatus(JobState.UNKNOWN)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_NOT_LONG_S):
+            status = await cluster.queue.status(row.job, now())
+            if status.state is JobState.UNKNOWN and cluster.queue.error is None:
+                # An absence takes two listings, and a Hub that has just started has only one.
+                status = await cluster.queue.status(row.job, now())
     if status.state is JobState.ENDED:
         await finish(cluster, row, status)
     return status.state is JobState.ENDED

@@ -60,7 +60,8 @@ class Client:
     async def submit(self, user: str, script: str) -> str:
         """Hand a job script to the scheduler as this user; the job id, verbatim."""
         commands = self.scheduler.submit_commands(script)
-        answer = await self._first_understood("submit", commands, self._as_user(user), script.encode())
+        prefix = [*self._bounded(), *self._as_user(user)]
+        answer = await self._first_understood("submit", commands, prefix, script.encode())
         try:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
@@ -169,6 +170,11 @@ class Client:
             if not self.scheduler.misunderstood(answer) or form + 1 >= len(commands):
                 raise self._error(argv, answer)
             self._forms[verb] = form + 1
+
+    def _bounded(self) -> list[str]:
+        """The prefix that ends a command a moment after its time, should the Hub not be there any more to do it."""
+        path = shutil.which("timeout", path=os.pathsep.join(self.access.path))
+        return [path, "--kill-after=1", f"{self.access.command_timeout_s + 1:g}"] if path else []
 
     def _as_user(self, user: str) -> list[str]:
         """The prefix that makes a command this user's; none where the Hub already is this user."""
@@ -379,5 +385,5 @@ def _stat(pid: int) -> tuple[str, int, int]:
 
 def _program(argv: Sequence[str]) -> str:
     """The scheduler's program in an argv that may begin with a prefix."""
-    paths = [part for part in argv if part.startswith("/")]
+    paths = [part for part in argv if part.startswith("/") and not part.endswith("/timeout")]
     return paths[-1] if len(paths) < 2 else paths[1]
