@@ -561,7 +561,8 @@ class HPCSpawner(BatchSpawnerBase):
     async def _answers(self) -> bool:
         if self.row is None or self.server is None:
             return False
-        return await answers(f"{self._address(self.row)}{self.server.base_url}api")
+        host = place(self.cluster.profile.scheduler.node_name, self.row.host)
+        return await answers(host, self.row.port, f"{self.server.base_url}api")
 
     def _address(self, row: Row) -> str:
         host = place(self.cluster.profile.scheduler.node_name, row.host)

@@ -47,6 +47,7 @@ class Keeper:
     _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
     _orphans: dict[str, float] = field(default_factory=dict)
+    _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _unclaimed: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
@@ -74,7 +75,8 @@ class Keeper:
         done = [await self._tried(row) for row in ledger().live()]
         self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
         self._unclaimed = {tag: since for tag, since in self._unclaimed.items() if ledger().by_tag(tag)}
-        await self._reap()
+        # Apart from the round: a scheduler that hangs must not hold up what needs none.
+        in_background(once(self._tasks, "reap", self._reap, self.log), self.log)
         if now() - self._pruned_at > _PRUNE_EVERY_S:
             self._pruned_at = now()
             await ledger().prune()

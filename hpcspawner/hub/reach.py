@@ -1,22 +1,29 @@
-"""Whether a server on a node can be reached."""
+"""Whether a server on a node can be reached.
+
+By asyncio alone: HTTP clients that bring a resolver of their own may ask the machine's user and host database on the
+loop, which then stands still for as long as that database is silent.
+"""
 
 import asyncio
 import contextlib
 
-from jupyterhub.utils import wait_for_http_server
-
 _PROBE_S = 5.0
-_NOT_FOUND = 404
+_NOT_FOUND = b"404"
 
 
-async def answers(url: str) -> bool:
+async def answers(host: str, port: int, path: str) -> bool:
     """Whether a server answers there within a few seconds, and knows the place: another one on that port would not."""
-    # Its own limit counts only between two tries, and one try may hang on a node that is cut off.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(OSError):
         async with asyncio.timeout(_PROBE_S):
-            response = await wait_for_http_server(url, timeout=_PROBE_S)
-            # JupyterHub 6 and 5 use different HTTP clients.
-            return (response.status if hasattr(response, "status") else response.code) != _NOT_FOUND
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+                version, status = (await reader.readline()).split()[:2]
+            except ValueError:
+                return False
+            finally:
+                writer.close()
+            return version.startswith(b"HTTP/") and status != _NOT_FOUND
     return False
 
 

@@ -260,6 +260,8 @@ class Client:
 
 
 def _own_account() -> str:
+    if os.geteuid() == 0:
+        return "root"
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
