@@ -4,11 +4,20 @@ import pytest
 from cluster.drills import record
 
 
+def settled(line):
+    """A line of the table without what was seen on the way to the end: how much of that is caught is chance."""
+    return [cell.rpartition(" → ")[2] for cell in line.split(" | ")]
+
+
 def test_the_page_says_what_the_drills_found():
     if not record.rows:
         pytest.skip("no drill has run")
     if record.wants_writing():
         record.rewrite(record.rows)
     page = record.written()
-    differing = {row.key: (row.line, page.get(row.key)) for row in record.rows if page.get(row.key) != row.line}
+    differing = {
+        row.key: (row.line, page.get(row.key))
+        for row in record.rows
+        if settled(row.line) != settled(page.get(row.key, ""))
+    }
     assert not differing, "\n".join(f"found: {found}\npage:  {line}" for found, line in differing.values())
