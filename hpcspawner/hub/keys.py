@@ -6,8 +6,18 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+# So that a secret is known for one wherever it turns up: `hub/redact.py` looks for these.
+TICKET, API_TOKEN, REPORT_KEY = "hpct_", "hpca_", "hpcr_"
+# JupyterHub finds a token by its first four characters. Were they the same for all, each request with a token would go
+# through the tokens of all servers, so here the mark comes after them.
+_TOKEN_INDEX = 4
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _NONCE_LENGTH, _PROOF_LENGTH = 6, 8
+
+
+def new_ticket() -> str:
+    """What a job trades for its server's environment: random, for nothing can be worked out of it."""
+    return TICKET + secrets.token_urlsafe(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +32,12 @@ class Keys:
 
     def token(self, tag: str) -> str:
         """The API token of the server in the job with this tag: the same after every restart of the Hub."""
-        return self._derived("token", tag)
+        token = self._derived("token", tag)
+        return f"{token[:_TOKEN_INDEX]}{API_TOKEN}{token[_TOKEN_INDEX:]}"
 
     def report_key(self, tag: str, run: str) -> str:
         """What one run of a job's launcher shows with its reports."""
-        return self._derived("report", tag, run)
+        return REPORT_KEY + self._derived("report", tag, run)
 
     def new_tag(self, owner: str) -> str:
         """A mark for one job of this owner: a letter first and 15 characters long, for old Torques keep no more."""

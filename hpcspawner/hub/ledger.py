@@ -16,7 +16,7 @@ from typing import Any, Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnavailable
-from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.keys import Keys, new_ticket
 from hpcspawner.hub.store import Store
 from hpcspawner.job.state import Cause, JobStatus
 from hpcspawner.request.model import Choice
@@ -164,7 +164,7 @@ class Row:
 
     def arm(self) -> str:
         """Make a new ticket and forget any older one; the ticket itself is returned and not kept."""
-        ticket = secrets.token_urlsafe(32)
+        ticket = new_ticket()
         self.ticket_hash = digest(ticket)
         self.run = ""
         return ticket

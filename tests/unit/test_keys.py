@@ -1,13 +1,15 @@
 """What the Hub works out again: alike after a restart, and for nobody else."""
 
+import base64
 import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jupyterhub import orm
 
-from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET, Keys, new_ticket
 
 KEYS = Keys(b"s" * 32, "hub")
 OTHERS = [
@@ -19,8 +21,8 @@ NAMES = st.text(alphabet=st.characters(exclude_characters="\n", exclude_categori
 
 def test_what_is_derived_is_the_same_after_a_restart():
     """Fixed for ever: servers that run while the package is upgraded hold these."""
-    assert KEYS.token("h123456abcdefgh") == "LbZeCQ440VRq3inG1gd3hTm_13UBao_eCCAbVraQxj8"
-    assert KEYS.report_key("h123456abcdefgh", "run") == "KOxtHGRJEwxF9izCMZFQ_eGNUry1-Pl0BM84ZiEr7IU"
+    assert KEYS.token("h123456abcdefgh") == "LbZehpca_CQ440VRq3inG1gd3hTm_13UBao_eCCAbVraQxj8"
+    assert KEYS.report_key("h123456abcdefgh", "run") == "hpcr_KOxtHGRJEwxF9izCMZFQ_eGNUry1-Pl0BM84ZiEr7IU"
     assert KEYS.is_ours("alice", "habcdefi4a6cxac")
 
 
@@ -30,6 +32,21 @@ def test_what_is_derived_is_another_hubs_not(others):
     assert others.token(tag) != KEYS.token(tag)
     assert others.report_key(tag, "run") != KEYS.report_key(tag, "run")
     assert not others.is_ours("alice", tag)
+
+
+def test_a_secret_is_known_for_one_and_still_a_secret():
+    """The mark is no part of what is random; JupyterHub takes tokens of 64 characters at most."""
+    secrets = [KEYS.token("a"), KEYS.report_key("a", "run"), new_ticket()]
+    for mark, secret in zip((API_TOKEN, REPORT_KEY, TICKET), secrets, strict=True):
+        assert secret.count(mark) == 1
+        assert len(base64.urlsafe_b64decode(secret.replace(mark, "") + "=")) == 32
+        assert len(secret) <= 64
+
+
+def test_tokens_differ_in_what_jupyterhub_looks_them_up_by():
+    """It compares a token with each one that begins alike."""
+    begins = {KEYS.token(f"tag {number}")[: orm.APIToken.prefix_length] for number in range(1000)}
+    assert len(begins) > 990
 
 
 def test_each_secret_is_its_own():
