@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -160,6 +161,19 @@ class Hub:
         return requests.request(
             method, f"{self.url}/hub/api{path}", headers=headers, verify=self.folder / "ca.pem", timeout=60, **kwargs
         )
+
+    def log_in(self, user):
+        """A session of the user's own, as a browser has one."""
+        session = requests.Session()
+        # Else a proxy of the machine's would be asked, and `verify` would not count.
+        session.trust_env = False
+        session.verify = str(self.folder / "ca.pem")
+        form = session.get(f"{self.url}/hub/login", timeout=30)
+        token = re.search(r'name="_xsrf" value="([^"]*)"', form.text)[1]
+        body = {"username": user, "password": PASSWORD, "_xsrf": token}
+        answer = session.post(f"{self.url}/hub/login", data=body, allow_redirects=False, timeout=30)
+        assert answer.status_code == 302, f"{user} can't log in: {answer.status_code}"
+        return session
 
     def spawn(self, user, options=None, name="", timeout_s=90):
         """Start a server by REST and wait until it is ready."""

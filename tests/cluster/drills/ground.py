@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 from cluster.conftest import on_head
 from support.faults import Lab, within
-from support.hub import PASSWORD, Hub, server_path
+from support.hub import Hub, server_path
 
 BIN = Path(__file__).parents[1] / "bin"
 COMMANDS = {"slurm": ("sbatch", "squeue", "scancel"), "torque": ("qsub", "qstat", "qdel")}
@@ -274,21 +274,9 @@ class Ground:
         """The words of the Hub's page for a server that does not run, as its owner sees it who looks again."""
         # Who has only seen the waiting page has its address.
         address = f"user/{user}/" if self.facts(user) else f"spawn-pending/{user}"
-        answer = self.log_in(user).get(f"{self.hub.url}/hub/{address}", timeout=30)
+        answer = self.hub.log_in(user).get(f"{self.hub.url}/hub/{address}", timeout=30)
         words = text_of(answer.text[max(0, answer.text.find("<h1")) :].partition("<script")[0])
         return words.removesuffix("Error The error OK").strip()
-
-    def log_in(self, user):
-        """A session of the user's own."""
-        session = requests.Session()
-        session.trust_env = False
-        session.verify = str(self.hub.folder / "ca.pem")
-        form = session.get(f"{self.hub.url}/hub/login", timeout=30)
-        token = re.search(r'name="_xsrf" value="([^"]*)"', form.text)[1]
-        body = {"username": user, "password": PASSWORD, "_xsrf": token}
-        answer = session.post(f"{self.hub.url}/hub/login", data=body, allow_redirects=False, timeout=30)
-        assert answer.status_code == 302, f"{user} can't log in: {answer.status_code}"
-        return session
 
     def live_rows(self):
         """The ledger's rows of jobs that have not ended: (owner, job id)."""
