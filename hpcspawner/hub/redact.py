@@ -1,0 +1,103 @@
+"""A second line of defence: what looks like a secret does not get into the Hub's log.
+
+The first is that nobody logs one. This covers every record that the Hub's process makes, whichever logger and handler
+it goes through. It does not cover what other processes print, such as the proxy, whose output JupyterHub passes on.
+"""
+
+import logging
+import re
+import traceback
+from typing import Any
+
+from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET
+
+GONE = "[secret]"
+
+_NAMES = "(?:token|ticket|secret|password|passwd|report_key)"
+# Each keeps what its group `kept` matches. None may take more than linear time: texts of strangers are logged.
+_PATTERNS = (
+    # Ours. A token has four characters of its own before the mark.
+    rf"(?P<kept>)(?:[\w-]{{4}})?(?:{TICKET}|{API_TOKEN}|{REPORT_KEY})[\w-]{{16,}}",
+    r"(?P<kept>)-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)",
+    # A header as such, in a dict and in JSON.
+    r"(?P<kept>\bauthorization\b['\"]?\s?[:=,]\s?b?['\"]?(?:(?:token|bearer|basic|negotiate)\s)?)[^\s'\"]+",
+    # A cookie of JupyterHub's.
+    r"(?P<kept>\b(?:jupyterhub-[\w-]{1,80}|_xsrf)=)(?:\\?\"[^\"]*\"|[^\s;,&'\"]+)",
+    # In a query or an environment: token=...; in a dict or in JSON: "token": "...".
+    rf"(?P<kept>{_NAMES}=['\"]?)[^\s;,&'\"]+",
+    rf"(?P<kept>{_NAMES}['\"]\s?:\s?b?['\"])[^'\"]+",
+)
+_SECRETS = [re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in _PATTERNS]
+# Most lines hold none of these, and then one look is enough.
+_SUSPICIOUS = re.compile(
+    "hpc[tar]_|private key|authorization|jupyterhub-|_xsrf|token|ticket|secret|passw|report_key", re.IGNORECASE
+)
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a secret."""
+    if _SUSPICIOUS.search(text):
+        for secret in _SECRETS:
+            text = secret.sub(rf"\g<kept>{GONE}", text)
+    return text
+
+
+def install() -> None:
+    """Redact all that is logged from now on, by whatever logger, to handlers of now and later. Again does nothing."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "redacts", False):
+        return
+
+    def make_clean(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        _clean(record)
+        return record
+
+    make_clean.redacts = True  # type: ignore[attr-defined]
+    # Not a filter: one of a logger misses what comes from the loggers below it, one of a handler the handlers to come.
+    logging.setLogRecordFactory(make_clean)
+
+
+def _clean(record: logging.LogRecord) -> None:
+    """Redact message, arguments and traceback; a line that can't be looked through is dropped, not its caller."""
+    try:
+        _clean_message(record)
+        _clean_traceback(record)
+    except Exception as error:
+        record.msg, record.args = "a line that could not be looked through for secrets (%s)", (type(error).__name__,)
+        record.exc_info = record.exc_text = None
+
+
+def _clean_message(record: logging.LogRecord) -> None:
+    if isinstance(record.msg, dict):
+        # An event, which its handler writes as JSON.
+        record.msg = _clean_values(record.msg)
+        return
+    try:
+        text = record.getMessage()
+    except Exception:
+        # Logging would print its arguments as they are.
+        text = f"{record.msg!s} {record.args!r} (its arguments do not fit)"
+    else:
+        if redact(text) == text:
+            return  # as it was, with its arguments
+    record.msg, record.args = redact(text), None
+
+
+def _clean_values(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: _clean_values(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean_values(inner) for inner in value]
+    return value
+
+
+def _clean_traceback(record: logging.LogRecord) -> None:
+    if record.exc_info and record.exc_info[0] is not None:
+        text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        clean = redact(text)
+        if clean != text:
+            # Handlers show this instead of the traceback that they would make.
+            record.exc_text = clean
