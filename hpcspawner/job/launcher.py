@@ -31,10 +31,17 @@ except (ImportError, OSError):  # a Python built without libffi
     _libc = None
 
 SETTINGS_FD = 4
+SSL_FILES = (
+    ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
+    ("JUPYTERHUB_SSL_CERTFILE", "certificate.pem"),
+    ("JUPYTERHUB_SSL_CLIENT_CA", "authorities.pem"),
+)
 OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_LOG_START", "HPC_SETUP_FAILED")
 NODE = os.uname().nodename
 
 REQUEST_S = 30.0
+KEY_S = 12.0
+KILL_S = 0.5
 FIRST_PAUSE_S = 0.2
 LAST_PAUSE_S = 10.0
 MOST_WAIT_S = 30
@@ -63,10 +70,30 @@ ADVICE = {
     410: "this server was stopped or replaced in the meantime. Start it again if you still need it.",
 }
 
+# Programs that write a private key and a signing request for it to their output: no file to protect before ours.
+# OpenSSL 1.0.2 would write the curve's parameters instead of its name.
+CURVE = ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-pkeyopt", "ec_param_enc:named_curve"]
+OPENSSL = ["openssl", "req", "-new", "-newkey", "ec", *CURVE, "-nodes", "-sha256", "-subj", "/"]
+# In place of the site's and the user's, whatever they hold; OpenSSL 1.0.2 can't do without the section.
+OPENSSL_CONFIG = "[req]\ndistinguished_name = subject\n[subject]\n"
+CRYPTOGRAPHY = """\
+from cryptography import x509
+from cryptography.hazmat.backends import default_backend
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+backend = default_backend()
+key = ec.generate_private_key(ec.SECP256R1(), backend)
+request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256(), backend)
+pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+print(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none).decode())
+print(request.public_bytes(pem).decode())
+"""
+
+_PEM = re.compile("(-----BEGIN (PRIVATE KEY|CERTIFICATE REQUEST)-----[^-]+-----END \\2-----)")
 # What jupyter_server and notebook say when their own option ends them.
 _IDLE = re.compile(r"No kernels(?: or terminals)? for (\d+) seconds; shutting down")
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
-_SECRET_NAME = re.compile("TOKEN|SECRET|KEY|PASSWORD", re.IGNORECASE)
+_SECRET_NAME = re.compile("TOKEN|SECRET|KEY(?!FILE)|PASSWORD", re.IGNORECASE)
 _random = random.SystemRandom()
 _hidden = set()  # values that may stand in no log line and no message
 
@@ -124,6 +151,12 @@ def last_lines(path, since=0):
     # A line cut at its start could hold the unrecognised rest of a secret.
     cleaned = [clean(line, 300) for line in (lines[1:] if start > since else lines)]
     return [line for line in cleaned if line.strip()][-20:]
+
+
+def content(file):
+    """What has been written to an open file, as text."""
+    file.seek(0)
+    return file.read(LOG_BYTES).decode("utf-8", "replace")
 
 
 def span(seconds):
@@ -315,11 +348,9 @@ class Hub:
         return outcome[0]
 
 
-def exchange(hub, ticket, limit_s, stopped):
-    """Trade the ticket for the server's environment and the key for reports; None if stopped meanwhile."""
-    # The mark lets the Hub give the same run the same answer again when the first was lost on its way.
-    job = os.environ.get("HPC_JOB", "")
-    answer = hub.ask("/ticket", {"ticket": ticket, "run": secrets.token_urlsafe(24), "job": job}, limit_s, stopped)
+def exchange(hub, body, limit_s, stopped):
+    """Trade the ticket: the server's environment, the key for reports, certificates; None if stopped meanwhile."""
+    answer = hub.ask("/ticket", body, limit_s, stopped)
     if answer is None:
         return None
     try:
@@ -327,9 +358,12 @@ def exchange(hub, ticket, limit_s, stopped):
         report_key = str(answer["report_key"])
     except (AttributeError, KeyError, TypeError):
         raise HubError("The Hub's answer has no environment or no report key; its version differs.") from None
+    certificates = {name: str(answer.get(name)) for name in ("certificate", "authorities") if "csr" in body}
+    if not all("-----BEGIN CERTIFICATE-----" in text for text in certificates.values()):
+        raise HubError("The Hub's answer has no certificate for this job; its version differs.")
     _hidden.update(value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= 8)
     _hidden.add(report_key)
-    return environment, report_key
+    return environment, report_key, certificates
 
 
 def processes():
@@ -436,26 +470,56 @@ def ends_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-class IdleWatch:
-    """The extension that ends an idle Jupyter server, in a folder of its own that the server is pointed to."""
+class Folder:
+    """A folder on this node, for its owner alone, that goes when the job ends."""
 
-    def __init__(self, limit_s, extension):
+    def __init__(self):
+        # Either sign would divide the name in two where it is made visible in an image.
+        place = "/tmp" if set(":,") & set(tempfile.gettempdir()) else None  # noqa: S108 - mkdtemp picks the name
+        self.path = tempfile.mkdtemp(prefix="hpcspawner-", dir=place)
+
+    def write(self, name, text):
+        """Make a file; return its path."""
+        path = os.path.join(self.path, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text.encode("utf-8"))
+        return path
+
+    def remove(self):
+        """Leave nothing behind on the node."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def key_makers(command, wrap):
+    """Argv of what may be able to make a key on this node: openssl, and Pythons that may have cryptography."""
+    makers = [OPENSSL] if shutil.which(OPENSSL[0]) else []
+    if wrap:
+        pythons = [[*wrap, "python3"]]
+    else:
+        found = shutil.which(native(command)) or ""
+        places = [os.path.dirname(found), os.path.dirname(os.path.realpath(found))] if found else []
+        path = os.pathsep.join([*places, os.environ.get("PATH", os.defpath)])
+        pythons = [[shutil.which("python3", path=path) or shutil.which("python", path=path)]]
+    if [sys.executable] not in pythons:
+        pythons.append([sys.executable])
+    return makers + [[*python, "-I", "-c", CRYPTOGRAPHY] for python in pythons if python[0]]
+
+
+class IdleWatch:
+    """The extension that ends an idle Jupyter server, in a folder that the server is pointed to."""
+
+    def __init__(self, folder, limit_s, extension):
         # Not in the home: the Hub may have the server ignore what is there.
-        self._folder = tempfile.mkdtemp(prefix="hpcspawner-")
+        self._folder = folder.path
         config = "import sys\nsys.path.append(%r)\nc.HPCSpawnerIdle.limit_s = %d\n" % (self._folder, limit_s)
-        self._write("hpcspawner_idle.py", extension)
+        folder.write("hpcspawner_idle.py", extension)
         for name, app, key in (
             ("jupyter_server", "ServerApp", "jpserver_extensions"),
             ("jupyter_notebook", "NotebookApp", "nbserver_extensions"),
         ):
-            self._write("%s_config.py" % name, config)
-            self._write("%s_config.d/hpcspawner.json" % name, json.dumps({app: {key: {"hpcspawner_idle": True}}}))
-
-    def _write(self, name, text):
-        path = os.path.join(self._folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(text.encode("utf-8"))
+            folder.write("%s_config.py" % name, config)
+            folder.write("%s_config.d/hpcspawner.json" % name, json.dumps({app: {key: {"hpcspawner_idle": True}}}))
 
     @property
     def variables(self):
@@ -468,15 +532,11 @@ class IdleWatch:
         """Whether it ended the server."""
         return os.path.exists(os.path.join(self._folder, IDLE_END))
 
-    def remove(self):
-        """Leave nothing behind on the node."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
 
 class Server:
     """A program in a session of its own, and everything that it starts."""
 
-    def __init__(self, argv, extra, signals, stdout=None):
+    def __init__(self, argv, extra, signals, **streams):
         self._signals = signals
         self._relatives = {}
         variables = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES}
@@ -489,7 +549,7 @@ class Server:
             argv = [native(word) for word in argv]
             # By its path: else a broken program would be passed over for one of the same name further down PATH.
             argv[0] = shutil.which(argv[0], path=variables.get("PATH")) or argv[0]
-            self._process = subprocess.Popen(argv, env=variables, stdout=stdout, **options)
+            self._process = subprocess.Popen(argv, env=variables, **streams, **options)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or error
             message = "%s could not be started on %s: %s." % (argv[0], NODE, why)
@@ -508,12 +568,12 @@ class Server:
         with contextlib.suppress(OSError):  # ended meanwhile
             os.killpg(self.pid, number)
 
-    def end(self):
+    def end(self, patience_s=STOP_S):
         """End the program if it still runs, then whatever is left of its family."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.code is None:
                 self.send(number)
-                self._signals.until(lambda: self.code is not None, STOP_S)
+                self._signals.until(lambda: self.code is not None, patience_s)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for pid in self._left():
                 with contextlib.suppress(OSError):
@@ -539,6 +599,8 @@ class Job:
         self.limit_s = settings["limit_s"]
         self.idle = settings["idle"]
         self.idle_watch = None
+        self.folder = None
+        self.keyless = None
         self.log_start = int(os.environ.get("HPC_LOG_START") or 0)
         self.environment = {}
         self.report_key = None
@@ -550,8 +612,7 @@ class Job:
         try:
             return self._run()
         finally:
-            if self.idle_watch:
-                self.idle_watch.remove()
+            self._remove_folder()
 
     def _run(self):
         try:
@@ -589,22 +650,93 @@ class Job:
             raise EndError("signalled", message, 128 + number, number=number)
 
     def _exchange(self):
-        answer = exchange(self.hub, self.settings["ticket"], max(self.limit_s, TICKET_S), self._ending)
+        body = {"ticket": self.settings["ticket"], "job": os.environ.get("HPC_JOB", "")}
+        request = None
+        # Where the set-up has failed no server is started that could need a key.
+        if self.settings["tls"] and not os.environ.get("HPC_SETUP_FAILED"):
+            try:
+                request = self._make_key()
+            except EndError as error:
+                self._heed_signals()
+                self.keyless = error
+        # The key, or else the mark, lets the Hub give the same run the same answer when the first was lost on its way.
+        body.update({"csr": request} if request else {"run": secrets.token_urlsafe(24)})
+        answer = exchange(self.hub, body, max(self.limit_s, TICKET_S), self._ending)
         self._heed_signals()
-        self.environment, self.report_key = answer
+        self.environment, self.report_key, certificates = answer
+        for name, text in certificates.items():
+            self._keep("%s.pem" % name, text)
+        if certificates:
+            self.environment.update((name, os.path.join(self.folder.path, file)) for name, file in SSL_FILES)
         say("environment received")
+
+    def _make_key(self):
+        """Make the server's key on this node; return the signing request for it."""
+        settings = {"OPENSSL_CONF": self._keep("openssl.cnf", OPENSSL_CONFIG)}
+        deadline = time.monotonic() + KEY_S
+        makers = key_makers(self.settings["command"][0], self.wrap)
+        for number, argv in enumerate(makers):
+            # None may take what the others need.
+            limit_s = (deadline - time.monotonic()) / (len(makers) - number)
+            found = self._made_by(argv, settings, limit_s)
+            if found:
+                _hidden.update(line for line in found["PRIVATE KEY"].split("\n")[1:-1] if len(line) >= 8)
+                self._keep("key.pem", found["PRIVATE KEY"] + "\n")
+                return found["CERTIFICATE REQUEST"] + "\n"
+        message = (
+            "The server's key could not be made on %s: there is neither a working openssl command nor a Python with"
+            " cryptography. Ask for openssl on the node, or add cryptography to %s; the job's log says what was tried."
+        )
+        raise EndError("no-key", message % (NODE, self.place))
+
+    def _made_by(self, argv, extra, limit_s):
+        """The PEM texts of a key and of its request that a program writes, by their kind; None if it does not."""
+        place = self.folder.path
+        try:
+            with tempfile.TemporaryFile(dir=place) as out, tempfile.TemporaryFile(dir=place) as err:
+                code = self._runs(argv, extra, limit_s, KILL_S, stdout=out, stderr=err)
+                found = {kind: pem for pem, kind in _PEM.findall(content(out))}
+                words = content(err).strip().rpartition("\n")[2]
+        except (EndError, OSError) as error:
+            self._heed_signals()
+            say("no key from %s: %s" % (argv[0], error))
+            return None
+        if code == 0 and len(found) == 2:
+            return found
+        how = "ended with exit code %d" % code if code is not None else "gave no answer within %.1f s" % limit_s
+        say("no key from %s: it %s. %s" % (argv[0], how, words))
+        return None
+
+    def _keep(self, name, text):
+        """Write a file that the server needs into our folder; return its path."""
+        try:
+            self.folder = self.folder or Folder()
+            return self.folder.write(name, text)
+        except OSError as error:
+            message = "The server's key and certificate can't be kept on %s: %s." % (NODE, error)
+            raise EndError("no-key", message) from None
+
+    @property
+    def wrap(self):
+        """The argv that puts a command into the image, with our folder visible there; empty without an image."""
+        wrap = self.settings["wrap"]
+        if not wrap or not self.folder:
+            return wrap
+        return [*wrap[:-1], self.settings["bind"] + self.folder.path, wrap[-1]]
 
     def _prepare(self):
         failed = os.environ.get("HPC_SETUP_FAILED")
         if failed:
             raise EndError("setup-failed", "The set-up of %s failed at: %s" % (self.place, failed))
+        if self.keyless:
+            raise self.keyless
         directory = self.settings["directory"]
         try:
             os.chdir(native(directory))
         except OSError as error:
             message = "The directory %s can't be entered on %s: %s." % (directory, NODE, error.strerror)
             raise EndError("bad-directory", message) from None
-        wrap, programs = self.settings["wrap"], self.settings["programs"]
+        wrap, programs = self.wrap, self.settings["programs"]
         for program in wrap[:1] or programs:
             self._require(shutil.which(native(program)), program)
         for program in programs if wrap else ():
@@ -615,14 +747,19 @@ class Job:
             message = "%s was not found in %s." % (program, self.place)
             raise EndError("missing-program", message, MISSING_CODE)
 
-    def _probe(self, wrap, program):
-        argv = [*wrap, "sh", "-c", 'command -v "$1"', "sh", program]
-        self.server = Server(argv, {}, self.signals, subprocess.DEVNULL)
-        self.signals.until(self._stopped, PROBE_S)
+    def _runs(self, argv, extra, limit_s, patience_s=STOP_S, **streams):
+        """Run a program for a short time; return its exit code, None if it was too slow."""
+        self.server = Server(argv, extra, self.signals, **streams)
+        self.signals.until(self._stopped, limit_s)
         code = self.server.code
-        self.server.end()
+        self.server.end(patience_s)
         self.server = None
         self._heed_signals()
+        return code
+
+    def _probe(self, wrap, program):
+        argv = [*wrap, "sh", "-c", 'command -v "$1"', "sh", program]
+        code = self._runs(argv, {}, PROBE_S, stdout=subprocess.DEVNULL)
         self._require(code not in (1, 127), program)
         if code != 0:
             how = "gave no answer within %d s" % PROBE_S if code is None else "ended with exit code %d" % code
@@ -642,7 +779,7 @@ class Job:
             netloc = "%s:%d" % ("[%s]" % host if ":" in host else host, self.port)
             extra["JUPYTERHUB_SERVICE_URL"] = url._replace(netloc=netloc).geturl()
             held.close()
-            self.server = Server([*self.settings["wrap"], *self.settings["command"]], extra, self.signals)
+            self.server = Server([*self.wrap, *self.settings["command"]], extra, self.signals)
             if self._has_port(host, deadline):
                 return
             say("port %d was taken by somebody else; trying another" % self.port)
@@ -654,7 +791,8 @@ class Job:
         if not self.idle:
             return {}
         try:
-            self.idle_watch = IdleWatch(self.idle["limit_s"], self.idle["extension"])
+            self.folder = self.folder or Folder()
+            self.idle_watch = IdleWatch(self.folder, self.idle["limit_s"], self.idle["extension"])
         except OSError as error:
             say("an idle server will not be ended: %s" % error)
             return {}
@@ -726,7 +864,12 @@ class Job:
         found = [_IDLE.search(line) for line in last_lines(self.log, self.log_start)]
         return next((int(match.group(1)) for match in reversed(found) if match), None)
 
+    def _remove_folder(self):
+        if self.folder:
+            self.folder.remove()
+
     def _report_end(self, end):
+        self._remove_folder()  # before the Hub is told: a scheduler may kill us soon
         if self.report_key:
             body = {"report_key": self.report_key, "event": "ended", "log": last_lines(self.log, self.log_start)}
             body.update(end.report, message=clean(end.report["message"], 500))

@@ -17,6 +17,7 @@ from hpcspawner.site.profile import Environment, Image, Job
 
 LAUNCHER_END = "HPCSPAWNER_LAUNCHER"
 SETTINGS_END = "HPCSPAWNER_SETTINGS"
+BIND = "--bind="
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class CallHome:
 
     `url` is the public https address of the Hub's endpoints, `ca` the PEM text of the authority to trust (None: the
     node's own store), `limit_s` how many seconds the launcher may take from its start to a listening server,
-    `fallback_path` folders at the end of PATH, `arguments` the Hub's own for the server's command.
+    `fallback_path` folders at the end of PATH, `arguments` the Hub's own for the server's command, `tls` whether the
+    server speaks TLS with a key that the launcher makes.
     """
 
     url: str
@@ -34,6 +36,7 @@ class CallHome:
     limit_s: int = 300
     fallback_path: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    tls: bool = False
 
 
 def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> str:
@@ -65,9 +68,11 @@ def _settings(request: JobRequest, job: Job, home: CallHome) -> dict[str, object
         "callback": home.url,
         "ca": home.ca,
         "ticket": home.ticket,
+        "tls": home.tls,
         "command": [*interface.command, *home.arguments],
         "programs": [interface.command[0], *interface.programs],
         "wrap": _container(request, job),
+        "bind": BIND,
         "environment": _described(request),
         "directory": request.resources.directory,
         "variables": {"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": request.resources.directory},
@@ -93,7 +98,7 @@ def _container(request: JobRequest, job: Job) -> list[str]:
     if request.image is None:
         return []
     gpu = ["--nv"] if request.resources.gpus else []
-    binds = [f"--bind={folder}" for folder in _binds(request.image, request.resources.directory)]
+    binds = [f"{BIND}{folder}" for folder in _binds(request.image, request.resources.directory)]
     return [*job.container_command, "exec", *gpu, *binds, request.image.path]
 
 

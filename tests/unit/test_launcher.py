@@ -30,6 +30,7 @@ PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 TICKET = "ticket-" + "t" * 30
 REPORT_KEY = "report-" + "r" * 30
 TOKEN = "token-" + "o" * 30
+NODE_NAME = "j0123456789abcdef.n1.hpcspawner.internal"
 UNSIGNED = {launcher.HUB_HEADER: ""}
 
 SCRIPT = """\
@@ -109,6 +110,14 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         )
 
+    def sign(self, csr):
+        """A certificate for the key of a signing request, as the Hub would issue it."""
+        request = x509.load_pem_x509_csr(csr.encode())
+        assert request.is_signature_valid
+        host = x509.SubjectAlternativeName([x509.DNSName(NODE_NAME)])
+        certificate = self.builder(request.subject, request).add_extension(host, critical=True)
+        return certificate.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
     def server_context(self, *names):
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
@@ -133,9 +142,10 @@ class Hub(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, context, port=0):
+    def __init__(self, context, port=0, authority=None):
         super().__init__(("127.0.0.1", port), _Endpoint)
         self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.authority = authority
         self.calls = []
         self.times = []
         self.answers = {"/ticket": [], "/report": []}
@@ -151,6 +161,19 @@ class Hub(http.server.ThreadingHTTPServer):
     def close(self):
         self.shutdown()
         self.server_close()
+
+    def answer(self, path, body):
+        """What the real endpoint answers."""
+        if path == "/report":
+            return {}
+        told = {"environment": self.environment, "report_key": REPORT_KEY}
+        if self.authority and "csr" in body:
+            return told | {"certificate": self.authority.sign(body["csr"]), "authorities": self.authority.pem}
+        return told | {"environment": {}} if self.authority else told
+
+    @property
+    def tickets(self):
+        return [body for path, body in self.calls if path == "/ticket"]
 
     @property
     def reports(self):
@@ -172,7 +195,7 @@ class _Endpoint(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if answer is None:
-            answer = {"environment": hub.environment, "report_key": REPORT_KEY} if path == "/ticket" else {}
+            answer = hub.answer(path, body)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), launcher.HUB_HEADER: "6.1.1", **headers}.items():
@@ -267,9 +290,11 @@ def settings(hub, authority, tmp_path):
         "callback": f"https://127.0.0.1:{hub.server_port}/hub/api/hpcspawner",
         "ca": authority.pem,
         "ticket": TICKET,
+        "tls": False,
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser"],
         "wrap": [],
+        "bind": "--bind=",
         "environment": "Science stack 2024",
         "directory": str(directory),
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab"},
@@ -432,12 +457,11 @@ def test_ticket_is_tried_again_while_the_hub_is_busy_with_the_same_mark(hub, pro
         (429, {}, {}),
     ]
     assert launch().ends() == 0
-    tickets = [body for path, body in hub.calls if path == "/ticket"]
-    assert len(tickets) == 4
-    assert {body["ticket"] for body in tickets} == {TICKET}
-    assert len({body["run"] for body in tickets}) == 1
-    assert len(tickets[0]["run"]) >= 20
-    assert {body["job"] for body in tickets} == {"4711.server"}
+    assert len(hub.tickets) == 4
+    assert {body["ticket"] for body in hub.tickets} == {TICKET}
+    assert len({body["run"] for body in hub.tickets}) == 1
+    assert len(hub.tickets[0]["run"]) >= 20
+    assert {body["job"] for body in hub.tickets} == {"4711.server"}
     assert hub.times[1] - hub.times[0] >= 1
 
 
@@ -1106,6 +1130,71 @@ def test_accents_pass_under_a_locale_without_them(hub, program, launch, settings
     assert run.ends() == 127
     assert "nowhere was not found in the environment 'Équipe'" in run.text
     assert "'Équipe'" in hub.reports[-1]["message"]
+
+
+# --- TLS to the node
+
+SERVES_TLS = """
+import json, ssl
+def serve_tls():
+    names = ("KEYFILE", "CERTFILE", "CLIENT_CA")
+    key, certificate, authorities = (os.environ["JUPYTERHUB_SSL_" + name] for name in names)
+    modes = {name: os.stat(os.environ["JUPYTERHUB_SSL_" + name]).st_mode & 0o777 for name in names}
+    folder = os.path.dirname(key)
+    modes["folder"] = os.stat(folder).st_mode & 0o777
+    with open("seen.json", "w") as seen:
+        json.dump(dict(folder=folder, modes=modes, url=url.geturl(), files=sorted(os.listdir(folder))), seen)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authorities)
+    context.load_cert_chain(certificate, key)
+    server = http.server.HTTPServer((url.hostname, url.port), http.server.SimpleHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.serve_forever()
+"""
+
+
+@pytest.fixture
+def tls(hub, authority, settings, program):
+    """The Hub and the job's settings with TLS to the node, and a server that speaks it."""
+    hub.authority = authority
+    hub.environment["JUPYTERHUB_SERVICE_URL"] = "https://127.0.0.1:0/user/alice/"
+    settings["tls"] = True
+    program("jupyterhub-singleuser", f"{SERVES_TLS}\nserve_tls()")
+
+
+@pytest.fixture
+def path_without_openssl(tmp_path):
+    """A PATH with the job's programs and no openssl."""
+    folder = tmp_path / "bin"
+    folder.mkdir(exist_ok=True)
+    return str(folder)
+
+
+def page_of(port, authority):
+    """The status of the server's front page, fetched as the proxy does: the job's name is verified."""
+    context = ssl.create_default_context(cadata=authority.pem)
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        context.wrap_socket(plain, server_hostname=NODE_NAME) as safe,
+    ):
+        safe.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return safe.recv(100).split()[1]
+
+
+@pytest.mark.usefixtures("tls")
+def test_a_server_with_tls_has_a_key_of_the_node_and_a_certificate_of_the_hub(hub, launch, authority, home):
+    run = launch()
+    port = hub.reported("listening")["port"]
+    assert page_of(port, authority) == b"200"
+    (call,) = hub.tickets
+    assert sorted(call) == ["csr", "job", "ticket"]
+    request = x509.load_pem_x509_csr(call["csr"].encode())
+    assert (request.public_key().curve.name, request.subject.rdns) == ("secp256r1", [])
+    seen = json.loads((home / "seen.json").read_text())
+    assert seen["modes"] == {"KEYFILE": 0o600, "CERTFILE": 0o600, "CLIENT_CA": 0o600, "folder": 0o700}
+    assert seen["url"] == f"https://127.0.0.1:{port}/user/alice/"
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert not Path(seen["folder"]).exists()
 
 
 def test_without_settings_the_job_says_so():

@@ -259,14 +259,16 @@ def test_a_directory_that_would_be_read_as_two_is_not_bound(directory):
 
 
 def test_the_launcher_is_told_whom_to_call_and_what_to_run():
-    told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77)))
+    told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77, tls=True)))
     assert told == {
         "callback": "https://hub.example.org/hub/api/hpcspawner",
         "ca": PEM,
         "ticket": "TICKET-STANDS-HERE",
+        "tls": True,
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser", "jupyter-lab"],
         "wrap": [],
+        "bind": "--bind=",
         "environment": "plain",
         "directory": "/home/alice",
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"},

@@ -88,7 +88,7 @@ export PATH="$PATH":/opt/hub/bin
 "$hpc_python" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS' &
 # (hpcspawner/job/launcher.py stands here)
 HPCSPAWNER_LAUNCHER
-{"ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/scratch/it's here", "environment": "Science stack, image torch", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "ticket": "TICKET-STANDS-HERE", "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it's here"}, "wrap": ["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it's here", "/images/torch.simg"]}
+{"bind": "--bind=", "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/scratch/it's here", "environment": "Science stack, image torch", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it's here"}, "wrap": ["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it's here", "/images/torch.simg"]}
 HPCSPAWNER_SETTINGS
 hpc_launcher=$!
 
