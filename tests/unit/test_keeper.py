@@ -8,9 +8,11 @@ import contextlib
 import logging
 import sqlite3
 import time
+import types
 
 import pytest
 from jupyterhub import orm
+from tornado.web import Application
 
 from hpcspawner.hub import keeper
 from hpcspawner.hub.keeper import Habits, Keeper
@@ -49,6 +51,13 @@ async def some_rounds(desk, count=4):
         while len(desk._noted("ends")) < seen + count:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
+
+
+def test_the_hub_can_start_a_server_that_no_web_request_has_asked_for():
+    """JupyterHub does so from a handler; tornado refuses to make one of a request that lacks what HTTP asks for."""
+    hub = types.SimpleNamespace(base_url="/hub/", server=types.SimpleNamespace(base_url="/hub/"))
+    app = types.SimpleNamespace(hub=hub, tornado_application=Application([], hub=hub, log=logging.getLogger()))
+    assert keeper._Inside(app).request.host == "localhost"
 
 
 # --- jobs that the ledger does not know
