@@ -23,6 +23,8 @@ _PATTERNS = (
     r"(?P<kept>\bauthorization\b['\"]?\s?[:=,]\s?b?['\"]?(?:(?:token|bearer|basic|negotiate)\s)?)[^\s'\"]+",
     # A cookie of JupyterHub's.
     r"(?P<kept>\b(?:jupyterhub-[\w-]{1,80}|_xsrf)=)(?:\\?\"[^\"]*\"|[^\s;,&'\"]+)",
+    # What JupyterHub says of its protection against forged requests, with the cookie of the session in it.
+    r"(?P<kept>\bxsrf (?:cookie for|id mismatch) )b?'[^']*'(?: != b?'[^']*')?",
     # In a query or an environment: token=...; in a dict or in JSON: "token": "...".
     rf"(?P<kept>{_NAMES}=['\"]?)[^\s;,&'\"]+",
     rf"(?P<kept>{_NAMES}['\"]\s?:\s?b?['\"])[^'\"]+",
@@ -30,7 +32,7 @@ _PATTERNS = (
 _SECRETS = [re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in _PATTERNS]
 # Most lines hold none of these, and then one look is enough.
 _SUSPICIOUS = re.compile(
-    "hpc[tar]_|private key|authorization|jupyterhub-|_xsrf|token|ticket|secret|passw|report_key", re.IGNORECASE
+    "hpc[tar]_|private key|authorization|jupyterhub-|xsrf|token|ticket|secret|passw|report_key", re.IGNORECASE
 )
 
 

@@ -44,6 +44,12 @@ OTHERS = [
     pytest.param("jupyterhub-user-alice={}; a=b", "jupyterhub-user-alice=[secret]; a=b", id="cookie"),
     pytest.param('jupyterhub-hub-login="2|1:0|{}"; a=b', "jupyterhub-hub-login=[secret]; a=b", id="quoted cookie"),
     pytest.param(r'"Cookie": "_xsrf=\"2|1:0|{}\"; a=b"', '"Cookie": "_xsrf=[secret]; a=b"', id="cookie in json"),
+    pytest.param(
+        "Setting new xsrf cookie for b'{}:0a' {{'a': 1}}",
+        "Setting new xsrf cookie for [secret] {{'a': 1}}",
+        id="session",
+    ),
+    pytest.param("xsrf id mismatch b'{0}:0a' != b'None:{0}'", "xsrf id mismatch [secret]", id="other session"),
 ]
 
 
