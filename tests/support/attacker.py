@@ -31,3 +31,31 @@ def search(lab, host, user, **order):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+class Impostor:
+    """`bin/impostor.py` as a user on a host, ended by the end of `with`."""
+
+    def __init__(self, lab, host, user):
+        self._argv = as_user(lab, host, user, *program("impostor.py"))
+
+    def __enter__(self):
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(self._argv, stdin=pipe, stdout=pipe, text=True, bufsize=1, cwd="/")
+        return self
+
+    def __exit__(self, *error):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(20)
+
+    def order(self, **order):
+        """Tell it something; see there."""
+        self._process.stdin.write(json.dumps(order) + "\n")
+
+    def seen(self):
+        """What came so far."""
+        self.order(count=None)
+        line = self._process.stdout.readline()
+        assert line, "the impostor has ended"
+        return json.loads(line)

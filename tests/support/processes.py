@@ -41,7 +41,7 @@ def environment(pid):
 
 
 def _pids():
-    return sorted((int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()))
+    return sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
 def _is_server(pid, network, job_id):
