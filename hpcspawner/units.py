@@ -1,6 +1,7 @@
 """Human text for times and sizes, parsed once; what schedulers read differently is refused."""
 
 import re
+import reprlib
 from dataclasses import dataclass
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -8,6 +9,22 @@ _WORDS = re.compile(r"(?:(\d{1,6})d)?\s*(?:(\d{1,6})h)?\s*(?:(\d{1,6})m)?\s*(?:(
 _CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", re.ASCII | re.IGNORECASE)
 _MEMORY_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
+# Beyond these what is written could not be read again; no scheduler takes as much.
+_LONGEST_S = 10_000 * 86400 - 1
+_MOST_MIB = 999_999_999
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value of any shape as a message may tell it: on one line, of about `longest` characters at most."""
+    teller = reprlib.Repr()
+    teller.maxlevel = 3
+    teller.maxstring = teller.maxother = longest
+    try:
+        told = teller.repr(value)
+    except ValueError:
+        # A whole number with more digits than Python writes.
+        told = f"<{type(value).__name__}>"
+    return told if len(told) <= longest else told[: longest - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,9 +47,9 @@ class Walltime:
         """
         if isinstance(text, str):
             seconds = _clock_seconds(text.strip()) or _word_seconds(text.strip().lower())
-            if seconds:
+            if 0 < seconds <= _LONGEST_S:
                 return cls(seconds)
-        raise ValueError(f"not a wall time: {_shown(text)} (write '90m', '12h', '1d 12h' or '1-12:00:00')")
+        raise ValueError(f"not a wall time: {shown(text)} (write '90m', '12h', '1d 12h' or '1-12:00:00')")
 
     def clock(self) -> str:
         """As `D-HH:MM:SS`, which Slurm reads, or `HH:MM:SS` below one day."""
@@ -70,9 +87,9 @@ class Memory:
         match = _MEMORY.fullmatch(text.strip()) if isinstance(text, str) else None
         if match:
             mib = float(match[1]) * _MEMORY_MIB[match[2].upper()]
-            if mib == int(mib) and mib >= 1:
+            if mib == int(mib) and 1 <= mib <= _MOST_MIB:
                 return cls(int(mib))
-        raise ValueError(f"not an amount of memory: {_shown(text)} (write '512M', '64G' or '1.5T')")
+        raise ValueError(f"not an amount of memory: {shown(text)} (write '512M', '64G' or '1.5T')")
 
     def __str__(self) -> str:
         for letter in ("T", "G"):
@@ -101,8 +118,3 @@ def _word_seconds(text: str) -> int:
 
 def _hms(seconds: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-
-def _shown(text: object) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

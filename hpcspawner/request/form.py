@@ -7,6 +7,7 @@ from typing import Any
 from hpcspawner.errors import Problem
 from hpcspawner.request.gate import OPTIONS
 from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, SiteProfile
+from hpcspawner.units import shown
 
 _LONGEST_LIST = 10
 
@@ -89,9 +90,10 @@ def _filled(field: Field, values: Mapping[str, Any]) -> tuple[str, ...]:
         return field.values
     if isinstance(value, bool):
         return ("true",) if value else ()
-    texts = value if isinstance(value, list | tuple) else [value]
+    entries = value if isinstance(value, list | tuple) else [value]
+    texts = (entry if isinstance(entry, str) else shown(entry) for entry in entries)
     # A stored choice may hold what no page can, such as half a character.
-    return tuple(str(text).encode("utf-8", "replace").decode() for text in texts)
+    return tuple(text.encode("utf-8", "replace").decode() for text in texts)
 
 
 def _all_fields(profile: SiteProfile) -> list[Field | None]:

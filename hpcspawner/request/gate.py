@@ -10,7 +10,7 @@ from hpcspawner.errors import Problem, RequestError
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, Image, Partition, SiteProfile
-from hpcspawner.units import Memory, Walltime
+from hpcspawner.units import Memory, Walltime, shown
 
 OPTIONS = (
     "partition",
@@ -39,6 +39,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 # Line breaks and control characters of any alphabet, and halves of characters that no file can hold.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LONGEST = 1000
+# Of one kind, in one refusal: it goes into a page and the log, and its reader can't use hundreds.
+_MOST_TOLD = 10
 _YES = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 _DIGITS = re.compile(r"[0-9]{1,7}")
 
@@ -90,7 +92,7 @@ def _choices(request: JobRequest, profile: SiteProfile, user: LocalAccount) -> d
     resources = request.resources
     asked: dict[str, Any] = {
         "partition": resources.partition,
-        "account": resources.account,
+        "account": None if profile.account == "hidden" else resources.account,
         "qos": resources.qos,
         "reservation": resources.reservation,
         "features": list(resources.features) or None,
@@ -132,11 +134,13 @@ class _Judge:
         if not isinstance(options, Mapping):
             self.refuse("options", f"The options must be an object with names and values, not {_shown(options)}.")
             return
-        for name, value in options.items():
-            if name not in OPTIONS:
-                self.refuse(str(name)[:60], f"There is no option {_shown(name)}. There are: {', '.join(OPTIONS)}.")
-            elif value is not None and value not in ("", []):
-                self.options[name] = value
+        strangers = [str(name) for name in options if name not in OPTIONS]
+        for name in strangers[:_MOST_TOLD]:
+            self.refuse(name[:60], f"There is no option {_shown(name)}. There are: {', '.join(OPTIONS)}.")
+        if len(strangers) > _MOST_TOLD:
+            self.refuse("options", f"Of the names, {len(strangers) - _MOST_TOLD} more are no options.")
+        given = {name: options[name] for name in OPTIONS if name in options}
+        self.options = {name: value for name, value in given.items() if value is not None and value not in ("", [])}
 
     def refuse(self, field: str, message: str) -> None:
         """Note one problem."""
@@ -335,10 +339,11 @@ class _Judge:
         if not isinstance(asked, list) or not all(isinstance(one, str) for one in asked):
             self.refuse("features", f"Node features must be a list of names, not {_shown(asked)}.")
             return ()
-        for one in asked:
-            if one not in partition.features:
-                self.refuse("features", _not_offered("features", one, partition.features))
-        return tuple(dict.fromkeys(asked))
+        asked = list(dict.fromkeys(asked))
+        strange = [one for one in asked if one not in partition.features]
+        for one in strange[:_MOST_TOLD]:
+            self.refuse("features", _not_offered("features", one, partition.features))
+        return tuple(asked)
 
     def _directory(self, user: LocalAccount) -> str:
         asked = self.text("directory")
@@ -379,5 +384,4 @@ def _not_a_name(name: str, asked: str) -> str:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+    return shown(value, 80)

@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers import spool as program
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
+from hpcspawner.units import shown
 
 _JOB = re.compile(r"\d{1,10}", re.ASCII)
 
@@ -72,8 +74,8 @@ class Local:
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id."""
         try:
-            return {str(job["id"]): _status(job) for job in json.loads(out)}
-        except (KeyError, TypeError, AttributeError) as error:
+            return {str(job["id"]): _status(job) for job in _json(out)}
+        except (KeyError, TypeError) as error:
             raise ValueError(f"not a list of jobs: {out[:200]!r}") from error
 
     def cancel_command(self, job_id: str) -> list[str]:
@@ -94,10 +96,15 @@ class Local:
 
     def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
         """By the reason that the job's supervisor wrote down."""
-        job = json.loads(outs[0] or "{}")
+        job = _json(outs[0] or "{}")
+        if not isinstance(job, dict):
+            raise ValueError(f"not a job: {outs[0][:200]!r}")
         if job.get("id") != job_id or job.get("state") != "ended":
             return None
-        return _record(str(job.get("reason")), job.get("exit"))
+        code = job.get("exit")
+        if code is not None and type(code) is not int:
+            raise ValueError(f"not the exit code of a job: {shown(code)}")
+        return _record(str(job.get("reason")), code)
 
     def sight_command(self) -> list[str]:
         """None: all jobs are the Hub's own."""
@@ -132,17 +139,30 @@ class Local:
         return [*program.COMMAND, verb, *words, "--spool", spool, "--slots", slots]
 
 
-def _status(job: dict[str, str | None]) -> JobStatus:
-    word = job["state"] or ""
+def _json(out: str) -> Any:
+    try:
+        return json.loads(out)
+    except RecursionError:
+        raise ValueError(f"jobs nested too deeply: {out[:200]!r}") from None
+
+
+def _status(job: dict[str, object]) -> JobStatus:
+    word = _text(job["state"])
     return JobStatus(
         state=_STATES.get(word, JobState.UNKNOWN),
-        host=job["host"],
-        reason=job["reason"] or "",
-        owner=job["owner"] or "",
-        tag=job["tag"] or "",
-        starts=job["starts"] or "",
+        host=_text(job["host"]) or None,
+        reason=_text(job["reason"]),
+        owner=_text(job["owner"]),
+        tag=_text(job["tag"]),
+        starts=_text(job["starts"]),
         word=word,
     )
+
+
+def _text(value: object) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"not text: {shown(value)}")
+    return value or ""
 
 
 def _record(reason: str, code: int | None) -> Record:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.units import Memory, Walltime
+from hpcspawner.units import Memory, Walltime, shown
 
 ANY_GPU = "any"
 """The type of GPUs that the scheduler does not tell apart."""
@@ -343,7 +343,10 @@ def load(path: str | Path) -> SiteProfile:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ProfileError(str(path), [f"can't be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ProfileError(str(path), ["is not TOML that can be read: lists or tables are nested too deeply"]) from None
+    except ValueError as error:
+        # A TOMLDecodeError, bytes that are no UTF-8, or a number longer than Python reads.
         raise ProfileError(str(path), [f"is not TOML: {error}"]) from error
     return _checked(data, str(path))
 
@@ -392,7 +395,8 @@ def _described(entry: Any, data: dict[str, Any]) -> str:
     elif kind == "string_pattern_mismatch":
         message = f"{entry['input']!r} has characters that are not allowed here (pattern {entry['ctx']['pattern']})"
     elif kind not in ("value_error", "assertion_error"):
-        message = f"{message}; got {str(entry['input'])[:60]!r}"
+        given = entry["input"] if isinstance(entry["input"], str) else shown(entry["input"])
+        message = f"{message}; got {given[:60]!r}"
     return f"{place}: {message}"
 
 

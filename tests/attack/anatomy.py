@@ -1,0 +1,115 @@
+"""A job script taken apart: what a scheduler, a shell and the launcher would each read in it."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from material import FULL
+
+from hpcspawner.job import launcher
+from hpcspawner.job.script import SETTINGS_END, CallHome, render
+from hpcspawner.request.gate import make
+from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.local import Local
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.torque import Torque
+from hpcspawner.site.profile import SiteProfile
+
+ALICE = LocalAccount("alice", "/home/alice")
+LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
+HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
+SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
+MARKERS = ("#SBATCH", "#PBS", "#HPC", "#BSUB", "#DW", "#BB")
+SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """`directives` are the lines that any scheduler heeds, as words; `shell` is all else, the launcher left out."""
+
+    directives: tuple[tuple[str, ...], ...]
+    shell: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def dissect(text: str) -> Anatomy:
+    """Take a script apart; an assertion fails where it holds a line that nothing accounts for."""
+    assert text.count(SOURCE) == 1, "the launcher does not stand in the script once"
+    # Not splitlines: neither bash nor a scheduler ends a line at a form feed or at a Unicode separator.
+    lines = text.replace(SOURCE, "").split("\n")
+    assert not set("".join(lines)) & set("\0\r\v\f\x1b"), "a control character is in the script"
+    assert lines.count(SETTINGS_END) == 1, "the settings do not end once"
+    at = lines.index(SETTINGS_END) - 1
+    settings = json.loads(lines.pop(at))
+    begins = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    head = [line for line in lines[:begins] if line.startswith(MARKERS)]
+    body = [line for line in lines if line not in head]
+    assert not [line for line in body if line.lstrip().startswith(MARKERS)], "a directive is not in the head"
+    return Anatomy(tuple(tuple(shlex.split(line)) for line in head), tuple(body), settings)
+
+
+def full_site(kind: str) -> SiteProfile:
+    """A site that has every option, with this scheduler; its users type accounts in."""
+    changes: dict[str, Any] = {"scheduler": {"type": kind}, "accounts": []}
+    if kind == "local":
+        bare = [{key: value for key, value in one.items() if key != "directives"} for one in FULL["partitions"]]
+        changes |= {"partitions": bare, "job": {**FULL["job"], "directives": []}}
+    return SiteProfile.model_validate(FULL | changes)
+
+
+class Scripts:
+    """The job scripts of one site."""
+
+    def __init__(self, profile: SiteProfile):
+        self.profile = profile
+        self.scheduler = SCHEDULERS[profile.scheduler.type]
+        self._shells: dict[str, tuple[str, ...]] = {}
+
+    def render(self, request: JobRequest) -> str:
+        """The script of a request."""
+        return render(request, self.scheduler, self.profile.job, LABEL, HOME)
+
+    def check(self, request: JobRequest) -> str:
+        """The script, once it is seen to hold what the gate let through, each value as one word, and no more."""
+        text = self.render(request)
+        found = dissect(text)
+        pairs = self.scheduler.directives(request.resources, LABEL)
+        wanted = [_directive(self.scheduler.name, *pair) for pair in pairs]
+        if self.scheduler.name == "torque":
+            wanted.append(("#SBATCH", f"--chdir={request.resources.directory}"))
+        assert list(found.directives) == wanted
+        assert found.shell == self._shell(request.environment.name)
+        _check_settings(found.settings, request, self.profile)
+        return text
+
+    def _shell(self, environment: str) -> tuple[str, ...]:
+        """The lines of bash that all requests for this environment have in common."""
+        if environment not in self._shells:
+            benign = make({"environment": environment}, self.profile, ALICE)
+            self._shells[environment] = dissect(self.render(benign)).shell
+        return self._shells[environment]
+
+
+def _directive(kind: str, option: str, value: str) -> tuple[str, ...]:
+    if kind == "slurm":
+        return ("#SBATCH", f"--{option}={value}" if value else f"--{option}")
+    if kind == "torque":
+        return ("#PBS", f"-{option}", *([value] if value else []))
+    return ("#HPC", f"{option}={value}")
+
+
+def _check_settings(told: dict[str, Any], request: JobRequest, profile: SiteProfile) -> None:
+    """The launcher's settings: what is the site's is unchanged, what is the user's stands in its own place."""
+    folder, interface = request.resources.directory, request.interface
+    assert told["directory"] == folder
+    assert told["variables"] == {"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": folder}
+    assert (told["callback"], told["ticket"], told["ca"]) == (HOME.url, HOME.ticket, HOME.ca)
+    assert told["command"] == list(interface.command)
+    assert told["programs"] == [interface.command[0], *interface.programs]
+    allowed = {*profile.job.container_command, "exec", "--nv", f"--bind={folder}"}
+    if request.image:
+        allowed |= {request.image.path, *(f"--bind={one}" for one in request.image.binds)}
+    assert set(told["wrap"]) <= (allowed if request.image else set())
