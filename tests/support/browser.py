@@ -21,10 +21,10 @@ _ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def a_page(javascript=True):
+def a_page(javascript=True, arguments=()):
     """A fresh browser's page; the errors of its console are collected in `page.complaints`."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=[*_ARGUMENTS, *arguments])
         context = browser.new_context(
             ignore_https_errors=True, java_script_enabled=javascript, viewport={"width": 1100, "height": 900}
         )
@@ -40,10 +40,15 @@ def a_page(javascript=True):
 def log_in(page, hub, user):
     """Through the Hub's own login page."""
     page.goto(f"{hub.url}/hub/login")
+    enter(page, user)
+    page.wait_for_url(re.compile(r"/hub/(spawn|home)"))
+
+
+def enter(page, user):
+    """Fill in the Hub's login page, wherever it leads."""
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", PASSWORD)
     page.click("#login_submit, input[type=submit], button[type=submit]")
-    page.wait_for_url(re.compile(r"/hub/(spawn|home)"))
 
 
 def fill(page, **choices):

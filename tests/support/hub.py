@@ -28,15 +28,18 @@ import hpcspawner
 c = get_config()
 hpcspawner.configure(c, {site!r}, callback_url={url!r}, ca_file={folder!r} + "/ca.pem")
 """
-_PLACE = """
-# ---- What is this test's own: addresses, files, who may log in.
+_PUBLIC = """
+# ---- The public side: HTTPS by the Hub's own proxy.
 c.HPCSpawner.callback_url = {url!r}
-c.HPCSpawner.ca_file = {folder!r} + "/ca.pem"
-c.HPCSpawner.spool = {folder!r} + "/spool"
-c.HPCSpawner.poll_interval_s = 1
 c.JupyterHub.bind_url = {bind!r}
 c.JupyterHub.ssl_cert = {folder!r} + "/server.pem"
 c.JupyterHub.ssl_key = {folder!r} + "/server.key"
+"""
+_PLACE = """
+# ---- What is this test's own: addresses, files, who may log in.
+c.HPCSpawner.ca_file = {folder!r} + "/ca.pem"
+c.HPCSpawner.spool = {folder!r} + "/spool"
+c.HPCSpawner.poll_interval_s = 1
 c.JupyterHub.hub_bind_url = {hub_url!r}
 c.ConfigurableHTTPProxy.api_url = {api_url!r}
 c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
@@ -57,6 +60,8 @@ c.JupyterHub.load_roles = [
 class Hub:
     """Started by `with`; everything it started is gone afterwards. `config` replaces the one line that is ours."""
 
+    public = _PUBLIC
+
     def __init__(self, folder, site, *, host="127.0.0.1", config=_OURS, extra="", users=()):
         self.folder, self.host = Path(folder), host
         self.port, hub_port, api_port = free_ports(3)
@@ -67,7 +72,7 @@ class Hub:
         write_certificate(self.folder, [host, "localhost", "127.0.0.1"])
         if config is _OURS:
             config = _OURS.format(site=str(site), url=self.url, folder=str(self.folder))
-        place = _PLACE.format(
+        place = (self.public + _PLACE).format(
             url=self.url,
             folder=str(self.folder),
             bind=self.url,
@@ -295,9 +300,9 @@ def free_ports(count):
             probe.close()
 
 
-def require(program):
+def require(program, path=None):
     """The path of a program that the tests can't do without."""
-    found = shutil.which(program)
+    found = shutil.which(program, path=path)
     assert found, f"{program} is not on PATH; `make test` installs what the tests need"
     return found
 
