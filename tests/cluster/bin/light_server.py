@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""A single-user server that starts at once: it answers over HTTP, knows its own job and does what it is told.
+"""A single-user server that starts at once: it answers as its address says, knows its own job, does what it is told.
 
 Files in ../orders tell it: `serve-after-USER` (wait until the file is gone, then listen), `exit-USER` (end at once
 with the code in it), `eat-USER` (use that many MiB, at any time), `quit-USER` (end with the code in it, at any time).
@@ -13,6 +13,7 @@ import os
 import pwd
 import signal
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -42,13 +43,23 @@ def order(name):
         return None
 
 
+def tls(purpose):
+    """For the Hub alone, as JupyterHub's own server: both sides show a certificate. None where there is no TLS."""
+    if ADDRESS.scheme != "https":
+        return None
+    context = ssl.create_default_context(purpose, cafile=os.environ["JUPYTERHUB_SSL_CLIENT_CA"])
+    context.load_cert_chain(os.environ["JUPYTERHUB_SSL_CERTFILE"], os.environ["JUPYTERHUB_SSL_KEYFILE"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
 def token_ok():
     """Whether the Hub takes this server's own token."""
     call = urllib.request.Request(
         os.environ["JUPYTERHUB_API_URL"] + "/user", headers={"Authorization": f"token {TOKEN}"}
     )
     try:
-        with urllib.request.urlopen(call, timeout=10) as answer:
+        with urllib.request.urlopen(call, timeout=10, context=tls(ssl.Purpose.SERVER_AUTH)) as answer:
             return json.load(answer)["name"] == USER
     except (OSError, ValueError, KeyError):
         return False
@@ -60,6 +71,17 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 50
+    context = tls(ssl.Purpose.CLIENT_AUTH)
+
+    def get_request(self):
+        connection, address = super().get_request()
+        if self.context:
+            # The handshake is left to the thread that serves the connection.
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def handle_error(self, *_):
+        """Say nothing: whoever has no certificate is turned away."""
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
