@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from hpcspawner.errors import SchedulerError
-from hpcspawner.hub import tokens
+from hpcspawner.hub import audit, tokens
 from hpcspawner.hub.background import in_background, once
 from hpcspawner.hub.ends import RENEWED_AFTER, why
 from hpcspawner.hub.ledger import End, Row, ledger, now
@@ -29,6 +29,8 @@ async def end_job(cluster: Cluster, row: Row, limit_s: float | None) -> None:
     """
     if row.end is not None:
         return
+    if row.wanted:
+        audit.stopped(cluster, row)
     row.give_up()
     try:
         async with asyncio.timeout(limit_s):
@@ -130,6 +132,7 @@ async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
         follower.give_up()
         await ledger().save(follower)
     row.end = end
+    audit.ended(cluster, row)
     await ledger().save(row)
     log.info("%s: job %s has ended (%s): %s", row.log_name, row.job_id or "(none)", end.cause.value, end.message)
     for follower in unneeded:

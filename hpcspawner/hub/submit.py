@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
+from hpcspawner.hub import audit
 from hpcspawner.hub.background import once
 from hpcspawner.hub.ledger import End, Row, ledger, now
 from hpcspawner.job.state import Cause
@@ -57,11 +58,17 @@ async def _ask(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say
         await look(cluster, row, 0.0)
     except SchedulerError as error:
         row.end = End(Cause.NOT_STARTED, str(error), time.time())
+        audit.ended(cluster, row)
         await ledger().save(row)
         raise
     else:
-        row.submitted(job_id)
-        await ledger().save(row)
+        await _note(cluster, row, job_id)
+
+
+async def _note(cluster: Cluster, row: Row, job_id: str) -> None:
+    row.submitted(job_id)
+    audit.submitted(cluster, row)
+    await ledger().save(row)
 
 
 async def _search_as_owner(cluster: Cluster, row: Row) -> Found:
@@ -86,8 +93,7 @@ async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
         if not found.proven and cluster.queue.error is None:
             found = await _search_as_owner(cluster, row)
         if found.job_ids:
-            row.submitted(found.job_ids[-1])
-            await ledger().save(row)
+            await _note(cluster, row, found.job_ids[-1])
             return
         if found.proven:
             proofs += time.time() >= sure_after

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
+from hpcspawner.hub import audit
 from hpcspawner.hub.ends import KILLED, why
 from hpcspawner.hub.ledger import End, Report, Row, ledger, now
 from hpcspawner.hub.pages import News
@@ -55,7 +56,7 @@ class Waiting:
             row.changed.clear()
             state = await self._look(details=details)
             if known and row.port and state in _MAY_ANSWER and await answers():
-                return
+                break
             if known and row.port and state is JobState.RUNNING:
                 await self.news.say(f"The server of job {row.job_id} on {row.host} does not answer yet; waiting for it")
             known = known and bool(row.port)
@@ -64,6 +65,7 @@ class Waiting:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SOON_S if row.report else self.limits.poll_interval_s):
                     await row.changed.wait()
+        audit.ready(self.cluster, row, adopted=known)
 
     async def _look(self, *, details: bool) -> JobState:
         row = self.row
