@@ -481,7 +481,8 @@ class Folder:
     def write(self, name, text):
         """Make a file; return its path."""
         path = os.path.join(self.path, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.dirname(name):
+            os.mkdir(os.path.dirname(path))
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8"))
         return path

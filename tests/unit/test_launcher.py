@@ -4,6 +4,7 @@ import ast
 import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -13,7 +14,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -324,7 +325,7 @@ def launch(tmp_path, settings):
             **variables,
         }
         with log.open("ab") as out:
-            argv = ["bash", script, python]
+            argv = ["/bin/bash", script, python]
             process = subprocess.Popen(
                 argv, env=environment, cwd=tmp_path, stdin=subprocess.PIPE, stdout=out, stderr=out
             )
@@ -388,9 +389,10 @@ def listener():
 
 
 @contextmanager
-def holding_a_port():
+def holding_a_port(address="127.0.0.1"):
     """A port that this process listens on, with free ones after it."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as held:
         yield held.getsockname()[1]
 
 
@@ -424,25 +426,27 @@ serve()
     ]
 
 
+SERVES_ANY_ADDRESS = """
+import socket
+http.server.HTTPServer.address_family = socket.AF_INET6 if ":" in (url.hostname or "") else socket.AF_INET
+open("url", "w").write(url.geturl())
+serve()
+"""
+
+
 @pytest.mark.parametrize(
     ("url", "address"),
     [
         pytest.param("http://0.0.0.0:0/user/alice/", "127.0.0.1", id="all of IPv4"),
+        pytest.param("http://127.0.0.2:0/user/alice/", "127.0.0.2", id="one address of IPv4"),
         pytest.param("http://[::1]:0/user/alice/", "::1", id="IPv6 in brackets"),
+        pytest.param("http://[::]:0/user/alice/", "::1", id="all of IPv6"),
         pytest.param("http://:0/user/alice/", "127.0.0.1", id="empty host"),
     ],
 )
 def test_server_listens_where_the_hub_says(hub, program, launch, home, url, address):
     hub.environment["JUPYTERHUB_SERVICE_URL"] = url
-    program(
-        "jupyterhub-singleuser",
-        """
-import socket
-http.server.HTTPServer.address_family = socket.AF_INET6 if ":" in (url.hostname or "") else socket.AF_INET
-open("url", "w").write(url.geturl())
-serve()
-""",
-    )
+    program("jupyterhub-singleuser", SERVES_ANY_ADDRESS)
     launch()
     port = hub.reported("listening")["port"]
     assert (home / "url").read_text() == url.replace(":0/", f":{port}/")
@@ -611,10 +615,11 @@ CONTAINER = """
 import pathlib
 with open("wrapped", "a") as log:
     print(*sys.argv[1:], file=log)
-if sys.argv[2] != "/img.sif":
+if "/img.sif" not in sys.argv:
     sys.exit(255)
 os.environ["PATH"] = str(pathlib.Path(sys.argv[0]).parent / "inside") + ":/usr/bin:/bin"
-os.execvp(sys.argv[3], sys.argv[3:])
+command = sys.argv[sys.argv.index("/img.sif") + 1:]
+os.execvp(command[0], command)
 """
 
 
@@ -729,6 +734,18 @@ def test_the_port_is_taken_from_the_range(hub, program, launch, settings):
         settings["ports"] = [low, low + 2]
         launch()
         assert hub.reported("listening")["port"] in (low + 1, low + 2)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::"])
+def test_the_range_holds_on_every_address(hub, program, launch, settings, host):
+    program("jupyterhub-singleuser", SERVES_ANY_ADDRESS)
+    hub.environment["JUPYTERHUB_SERVICE_URL"] = f"http://{f'[{host}]' if ':' in host else host}:0/user/alice/"
+    with holding_a_port(host) as low:
+        settings["ports"] = [low, low + 2]
+        launch()
+        port = hub.reported("listening")["port"]
+        assert port in (low + 1, low + 2)
+    socket.create_connection(("::1" if host == "::" else host, port), 5).close()
 
 
 def test_a_range_without_a_free_port_is_reported(hub, program, launch, settings):
@@ -1161,12 +1178,44 @@ def tls(hub, authority, settings, program):
     program("jupyterhub-singleuser", f"{SERVES_TLS}\nserve_tls()")
 
 
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory):
+    """A Python without cryptography."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return str(folder / "bin" / "python")
+
+
 @pytest.fixture
-def path_without_openssl(tmp_path):
-    """A PATH with the job's programs and no openssl."""
-    folder = tmp_path / "bin"
-    folder.mkdir(exist_ok=True)
-    return str(folder)
+def temporary(tmp_path):
+    """The node's own folder for temporary files."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def launch_bare(launch, bare_python, tmp_path, temporary):
+    """Starts the launcher where there is neither openssl nor cryptography, unless a test puts it there."""
+    return partial(launch, bare_python, PATH=str(tmp_path / "bin"), TMPDIR=str(temporary))
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Writes a shell program; one in `bin` is on the job's PATH. Real programs are named by their paths in it."""
+
+    def write(name, body):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+OPENSSL = shutil.which("openssl") or "openssl"
+HANGS = "trap '' TERM\nwhile :; do /bin/sleep 1; done"
 
 
 def page_of(port, authority):
@@ -1192,9 +1241,238 @@ def test_a_server_with_tls_has_a_key_of_the_node_and_a_certificate_of_the_hub(hu
     seen = json.loads((home / "seen.json").read_text())
     assert seen["modes"] == {"KEYFILE": 0o600, "CERTFILE": 0o600, "CLIENT_CA": 0o600, "folder": 0o700}
     assert seen["url"] == f"https://127.0.0.1:{port}/user/alice/"
+    # The folder goes before the Hub is told: a scheduler that has asked for the end may not wait for its answer.
+    hub.answers["/report"] = [(503, {"Retry-After": "1"}, {})]
     run.process.send_signal(signal.SIGTERM)
-    assert run.ends() == 128 + 15
+    hub.reported("ended")
     assert not Path(seen["folder"]).exists()
+    assert run.ends() == 128 + 15
+    assert "no key from" not in run.text
+
+
+@pytest.mark.usefixtures("tls")
+def test_the_configuration_of_openssl_that_a_user_has_is_not_ours(hub, launch_bare, stand_in, tmp_path):
+    stand_in("bin/openssl", f'exec {OPENSSL} "$@"')
+    other = tmp_path / "openssl.cnf"
+    other.write_text("[req]\ndistinguished_name = name\nreq_extensions = nowhere\n[name]\n")
+    launch_bare(OPENSSL_CONF=str(other))
+    hub.reported("listening")
+    assert "csr" in hub.tickets[0]
+
+
+PYTHON_WITH_CRYPTOGRAPHY = f'echo used >>"$TMPDIR/used"\nexec {sys.executable} "$@"'
+
+
+@pytest.mark.usefixtures("tls")
+@pytest.mark.parametrize(
+    "python",
+    [
+        pytest.param("bin/python3", id="on PATH"),
+        pytest.param("bin/python", id="on PATH, by its other name"),
+        pytest.param("environment/python3", id="beside the server's command"),
+    ],
+)
+def test_without_openssl_cryptography_in_the_environment_makes_the_key(
+    hub, launch_bare, stand_in, settings, tmp_path, python
+):
+    stand_in(python, PYTHON_WITH_CRYPTOGRAPHY)
+    server = (tmp_path / python).with_name("server")
+    server.symlink_to(tmp_path / "bin" / "jupyterhub-singleuser")
+    settings["command"] = [str(server)]
+    run = launch_bare()
+    hub.reported("listening")
+    assert (tmp_path / "tmp" / "used").read_text() == "used\n"
+    assert "no key from" not in run.text
+    request = x509.load_pem_x509_csr(hub.tickets[0]["csr"].encode())
+    assert (request.public_key().curve.name, request.subject.rdns) == ("secp256r1", [])
+
+
+@pytest.mark.usefixtures("tls")
+def test_without_both_the_launchers_own_python_makes_the_key(hub, launch, tmp_path):
+    launch(sys.executable, PATH=str(tmp_path / "bin"))
+    hub.reported("listening")
+    assert "csr" in hub.tickets[0]
+
+
+@pytest.mark.usefixtures("tls", "container")
+def test_an_image_makes_the_key_and_sees_it(hub, program, launch_bare, stand_in, tmp_path, home):
+    inside = tmp_path / "bin" / "inside"
+    program("jupyterhub-singleuser", f"{SERVES_TLS}\nserve_tls()").rename(inside / "jupyterhub-singleuser")
+    stand_in("bin/inside/python3", PYTHON_WITH_CRYPTOGRAPHY)
+    launch_bare()
+    assert page_of(hub.reported("listening")["port"], hub.authority) == b"200"
+    folder = json.loads((home / "seen.json").read_text())["folder"]
+    # The key is made before the server's directory is entered.
+    lines = "".join((place / "wrapped").read_text() for place in (tmp_path, home)).splitlines()
+    assert [line for line in lines if line.startswith("exec ")] == [
+        f"exec --bind={folder} /img.sif python3 -I -c from cryptography import x509",
+        f'exec --bind={folder} /img.sif sh -c command -v "$1" sh jupyterhub-singleuser',
+        f"exec --bind={folder} /img.sif jupyterhub-singleuser",
+    ]
+
+
+@pytest.mark.usefixtures("tls")
+@pytest.mark.parametrize(
+    ("openssl", "says"),
+    [
+        pytest.param(None, "No module named 'cryptography'", id="missing"),
+        pytest.param("echo cannot load libcrypto >&2; exit 127", "code 127. cannot load libcrypto", id="broken"),
+        pytest.param("echo nothing of use", "no key from openssl: it ended with exit code 0", id="another program"),
+    ],
+)
+def test_a_node_that_can_make_no_key_says_what_to_do(hub, launch_bare, stand_in, temporary, openssl, says):
+    if openssl:
+        stand_in("bin/openssl", openssl)
+    run = launch_bare()
+    assert run.ends() == 1
+    (call,) = hub.tickets
+    assert sorted(call) == ["job", "run", "ticket"]
+    assert len(call["run"]) >= 20
+    (end,) = hub.reports
+    assert (end["report_key"], end["event"], end["reason"]) == (REPORT_KEY, "ended", "no-key")
+    for word in ("openssl", "cryptography", os.uname().nodename, "'Science stack 2024'"):
+        assert word in end["message"]
+    assert says in run.text
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("tls")
+@pytest.mark.parametrize("openssl", [False, True], ids=["no key can be made", "a key could be made"])
+def test_a_set_up_that_failed_comes_first_and_needs_no_key(hub, launch_bare, stand_in, openssl):
+    if openssl:
+        stand_in("bin/openssl", f'exec {OPENSSL} "$@"')
+    assert launch_bare(HPC_SETUP_FAILED="module load anaconda/3").ends() == 1
+    assert sorted(hub.tickets[0]) == ["job", "run", "ticket"]
+    (end,) = hub.reports
+    assert end["reason"] == "setup-failed"
+
+
+@pytest.mark.usefixtures("tls")
+def test_an_openssl_that_hangs_is_passed_over_in_time(hub, launch_bare, stand_in):
+    stand_in("bin/openssl", HANGS)
+    stand_in("bin/python3", PYTHON_WITH_CRYPTOGRAPHY)
+    began = time.monotonic()
+    run = launch_bare()
+    hub.reported("listening", timeout_s=30)
+    assert hub.times[0] - began < 15
+    assert "no key from openssl: it gave no answer within" in run.text
+
+
+@pytest.mark.usefixtures("tls")
+def test_a_signal_while_the_key_is_made_ends_the_job(hub, launch_bare, stand_in, temporary, tmp_path):
+    stand_in("bin/openssl", f'echo $$ >"{tmp_path}/pid"; {HANGS}')
+    run = launch_bare()
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends(timeout_s=10) == 128 + 15
+    assert hub.calls == []
+    assert not alive(int((tmp_path / "pid").read_text()))
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.usefixtures("tls")
+def test_a_key_that_can_not_be_kept_is_reported(hub, launch_bare, stand_in):
+    """Nor is its folder made again where somebody else may have been faster."""
+    stand_in("bin/openssl", f'{OPENSSL} "$@"; /bin/rm -r "${{OPENSSL_CONF%/*}}"')
+    assert launch_bare().ends() == 1
+    (end,) = hub.reports
+    assert end["reason"] == "no-key"
+    assert "can't be kept" in end["message"]
+    assert "No such file" in end["message"]
+
+
+@pytest.mark.usefixtures("tls")
+def test_a_lost_answer_is_asked_for_again_with_the_same_key(hub, launch, authority):
+    hub.answers["/ticket"] = [(None, {}, {}), (503, {}, {}), (200, {}, b"<html>")]
+    launch()
+    assert page_of(hub.reported("listening")["port"], authority) == b"200"
+    assert len(hub.tickets) == 4
+    assert len({json.dumps(body) for body in hub.tickets}) == 1
+
+
+@pytest.mark.usefixtures("tls")
+@pytest.mark.parametrize("missing", ["certificate", "authorities"])
+def test_an_answer_without_a_certificate_ends_the_job(hub, launch, authority, missing):
+    answer = {"environment": {}, "report_key": REPORT_KEY, "certificate": authority.pem, "authorities": authority.pem}
+    hub.answers["/ticket"] = [(200, {}, answer | {missing: None})]
+    run = launch()
+    assert run.ends() == 3
+    assert "The Hub's answer has no certificate" in run.text
+
+
+@pytest.mark.usefixtures("tls")
+def test_the_key_is_told_nowhere_and_its_place_is_no_secret(hub, program, launch, home, tmp_path):
+    """What makes the key is told nothing either."""
+    program(
+        "openssl",
+        f"""
+import json, os
+told = [open("/proc/self/" + name).read() for name in ("environ", "cmdline")]
+with open("{tmp_path}/told.json", "w") as file:
+    json.dump(told + [sorted(os.listdir("/proc/self/fd"))], file)
+os.execv({OPENSSL!r}, sys.argv)
+""",
+        before="import sys",
+    )
+    hub.environment["JUPYTERHUB_SSL_KEYFILE"] = "/a/path/of/the/hub"
+    program(
+        "jupyterhub-singleuser",
+        """
+key = os.environ["JUPYTERHUB_SSL_KEYFILE"]
+for name in ("environ", "cmdline"):
+    open(name, "wb").write(open(f"/proc/self/{name}", "rb").read() + open(f"/proc/{os.getppid()}/{name}", "rb").read())
+open("key", "w").write(open(key).read())
+print("the key is in", key, "not in /a/path/of/the/hub")
+print(open(key).read())
+sys.exit(3)
+""",
+    )
+    run = launch()
+    assert run.ends() == 3
+    key = (home / "key").read_text().splitlines()[1:-1]
+    assert len(key) == 3
+    (end,) = hub.reports
+    assert end["reason"] == "server-exited"
+    everything = [(home / name).read_bytes().decode() for name in ("environ", "cmdline")]
+    everything.append(json.dumps(hub.calls))
+    for line in key:
+        assert not any(line in text for text in everything)
+    told = next(line for line in end["log"] if line.startswith("the key is in"))
+    assert told.endswith("/key.pem not in /a/path/of/the/hub")
+    variables, argv, files = json.loads((tmp_path / "told.json").read_text())
+    assert TICKET not in variables + argv
+    # Its own file, and the folder that is just being listed.
+    assert files == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.usefixtures("tls")
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        pytest.param("job 7", True, id="the job's own"),
+        pytest.param("a:b", False, id="one that a container program would read as two"),
+        pytest.param("a,b", False, id="the same"),
+    ],
+)
+def test_the_key_is_kept_in_the_jobs_own_folder(hub, launch, tmp_path, home, name, there):
+    place = tmp_path / name
+    place.mkdir()
+    launch(TMPDIR=str(place))
+    hub.reported("listening")
+    seen = json.loads((home / "seen.json").read_text())
+    assert Path(seen["folder"]).parent == (place if there else Path("/tmp"))
+    assert seen["files"] == ["authorities.pem", "certificate.pem", "key.pem", "openssl.cnf"]
+
+
+@pytest.mark.usefixtures("container")
+def test_what_ends_an_idle_server_is_visible_in_the_image(hub, program, launch, settings, home, tmp_path):
+    settings["idle"] = {"limit_s": 5400, "extension": "SAID = 'x'"}
+    body = f"KIND = 'jupyter_server'\n{LOADS_ITS_EXTENSION}\nserve()"
+    program("jupyterhub-singleuser", body).rename(tmp_path / "bin" / "inside" / "jupyterhub-singleuser")
+    launch()
+    hub.reported("listening")
+    folder = json.loads((home / "found.json").read_text())["folder"]
+    assert (home / "wrapped").read_text().splitlines()[-1] == f"exec --bind={folder} /img.sif jupyterhub-singleuser"
 
 
 def test_without_settings_the_job_says_so():
@@ -1207,11 +1485,10 @@ def test_the_source_is_python_3_6():
     ast.parse(SOURCE, feature_version=(3, 6))
 
 
-def test_it_runs_with_the_oldest_python_here(hub, program, launch):
-    python = oldest_python() or PYTHON
-    program("jupyterhub-singleuser", "serve()")
-    run = launch(python=python)
-    hub.reported("listening")
+@pytest.mark.usefixtures("tls")
+def test_it_runs_with_the_oldest_python_here(hub, launch, authority):
+    run = launch(python=oldest_python() or PYTHON)
+    assert page_of(hub.reported("listening")["port"], authority) == b"200"
     run.process.send_signal(signal.SIGTERM)
     assert run.ends() == 128 + 15
     assert hub.reported("ended")["reason"] == "signalled"
