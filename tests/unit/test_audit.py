@@ -4,10 +4,13 @@ import contextvars
 import io
 import json
 import logging
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from jupyter_events.logger import EventLogger
+from jupyter_events.schema import EventSchema
 from tornado.web import Application
 
 from hpcspawner.errors import Problem, RequestError
@@ -163,3 +166,22 @@ async def test_without_a_handler_nothing_is_written(hub, desk, row, caplog):
     hub.eventlog = EventLogger()
     audit.ready(desk.cluster, row, adopted=False)
     assert caplog.text == ""
+
+
+SCHEMAS = sorted(audit._SCHEMAS.glob("*.yaml"))
+PAGE = (Path(__file__).parents[2] / "docs/reference/events.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
+def test_every_field_of_an_event_is_on_the_page_about_events(path):
+    schema = EventSchema(path)
+    _, _, section = PAGE.partition(f"## `{schema.id}`, version {schema.version}\n")
+    section = section.partition("\n## ")[0]
+    named = set(re.findall("`([^`]+)`", section))
+    assert set(schema.properties) <= named
+    (first, *_) = schema.properties
+    assert set(schema._schema["properties"][first]["enum"]) <= named
+
+
+def test_every_cause_is_on_the_page_about_events():
+    assert [cause.value for cause in Cause if f"`{cause.value}`" not in PAGE] == []
