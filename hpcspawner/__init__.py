@@ -4,7 +4,7 @@ from typing import Any
 
 from hpcspawner._version import __version__
 
-__all__ = ["HPCSpawner", "__version__", "configure"]
+__all__ = ["HPCSpawner", "__version__", "configure", "https_proxy"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from hpcspawner.hub.configure import configure  # noqa: PLC0415
 
         return configure
+    if name == "https_proxy":
+        from hpcspawner.hub.public import https_proxy  # noqa: PLC0415
+
+        return https_proxy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
