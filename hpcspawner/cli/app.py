@@ -10,6 +10,7 @@ from hpcspawner._version import __version__
 from hpcspawner.cli.check import Check
 from hpcspawner.cli.demo import Demo
 from hpcspawner.cli.render import Render
+from hpcspawner.cli.rights import Helper, Sudoers
 
 
 class HPCSpawnerApp(Application):
@@ -21,6 +22,8 @@ class HPCSpawnerApp(Application):
     subcommands = {
         "check": (Check, "Check site profiles; every mistake is named."),
         "render": (Render, "Print the job script that a request makes."),
+        "helper": (Helper, "Print the program that the Hub runs as its users."),
+        "sudoers": (Sudoers, "Print the lines of sudoers that let the Hub's account run it."),
         "demo": (Demo, "Start a Hub with HTTPS on this machine, for trying out."),
     }
 

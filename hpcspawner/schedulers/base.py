@@ -79,6 +79,12 @@ class Scheduler(Protocol):
     silent_when_empty: bool
     """Whether a listing without jobs is an empty text, which a failed command may print as well."""
 
+    job_id_pattern: str
+    """What an id must look like as a whole to reach an argv; an ASCII pattern."""
+
+    script_kinds: tuple[str, ...]
+    """A script of each kind that has forms of `submit_commands` of its own."""
+
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and raw value; the template quotes. An empty value is an option that has none."""
 

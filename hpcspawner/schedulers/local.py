@@ -39,6 +39,8 @@ class Local:
     template = "local.sh.j2"
     listen_ip = "127.0.0.1"
     silent_when_empty = False
+    job_id_pattern = _JOB.pattern
+    script_kinds: tuple[str, ...] = ("",)
 
     def __init__(self, spool: Path, slots: int):
         self.spool = spool

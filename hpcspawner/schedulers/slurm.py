@@ -191,6 +191,8 @@ class Slurm:
     template = "slurm.sh.j2"
     listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
     silent_when_empty = False
+    job_id_pattern = _OUR_JOB.pattern
+    script_kinds: tuple[str, ...] = ("",)
 
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of sbatch by their long names."""

@@ -100,6 +100,8 @@ class Torque:
     template = "torque.sh.j2"
     listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
     silent_when_empty = True
+    job_id_pattern = _SUBMITTED.pattern
+    script_kinds: tuple[str, ...] = ("#PBS -r n\n", "#PBS -r y\n")
 
     def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of qsub, in forms that Slurm's sbatch reads too."""

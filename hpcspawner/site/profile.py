@@ -54,6 +54,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute)]
+# Signs that mean nothing in sudoers.
+HelperPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,63}){1,10}$")]
 HomePath = Annotated[
     str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute_or_home)
 ]
@@ -83,6 +85,7 @@ class Access(Frozen):
 
     type: Literal["slurm", "torque", "local"]
     command_prefix: Annotated[tuple[Line, ...] | None, Field(description="argv put before submit and cancel.")] = None
+    helper: Annotated[HelperPath | None, Field(description="Program that the prefix runs in place of them.")] = None
     path: Annotated[tuple[PathText, ...], Field(description="Folders with the scheduler's commands.")] = (
         "/usr/local/bin",
         "/usr/bin",
@@ -481,6 +484,8 @@ def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
     access = profile.scheduler
     if access.type == "local" and access.command_prefix:
         yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
+    if access.helper and not access.prefix:
+        yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
 
 def _unknown_placeholders(profile: SiteProfile) -> Iterator[str]:

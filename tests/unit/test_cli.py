@@ -63,7 +63,7 @@ def bad(tmp_path):
 def test_without_a_command_it_says_which_there_are():
     done = run()
     assert done.returncode == 2
-    for name in ("check", "render", "demo"):
+    for name in ("check", "render", "helper", "sudoers", "demo"):
         assert name in done.stdout
 
 
@@ -77,7 +77,10 @@ def test_without_a_command_it_says_which_there_are():
 def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     done = run(word)
     assert done.returncode == 2
-    assert done.stderr == f"hpcspawner: There is no command {word!r}.{hint} There are: check, render, demo.\n"
+    assert (
+        done.stderr
+        == f"hpcspawner: There is no command {word!r}.{hint} There are: check, render, helper, sudoers, demo.\n"
+    )
 
 
 def test_the_version_is_told():
@@ -161,6 +164,122 @@ def test_render_says_how_it_is_used(words):
     done = run("render", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: partition, account,")
+
+
+# --- helper and sudoers: what is printed here is tried with the real sudo on the test cluster
+
+PLACE = "/usr/local/libexec/hpcspawner"
+
+
+@pytest.fixture
+def commands(tmp_path):
+    """A folder with what a profile needs to find."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name in ("sbatch", "scancel", "squeue"):
+        (folder / name).touch(mode=0o755)
+    return folder
+
+
+@pytest.fixture
+def with_helper(tmp_path, commands):
+    path = tmp_path / "with-helper.toml"
+    ours = f'type = "slurm"\nhelper = "{PLACE}"\npath = ["{commands}"]\n'
+    path.write_text(GOOD.replace('type = "slurm"\n', ours), encoding="utf-8")
+    return path
+
+
+def test_the_helper_is_printed_with_the_full_paths_of_the_sites_commands(with_helper, commands):
+    done = run("helper", with_helper)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("#!/usr/bin/python3 -IS\n")
+    assert f"['{commands}/sbatch', '--parsable']" in done.stdout
+    assert f"['{commands}/scancel', '{{given}}']" in done.stdout
+    compile(done.stdout, "helper", "exec")
+    assert run("helper", with_helper, "--python=/opt/python3").stdout.startswith("#!/opt/python3 -IS\n")
+
+
+def test_a_command_that_the_helper_could_not_find_is_said(with_helper, commands):
+    (commands / "scancel").unlink()
+    done = run("helper", with_helper)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "'scancel' was not found on the Hub. Run this on the Hub's machine; install it" in done.stderr
+
+
+@pytest.mark.parametrize("python", ["python3", "/usr/bin/env python3", "/x\n/bin/sh", ""])
+def test_what_can_be_no_first_line_is_refused(with_helper, python):
+    done = run("helper", with_helper, f"--python={python}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "give the full path of a Python" in done.stderr
+
+
+def rules(done):
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.replace("\\\n", "").splitlines()
+    return [" ".join(line.split()) for line in lines if not line.startswith("#")]
+
+
+def test_the_rule_is_for_one_group_and_the_verbs_alone(with_helper):
+    alias, defaults, rule = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub"))
+    assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel"
+    assert defaults.startswith("Defaults!HPC_HPCSPAWNER env_reset, !setenv, !env_keep, !env_check,")
+    assert rule == "jupyterhub ALL = (%hpcusers, !root, !#0) NOPASSWD: NOSETENV: HPC_HPCSPAWNER"
+
+
+def test_a_list_is_allowed_only_where_it_is_asked_for(with_helper):
+    alias, *_ = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub", "--list"))
+    assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel, {PLACE} list"
+
+
+@pytest.mark.parametrize("command", ["helper", "sudoers"])
+def test_without_a_helper_in_the_profile_there_is_nothing_to_print(site, command):
+    done = run(command, site, *(["--group=x"] if command == "sudoers" else []))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'add to its table [scheduler] the line helper = "/usr/local/libexec/hpcspawner"' in done.stderr
+
+
+@pytest.mark.parametrize("command", ["helper", "sudoers"])
+def test_what_is_printed_is_of_one_profile(command):
+    done = run(command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"name one profile, such as: hpcspawner {command} site.toml" in done.stderr
+
+
+def test_a_rule_without_a_group_is_none(with_helper):
+    done = run("sudoers", with_helper)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--group=GROUP" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("account", "group"),
+    [
+        pytest.param("root", "hpcusers", id="root needs none"),
+        pytest.param("ALL", "hpcusers", id="everybody"),
+        pytest.param("ADMINS", "hpcusers", id="a list of accounts"),
+        pytest.param("%wheel", "hpcusers", id="a group as the account"),
+        pytest.param("jupyterhub, bob", "hpcusers", id="two accounts"),
+        pytest.param("jupyterhub", "root", id="root's group"),
+        pytest.param("jupyterhub", "hpcusers, ALL", id="two groups"),
+        pytest.param("jupyterhub", "#0", id="a group by number"),
+        pytest.param("jupyterhub", "a) NOPASSWD: ALL", id="a rule of its own"),
+        pytest.param("jupyterhub", "a\nx", id="a line of its own"),
+    ],
+)
+def test_a_rule_that_would_allow_more_is_refused(with_helper, account, group):
+    done = run("sudoers", with_helper, f"--group={group}", f"--account={account}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "can't be the" in done.stderr
+
+
+def test_without_sudo_there_is_no_rule(with_helper):
+    text = with_helper.read_text().replace(
+        'type = "slurm"\n', 'type = "slurm"\ncommand_prefix = ["become", "{user}"]\n'
+    )
+    with_helper.write_text(text)
+    done = run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "so sudo is not asked" in done.stderr
 
 
 # --- demo: what is wrong is said at once, and nothing stays behind

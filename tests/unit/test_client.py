@@ -20,6 +20,7 @@ from material import NASTY
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.job.state import Cause, JobState
 from hpcspawner.schedulers import client as client_module
+from hpcspawner.schedulers import process as process_module
 from hpcspawner.schedulers.client import Client
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
@@ -241,6 +242,9 @@ async def test_the_hubs_own_account_needs_no_prefix(desk):
         pytest.param("ålice", id="not ascii"),
         pytest.param("Alice", id="a capital"),
         pytest.param("{user}", id="the placeholder"),
+        pytest.param("-u root", id="an option and its value"),
+        pytest.param("%hpcusers", id="sudo's way to write a group"),
+        pytest.param("alice;id", id="a shell's words behind it"),
         pytest.param("a" * 33, id="too long"),
     ],
 )
@@ -259,6 +263,117 @@ async def test_ordinary_names_of_accounts_are_let_in(desk, user):
     desk.program("sbatch", RECORDS)
     desk.program("become", BECOMES)
     assert await desk.client(command_prefix=("become", "{user}", "--")).submit(user, "") == "12"
+
+
+# --- by the helper
+
+# Reads as much as was announced, writes it down, and then waits as it is told to.
+TAKES = f"""\
+#!{sys.executable} -IS
+import os, select, sys
+size = int(sys.stdin.buffer.raw.readline())
+data = b""
+while len(data) < size:
+    data += os.read(0, 65536)
+open(sys.argv[0] + "." + sys.argv[1], "wb").write(data)
+"""
+
+
+def helped(desk, does="print(12)", scheduler=None, **access):
+    """A client with a helper that does this."""
+    path = desk.program("helper", TAKES + does + "\n")
+    (desk.folder / "env").symlink_to("/usr/bin/env")
+    return desk.client(scheduler, command_prefix=("env",), helper=str(path), **access)
+
+
+async def test_the_helper_is_given_all_on_standard_input(desk):
+    client = helped(desk)
+    assert await client.submit(OTHER, "#!/bin/bash\nüx\n") == "12"
+    await client.cancel(OTHER, "4711")
+    assert desk.text("helper.submit") == "#!/bin/bash\nüx\n"
+    assert desk.text("helper.cancel") == "4711"
+
+
+async def test_the_helper_is_run_by_the_prefix_with_one_word(desk):
+    desk.program("become", BECOMES)
+    path = desk.program("helper", TAKES + "print(12)")
+    client = desk.client(command_prefix=("become", "-u", "{user}", "--"), helper=str(path))
+    await client.submit(OTHER, "x")
+    assert desk.text("become.argv").split("\0")[:-1] == ["-u", OTHER, "--", str(path), "submit"]
+
+
+async def test_a_listing_of_one_user_goes_by_the_helper_and_the_hubs_own_does_not(desk):
+    (desk.folder / "squeue").symlink_to(BIN / "squeue")
+    (desk.folder / "jobs").write_text("12|RUNNING|n1|alice|2026-11-21T05:02:49|None|tag\n")
+    same = "mark = data.decode(); os.execv(os.path.dirname(sys.argv[0]) + '/squeue', ['squeue', '', '', '--format=' + "
+    fields = "mark + mark.join(['%i', '%T', '%B', '%u', '%S', '%r', '%k']) + mark])"
+    client = helped(desk, same + fields)
+    assert (await client.listing("alice")).jobs["12"].state is JobState.RUNNING
+    (desk.folder / "helper.list").unlink()
+    assert (await client.listing()).jobs["12"].state is JobState.RUNNING
+    assert not (desk.folder / "helper.list").exists()
+
+
+async def test_a_form_that_is_not_understood_is_followed_by_the_helpers_next(desk):
+    err = str(RECORDED / "slurm-torque-22.05" / "qsub-stdin.err")
+    does = f"if sys.argv[1] == 'submit': sys.stderr.write(open({err!r}).read()); sys.exit(2)\nprint(17)"
+    client = helped(desk, does, Torque())
+    assert await client.submit(OTHER, "#!/bin/bash\n#PBS -r y\n") == "17"
+    assert desk.text("helper.submit-3") == "#!/bin/bash\n#PBS -r y\n"
+    assert await client.submit(OTHER, "#!/bin/bash\n#PBS -r n\n") == "17"
+    assert desk.text("helper.submit-2") == "#!/bin/bash\n#PBS -r n\n"
+
+
+async def test_a_job_that_has_ended_is_cancelled_without_an_error_by_the_helper_too(desk):
+    client = helped(desk, "sys.exit('scancel: error: Kill job error on job id 12: Invalid job id specified')")
+    assert await client.cancel(OTHER, "12") is None
+
+
+async def test_the_helpers_input_stays_open_until_it_has_answered(desk):
+    client = helped(desk, "print(12 if not select.select([0], [], [], 1)[0] else 'its input has ended')")
+    assert await client.submit(OTHER, "x") == "12"
+
+
+WAITS = "select.select([0], [], [], 60); open(sys.argv[0] + '.ended', 'w').write(repr(os.read(0, 1)))"
+
+
+async def test_a_helper_that_takes_too_long_is_told_by_the_end_of_its_input(desk, monkeypatch):
+    """It is another account's, and can't be killed from here."""
+    ask = os.killpg
+
+    def refuse(pid, number):
+        if number:
+            raise PermissionError
+        ask(pid, 0)
+
+    client = helped(desk, WAITS, command_timeout_s=1)
+    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(os, "killpg", refuse)
+    with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s") as caught:
+        await client.submit(OTHER, "x")
+    assert not caught.value.lingering
+    assert desk.text("helper.ended") == "b''"
+
+
+async def test_a_helper_that_is_not_there_is_the_admins_affair(desk):
+    client = helped(desk)
+    (desk.folder / "helper").unlink()
+    with pytest.raises(SchedulerNotSetUp, match="was not found on the Hub") as caught:
+        await client.submit(OTHER, "x")
+    assert "`hpcspawner helper`" in caught.value.cure
+
+
+async def test_what_the_helper_itself_says_is_the_admins_affair(desk):
+    client = helped(desk, "sys.stderr.write('hpcspawner helper: one word is wanted\\n'); sys.exit(64)")
+    with pytest.raises(SchedulerNotSetUp, match="can't do what it was asked") as caught:
+        await client.submit(OTHER, "x")
+    assert "`hpcspawner helper`" in caught.value.cure
+
+
+async def test_a_helper_that_has_ended_its_command_knows_nothing(desk):
+    does = "print('hpcspawner helper: ended: no answer in time', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
+    with pytest.raises(SchedulerUnreachable):
+        await helped(desk, does).submit(OTHER, "x")
 
 
 # --- what comes back
@@ -549,8 +664,7 @@ async def test_what_sudo_says_is_for_the_admin_and_not_for_the_user(desk, words)
     with pytest.raises(SchedulerNotSetUp, match="may not run the scheduler's commands") as caught:
         await desk.client().submit(OTHER, "")
     assert caught.value.words == words
-    assert f"{ME} ALL=" in caught.value.cure
-    assert caught.value.cure.endswith(f"{desk.folder}/sbatch`")
+    assert f"`hpcspawner sudoers SITE.toml --account={ME} --group=GROUP`" in caught.value.cure
 
 
 async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk):
@@ -677,6 +791,25 @@ async def test_a_caller_that_gives_up_takes_its_command_along(desk):
     await eventually(lambda: not any(map(is_alive, pids)))
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_caller_that_gives_up_at_any_step_of_a_start_is_let_go_at_once(desk, steps):
+    """Also when every task is cancelled, as JupyterHub does when it ends."""
+    desk.program("squeue", 'echo $$ >"$0.pid"; exec sleep 60')
+    before, us = pipes(), asyncio.current_task()
+    task = asyncio.create_task(desk.client().listing())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    for other in asyncio.all_tasks() - {us}:
+        other.cancel()
+    done, _ = await asyncio.wait({task}, timeout=10)
+    assert done
+    assert task.cancelled()
+    await eventually(lambda: pipes() <= before, seconds=2)
+    # It may have been killed before it could write anything down.
+    if (desk.folder / "squeue.pid").exists() and desk.text("squeue.pid"):
+        await eventually(lambda: not is_alive(int(desk.text("squeue.pid"))))
+
+
 @pytest.mark.parametrize(
     "does",
     [
@@ -720,7 +853,7 @@ async def test_an_answer_without_an_end_takes_a_bounded_amount_of_memory(desk):
     finally:
         tracemalloc.stop()
     # What was read, once, and no copy of it.
-    assert client_module._OUTPUT_CAP < peak < 1.2 * client_module._OUTPUT_CAP
+    assert process_module.OUTPUT_CAP < peak < 1.2 * process_module.OUTPUT_CAP
 
 
 async def test_many_commands_at_once_keep_their_answers_apart(desk):

@@ -498,6 +498,19 @@ def test_the_local_scheduler_takes_no_prefix(problems):
     assert problem == "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
 
 
+def test_a_helper_without_a_prefix_would_be_no_users(problems):
+    (problem,) = problems(changed('type = "slurm"', 'type = "local"\nhelper = "/usr/local/libexec/hpcspawner"'))
+    assert problem == (
+        "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
+    )
+
+
+@pytest.mark.parametrize("path", ["hpcspawner", "/a b", "/a,b", "/a:b", "/a*", "/a/../b", "/", "/a=b", "/a!"])
+def test_a_helpers_path_has_no_sign_that_sudoers_would_read(problems, path):
+    (problem,) = problems(changed('type = "slurm"', f'type = "slurm"\nhelper = "{path}"'))
+    assert problem.startswith("scheduler.helper: ")
+
+
 CONTROL = [
     pytest.param(r"\n", id="line feed"),
     pytest.param(r"\r", id="carriage return"),

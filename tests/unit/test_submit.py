@@ -17,7 +17,7 @@ from hpcspawner.hub import submit
 from hpcspawner.hub.ledger import digest, now
 from hpcspawner.hub.submit import look, obtain
 from hpcspawner.job.state import Cause
-from hpcspawner.schedulers import client
+from hpcspawner.schedulers import process
 
 NO_ANSWER = "Batch job submission failed: Unable to contact slurm controller (connect failure)"
 
@@ -204,8 +204,8 @@ async def test_where_the_owner_can_not_be_asked_either_nothing_is_submitted_twic
 
 async def test_a_submit_that_can_not_be_ended_is_given_up_for_it_may_still_act(start, desk, monkeypatch):
     """An sbatch that hangs in the kernel, or that belongs to another account."""
-    monkeypatch.setattr(client, "_kill", lambda process: set())
-    monkeypatch.setattr(client, "_BURIAL_S", 0.1)
+    monkeypatch.setattr(process._Process, "kill", lambda self: set())
+    monkeypatch.setattr(process, "_BURIAL_S", 0.1)
     monkeypatch.setattr(
         desk.cluster.client, "access", desk.cluster.client.access.model_copy(update={"command_timeout_s": 1})
     )

@@ -1,0 +1,88 @@
+"""`hpcspawner helper` and `hpcspawner sudoers`: what a Hub needs that is not root."""
+
+import getpass
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from traitlets import Bool, Unicode
+from traitlets.config import Application
+
+from hpcspawner.errors import ProfileError, SchedulerNotSetUp
+from hpcspawner.schedulers.base import Scheduler
+from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.rights import RightsError, program, sudoers
+from hpcspawner.site.profile import Access, load
+
+
+class _Printer(Application):
+    """Prints something that is made from one profile."""
+
+    def start(self) -> None:
+        """Print it; exit code 1 where the profile does not allow it, 2 where the usage is wrong."""
+        if len(self.extra_args) != 1:
+            self._fail("name one profile, such as: " + self.example, 2)
+        try:
+            access = load(self.extra_args[0]).scheduler
+            if not access.helper:
+                self._fail(
+                    f"{self.extra_args[0]} names no helper; add to its table [scheduler] the line "
+                    'helper = "/usr/local/libexec/hpcspawner"'
+                )
+            print(self.text(access, make_scheduler(access, Path("hpcspawner-spool"))), end="")
+        except SchedulerNotSetUp as error:
+            self._fail(f"{error} Run this on the Hub's machine; {error.cure}")
+        except (ProfileError, RightsError) as error:
+            self._fail(str(error))
+
+    def text(self, access: Access, scheduler: Scheduler) -> str:
+        """What is to be printed."""
+        raise NotImplementedError
+
+    def _fail(self, words: str, code: int = 1) -> NoReturn:
+        print(f"{self.name}: {words}", file=sys.stderr)
+        raise SystemExit(code)
+
+
+class Helper(_Printer):
+    """Print the program that the Hub runs as its users, for the place that scheduler.helper names.
+
+    hpcspawner helper site.toml > hpcspawner-helper
+    """
+
+    name = "hpcspawner helper"
+    description = __doc__
+    example = "hpcspawner helper site.toml"
+    python = Unicode("/usr/bin/python3", config=True, help="Python 3.6 or later that every user may run.")
+    aliases = {"python": "Helper.python"}
+
+    def text(self, access: Access, scheduler: Scheduler) -> str:
+        """The helper, with the site's commands in it."""
+        return program(access, scheduler, self.python)
+
+
+class Sudoers(_Printer):
+    """Print the lines of sudoers that let the Hub's account run the helper as the members of a group.
+
+    hpcspawner sudoers site.toml --group=hpcusers --account=jupyterhub
+    """
+
+    name = "hpcspawner sudoers"
+    description = __doc__
+    example = "hpcspawner sudoers site.toml --group=hpcusers"
+    group = Unicode(config=True, help="Group whose members may use the Hub.")
+    account = Unicode(config=True, help="Account that the Hub runs as. Default: your own.")
+    listing = Bool(config=True, help="Whether the Hub may ask for a user's jobs as that user.")
+    aliases = {"group": "Sudoers.group", "account": "Sudoers.account"}
+    flags = {
+        "list": (
+            {"Sudoers": {"listing": True}},
+            "Also allow to ask for a user's jobs as that user, where the scheduler hides them from the Hub's account.",
+        )
+    }
+
+    def text(self, access: Access, scheduler: Scheduler) -> str:
+        """Lines for a file in /etc/sudoers.d."""
+        if not self.group:
+            self._fail("name the group whose members may use the Hub: --group=GROUP", 2)
+        return sudoers(access, scheduler, self.account or getpass.getuser(), self.group, listing=self.listing)

@@ -1,0 +1,234 @@
+#!/usr/bin/python3 -IS
+"""Hands a user's jobs to the batch system: the one program that sudo lets a JupyterHub run as that user.
+
+    hpcspawner VERB
+
+Everything else comes on standard input: a number of bytes in decimal, a line break, and exactly so many bytes. For a
+submit these are the job script, for a cancel the job's id, for a list a mark. Standard input then stays open until
+the answer is there. Should it end sooner, whoever asked has gone: the batch system's command is ended, and nothing is
+submitted of a script that is not whole.
+
+Output, error output and exit code are the command's own; it is SIGKILL for one that was ended here. What this program
+says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h.
+
+It is one file for Python 3.6 and later with the standard library alone, and needs nothing of the Hub.
+"""
+
+import contextlib
+import os
+import pwd
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, Any, Dict
+
+# What is the site's own; `hpcspawner helper site.toml` prints this program with the line filled in.
+SITE: Dict[str, Any] = {}
+
+SAYS = "hpcspawner helper: "
+BAD_USAGE, BAD_INPUT, UNAVAILABLE, NOT_PERMITTED = 64, 65, 69, 77
+SCRIPT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit
+WORD_BYTES = 300
+# The user's jobs inherit it; it is what sudo sets too.
+UMASK = 0o022
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+GIVEN = "{given}"
+
+
+class Refusal(Exception):
+    """Why nothing was done: the exit code, and words for the log of who asked."""
+
+    def __init__(self, code: int, words: str):
+        super().__init__(words)
+        self.code = code
+
+
+class Watch:
+    """Sees when there is nobody left to work for: the time is up, a signal came, input or parent are gone."""
+
+    def __init__(self, limit_s: float):
+        self.parent = os.getppid()
+        self.deadline = time.monotonic() + limit_s
+        self.number = 0
+        self.woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        for number in ENDING:
+            signal.signal(number, self._note)
+        # Without a handler of its own it would not wake anybody.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.number = number
+
+    def wait(self) -> bool:
+        """Wait a second at most; whether there is something to read, or the input has ended."""
+        pause = min(1.0, max(0.0, self.deadline - time.monotonic()))
+        ready, _, _ = select.select([0, self.woken], [], [], pause)
+        if self.woken in ready:
+            os.read(self.woken, 100)
+        return 0 in ready
+
+    def reason(self) -> str:
+        """Why it is over; nothing while it is not."""
+        if self.number:
+            return "signal %d" % self.number
+        if os.getppid() != self.parent:
+            return "the parent process is gone"
+        return "no answer in time" if time.monotonic() >= self.deadline else ""
+
+
+def main(words: "list[str]") -> int:
+    """Do what the verb says; an exit code."""
+    try:
+        check_account()
+        argv, pattern = verb(words)
+        os.umask(UMASK)
+        os.chdir("/")
+        watch = Watch(SITE["limit_s"])
+        given = read_input(watch, WORD_BYTES if pattern else SCRIPT_BYTES)
+        if pattern:
+            word = checked(given, pattern)
+            argv = [part.replace(GIVEN, word) for part in argv]
+        child = start(argv, b"" if pattern else given)
+    except Refusal as refusal:
+        say(str(refusal))
+        return refusal.code
+    return finish(child, watch)
+
+
+def check_account() -> None:
+    """Only somebody's own rights, and never root's."""
+    if 0 in (os.getuid(), os.geteuid()) or os.getuid() != os.geteuid():
+        raise Refusal(NOT_PERMITTED, "it acts for ordinary users only, not for root")
+
+
+def verb(words: "list[str]") -> "tuple[list[str], str]":
+    """The argv of a verb, and the pattern of the word that belongs into it; none where a script is to be read."""
+    verbs = SITE["verbs"]
+    if len(words) != 1 or words[0] not in verbs:
+        raise Refusal(BAD_USAGE, "one word is wanted, of: %s" % ", ".join(sorted(verbs)))
+    argv, pattern = verbs[words[0]]
+    return list(argv), pattern
+
+
+def read_input(watch: Watch, longest: int) -> bytes:
+    """All that was announced, and nothing besides."""
+    data, size = b"", None
+    while size is None or len(data) < size:
+        if watch.reason():
+            raise Refusal(BAD_INPUT, "the input was not whole: %s" % watch.reason())
+        if not watch.wait():
+            continue
+        chunk = os.read(0, 65536)
+        if not chunk:
+            raise Refusal(BAD_INPUT, "the input ended before it was whole")
+        data += chunk
+        if size is None and (b"\n" in data or len(data) > 8):
+            size, data = announced(data, longest)
+    if len(data) > size:
+        raise Refusal(BAD_INPUT, "the input is longer than was announced")
+    return data
+
+
+def announced(data: bytes, longest: int) -> "tuple[int, bytes]":
+    """The number of bytes that follow, and those that are there already."""
+    match = re.match(rb"([0-9]{1,7})\n", data)
+    if not match:
+        raise Refusal(BAD_INPUT, "the input does not begin with its length")
+    size = int(match.group(1))
+    if size > longest:
+        raise Refusal(BAD_INPUT, "the input has %d bytes; at most %d are taken" % (size, longest))
+    return size, data[match.end() :]
+
+
+def checked(given: bytes, pattern: str) -> str:
+    """The word that was given, if it is one of those that may reach a command."""
+    word = given.decode("ascii", "replace")
+    if not re.compile(pattern, re.ASCII).fullmatch(word):
+        raise Refusal(BAD_INPUT, "%s is nothing that may be asked for" % ascii(word[:100]))
+    return word
+
+
+def start(argv: "list[str]", script: bytes) -> "subprocess.Popen[bytes]":
+    """The batch system's command, in a group of its own."""
+    try:
+        with whole(script) as stdin:
+            return subprocess.Popen(argv, stdin=stdin, env=environment(), cwd="/", start_new_session=True)
+    except OSError as error:
+        raise Refusal(UNAVAILABLE, "%s can't be started: %s" % (argv[0], error.strerror)) from error
+
+
+def whole(data: bytes) -> "IO[bytes]":
+    """A file with all of it, so that the command never takes a part for the whole, whatever happens to us."""
+    if not data:
+        return open(os.devnull, "rb")
+    file = unnamed()
+    file.write(data)
+    file.seek(0)
+    return file
+
+
+def unnamed() -> "IO[bytes]":
+    """A file that nobody else can open."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("hpcspawner"), "w+b")
+    return tempfile.TemporaryFile()  # before Python 3.8
+
+
+def environment() -> "dict[str, str]":
+    """What a command gets, and a job inherits: the user's own, by the system's word, and nothing of the caller's."""
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise Refusal(UNAVAILABLE, "there is no account with the number %d" % os.geteuid()) from None
+    return {
+        "PATH": SITE["path"],
+        "HOME": account.pw_dir,
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": account.pw_shell or "/bin/sh",
+        "LC_ALL": "C",
+    }
+
+
+def finish(child: "subprocess.Popen[bytes]", watch: Watch) -> int:
+    """Wait for a command and end as it did."""
+    why = follow(child.pid, watch)
+    if why:
+        say("ended: %s" % why)
+    # Nothing that it has left may hold up whoever waits for the end of the output. It is not reaped yet, so the
+    # number is still its own.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    code = child.wait()
+    if code < 0:
+        with contextlib.suppress(OSError, ValueError):  # SIGKILL takes no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code if code >= 0 else 128 - code
+
+
+def follow(pid: int, watch: Watch) -> str:
+    """Wait until a command has ended, which leaves nothing to say, or until it has to be ended, and why."""
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if watch.reason():
+            return watch.reason()
+        if watch.wait():
+            return "whoever asked for it has gone"
+    return ""
+
+
+def say(words: str) -> None:
+    """A line for the log of who asked, if there still is somebody."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(SAYS + words + "\n")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

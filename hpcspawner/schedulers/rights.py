@@ -1,0 +1,136 @@
+"""What the Hub may do as its users: the helper program for one site, and the lines of sudoers that allow it."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import pathsep
+from pathlib import Path
+
+from hpcspawner.errors import SchedulerNotSetUp
+from hpcspawner.schedulers import helper
+from hpcspawner.schedulers.base import Scheduler
+from hpcspawner.site.profile import Access
+
+MARK = r"[0-9a-f]{16}"
+"""What the mark of a listing looks like."""
+
+SUBMIT, CANCEL, LIST = "submit", "cancel", "list"
+# The Hub gives up at its own limit; the helper's own counts where the Hub can't tell it any more.
+_GRACE_S = 1.0
+_SITE_LINE = "SITE: Dict[str, Any] = {}\n"
+_ANY_JOB = "1"
+
+
+class RightsError(Exception):
+    """What was asked makes no rule that is safe; the text says what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A form of one of the three things that are done as a user.
+
+    `argv` is the scheduler's command, in which `helper.GIVEN` stands for the word that the helper is given, and
+    `pattern` is what that must look like; no pattern: the helper is given a script, for the command's standard input.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    pattern: str = ""
+
+    def makes(self, kind: str, argv: Sequence[str], given: str) -> bool:
+        """Whether this is how the helper is told to do what this argv does."""
+        filled = [part.replace(helper.GIVEN, given) for part in self.argv] if self.pattern else list(self.argv)
+        return self.name.partition("-")[0] == kind and filled == list(argv)
+
+
+def verbs(scheduler: Scheduler) -> list[Verb]:
+    """All that may be asked of the helper: each form of each command by a fixed name."""
+    forms = [form for script in scheduler.script_kinds for form in scheduler.submit_commands(script)]
+    cancel = [helper.GIVEN if part == _ANY_JOB else part for part in scheduler.cancel_command(_ANY_JOB)]
+    return [
+        *_numbered(SUBMIT, forms, ""),
+        Verb(CANCEL, tuple(cancel), scheduler.job_id_pattern),
+        *_numbered(LIST, scheduler.query_commands(helper.GIVEN), MARK),
+    ]
+
+
+def _numbered(kind: str, forms: Sequence[Sequence[str]], pattern: str) -> Iterator[Verb]:
+    for number, form in enumerate(dict.fromkeys(map(tuple, forms)), start=1):
+        yield Verb(kind if number == 1 else f"{kind}-{number}", form, pattern)
+
+
+def program(access: Access, scheduler: Scheduler, python: str) -> str:
+    """The helper's text for this site, to be installed at `access.helper`. Commands must be on this machine."""
+    site = {
+        "verbs": {verb.name: (found(access, verb.argv), verb.pattern) for verb in verbs(scheduler)},
+        "path": pathsep.join(access.path),
+        "limit_s": access.command_timeout_s + _GRACE_S,
+    }
+    text = Path(helper.__file__).read_text(encoding="utf-8")
+    if text.count(_SITE_LINE) != 1 or not text.startswith("#!"):
+        raise RuntimeError(f"{helper.__file__} is not the program that was expected")
+    if not re.fullmatch(r"/[A-Za-z0-9._+/-]{1,100}", python):
+        raise RightsError(f"{python!r} can't be the first line of a program; give the full path of a Python")
+    _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {site!r}\n").partition("\n")
+    return f"#!{python} -IS\n{rest}"
+
+
+def found(access: Access, argv: Sequence[str]) -> list[str]:
+    """The same argv with the program's full path, as sudo's rules want it."""
+    path = shutil.which(argv[0], path=pathsep.join(access.path))
+    if path is None:
+        raise SchedulerNotSetUp(
+            f"The command {argv[0]!r} was not found on the Hub.",
+            shlex.join(argv),
+            f"not found in {', '.join(access.path)}",
+            f"install it on the Hub's machine, or add its folder to scheduler.path (now {list(access.path)})",
+        )
+    return [path, *argv[1:]]
+
+
+# An account that a rule is for; in sudoers a word in capitals is the name of a list, ALL is everybody.
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+_GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+_SUDOERS = """\
+# The account {account} may submit and cancel{also} jobs as any member of the group {group}, and nothing else:
+# never as root, with no other words, with nothing of its own environment. Install it with mode 0440 as a file of
+# /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
+Cmnd_Alias {alias} = {commands}
+# No logs of input: job scripts hold a ticket.
+Defaults!{alias} env_reset, !setenv, !env_keep, !env_check, !requiretty, !use_pty, !log_input, !log_output
+{account} ALL = (%{group}, !root, !#0) NOPASSWD: NOSETENV: {alias}
+"""
+
+
+def sudoers(access: Access, scheduler: Scheduler, account: str, group: str, *, listing: bool) -> str:
+    """Lines for /etc/sudoers.d that let `account` run the helper as the members of `group`, and nothing else.
+
+    `listing` also allows to ask for a user's jobs as that user, for sites that hide them from others.
+    """
+    if not access.prefix or Path(access.prefix[0]).name != "sudo":
+        raise RightsError(
+            f"scheduler.command_prefix is {list(access.prefix)}, so sudo is not asked; "
+            'leave it out, or write ["sudo", "-n", "-u", "{user}"]'
+        )
+    if not _ACCOUNT.fullmatch(account) or account == "root":
+        raise RightsError(f"{account!r} can't be the Hub's account: name an account in lower case, and not root")
+    if not _GROUP.fullmatch(group) or group == "root":
+        raise RightsError(f"{group!r} can't be the users' group: name a group of letters and digits, and not root")
+    helper_path = str(access.helper)
+    names = [verb.name for verb in verbs(scheduler) if listing or not verb.pattern or verb.name == CANCEL]
+    return _SUDOERS.format(
+        account=account,
+        group=group,
+        also=" and list" if listing else "",
+        helper=helper_path,
+        alias=_alias(helper_path),
+        commands=", \\\n    ".join(f"{helper_path} {name}" for name in names),
+    )
+
+
+def _alias(path: str) -> str:
+    """A name of its own for each helper, so that the rules of several sites can stand side by side."""
+    return re.sub(r"[^A-Z0-9]", "_", f"HPC_{Path(path).name}".upper())

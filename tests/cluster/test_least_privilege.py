@@ -1,0 +1,438 @@
+"""A Hub that is not root: it runs as an account of its own, and sudo lets that account do as little as was printed."""
+
+import contextlib
+import functools
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+import requests
+from cluster.conftest import PROFILE, jobs_of, on_head, queue_is_empty_within, shown
+from support.faults import Lab, within
+from support.hub import Hub, server_path
+
+ROOT = Path(__file__).parents[2]
+HUBBER, GROUP = "hubber", "hpcusers"
+HELPER = "/usr/local/libexec/hpcspawner"
+SCRIPT = b"#!/bin/bash\n#SBATCH --partition=debug --hold\nsleep 600\n"
+RUN_HUB = "import sys; sys.argv = sys.argv[1:]; from jupyterhub.app import main; main()"
+BY_CLIENT = """
+import asyncio, logging, sys
+from pathlib import Path
+from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.site.profile import load
+
+async def main(script):
+    client = Cluster.of(load(sys.argv[1]), Path("/nowhere"), logging.getLogger()).client
+    job_id = await client.submit("alice", script)
+    jobs = [(await client.listing(user)).jobs for user in ("alice", "")]
+    await client.cancel("alice", job_id)
+    await client.cancel("alice", job_id)
+    print(job_id, *(job_id in some for some in jobs))
+
+asyncio.run(main(sys.stdin.read()))
+"""
+
+
+def frame(data):
+    return b"%d\n%s" % (len(data), data)
+
+
+def run(*argv, given=b"", user=None, whole=True, **environment):
+    """Exit code, output and error output of a command, as a user; root's own environment stays behind.
+
+    If what is given is `whole`, the command's input stays open until it has answered, as the Hub's helper wants it.
+    """
+    prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env"] if user else []
+    words = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*prefix, *words, *argv], stdin=pipe, stdout=pipe, stderr=pipe, cwd="/") as process:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(given)
+            process.stdin.flush()
+        if not whole:
+            process.stdin.close()
+        out, err = process.stdout.read(), process.stderr.read()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    return process.returncode, out.decode(), err.decode(errors="replace")
+
+
+def must(*argv, **kwargs):
+    code, out, err = run(*argv, **kwargs)
+    assert code == 0, f"{argv}: {out} {err}"
+    return out
+
+
+SUBMITTED = frame(SCRIPT)
+
+
+def hubber(*argv, given=SUBMITTED, whole=True, **environment):
+    return run(*argv, given=given, user=HUBBER, whole=whole, **environment)
+
+
+def as_alice(verb, given, whole=True, **environment):
+    return hubber("sudo", "-n", "-u", "alice", HELPER, verb, given=given, whole=whole, **environment)
+
+
+def all_jobs():
+    return on_head("squeue", "--noheader", "--format=%i %u").splitlines()
+
+
+def remove_accounts():
+    """Those of an earlier run, too, that was killed."""
+    run("userdel", HUBBER)
+    run("groupdel", GROUP)
+    for kind, name in (("passwd", HUBBER), ("group", GROUP)):
+        assert run("getent", kind, name)[0] != 0, f"{name} is still there"
+
+
+@contextlib.contextmanager
+def accounts():
+    """The Hub's own account, and the group of those whom it may act for: alice, and not bob."""
+    remove_accounts()
+    try:
+        must("groupadd", GROUP)
+        must("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", HUBBER)
+        must("usermod", "--append", "--groups", GROUP, "alice")
+        yield
+    finally:
+        remove_accounts()
+
+
+@contextlib.contextmanager
+def mounted(target, *options):
+    """A mount that nobody sees but this run: the lab's head has a mount namespace of its own for each command."""
+    target = Path(target)
+    made = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    must("mount", *options, str(target))
+    try:
+        yield
+    finally:
+        must("umount", "--lazy", str(target))
+        if made:
+            target.rmdir()
+
+
+def write(path, text, mode):
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+
+
+class Place:
+    """What an admin prepares: the code where the account can read it, the profile, the helper, the rule."""
+
+    def __init__(self, folder, lab):
+        self.folder = folder
+        self.python = folder / "env/bin/python"
+        self.site = self.profile("slurm", lab)
+        self.torque = self.profile("torque", lab)
+
+    def profile(self, scheduler, lab):
+        text = PROFILE.format(scheduler=scheduler, lab=lab, gpus="v100")
+        helper = HELPER if scheduler == "slurm" else f"{HELPER}-torque"
+        ours = f'type = "{scheduler}"\nhelper = "{helper}"\ncommand_timeout_s = 5\n'
+        site = self.folder / f"{scheduler}.toml"
+        write(site, text.replace(f'type = "{scheduler}"\n', ours), 0o644)
+        return site
+
+    def printed(self, *words):
+        return must(str(Path(sys.executable).parent / "hpcspawner"), *map(str, words))
+
+    def install(self, site, helper, *flags):
+        write(Path(helper), self.printed("helper", site), 0o755)
+        lines = self.printed("sudoers", site, f"--group={GROUP}", f"--account={HUBBER}", *flags)
+        rule = Path("/etc/sudoers.d") / Path(helper).name
+        write(rule, lines, 0o440)
+        must("visudo", "--check", "--strict", f"--file={rule}")
+
+    def make_environment(self):
+        """A virtual environment like that of the tests, under names that the account can follow."""
+        site_packages = self.folder / "env/lib" / f"python3.{sys.version_info.minor}/site-packages"
+        site_packages.mkdir(parents=True)
+        self.python.parent.mkdir()
+        self.python.symlink_to(self.folder / "python/bin" / f"python3.{sys.version_info.minor}")
+        write(self.folder / "env/pyvenv.cfg", f"home = {self.folder}/python/bin\n", 0o644)
+        theirs = self.folder / "venv" / site_packages.relative_to(self.folder / "env")
+        write(site_packages / "tests.pth", f"{theirs}\n{self.folder / 'code'}\n", 0o644)
+
+    def command(self):
+        """The beginning of a command that runs this environment's Python, with the tests' own PATH as it is here."""
+        words = os.environ["PATH"]
+        for real, seen in ((sys.prefix, "venv"), (str(ROOT), "code")):
+            words = words.replace(real, str(self.folder / seen))
+        # Where Python's own library is shared it has to be found, too.
+        return ["env", f"PATH={words}", f"LD_LIBRARY_PATH={self.folder}/python/lib", "HOME=/", str(self.python)]
+
+
+@pytest.fixture(scope="module")
+def place(lab):
+    folder = Path(tempfile.mkdtemp(prefix="hpcspawner-", dir="/run"))
+    folder.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        stack.enter_context(accounts())
+        for name, real in (("python", sys.base_prefix), ("venv", sys.prefix), ("code", str(ROOT))):
+            stack.enter_context(mounted(str(folder / name), "--bind", real))
+        for name in ("/etc/sudoers.d", str(Path(HELPER).parent)):
+            stack.enter_context(mounted(name, "-t", "tmpfs", "-o", "mode=755", "tmpfs"))
+        place = Place(folder, lab)
+        place.make_environment()
+        place.install(place.site, HELPER)
+        place.install(place.torque, f"{HELPER}-torque", "--list")
+        yield place
+
+
+@pytest.fixture(scope="module")
+def hub(place):
+    folder = place.folder / "hub"
+    folder.mkdir(mode=0o700)
+    extra = 'c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}'
+    hub = Hub(folder, place.site, host="10.77.0.1", users=("alice", "bob"), extra=extra)
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, HUBBER, HUBBER)
+    identity = [f"--reuid={HUBBER}", f"--regid={HUBBER}", "--init-groups"]
+    hub.start = functools.partial(hub.start, ["setpriv", *identity, *place.command(), "-c", RUN_HUB])
+    with hub:
+        yield hub
+
+
+# --- what it can do
+
+
+def test_a_hub_of_its_own_account_starts_and_ends_a_server(hub, place):
+    assert os.stat(f"/proc/{hub.process.pid}").st_uid == pwd.getpwnam(HUBBER).pw_uid
+    assert hubber("ls", "/root")[0] != 0
+    server = hub.spawn("alice", {"partition": "debug"})
+    assert server["ready"]
+    (job_id,) = jobs_of("alice")
+    assert shown(job_id)["UserId"].startswith("alice(")
+    hub.stop_server("alice")
+    queue_is_empty_within(15, "alice")
+
+
+def test_a_server_of_somebody_outside_the_group_is_refused_and_the_log_says_what_to_do(hub):
+    hub.api("POST", server_path("bob"), json={"partition": "debug"})
+    within(15, lambda: "hpcspawner sudoers SITE.toml --account=hubber" in hub.log(), hub.log)
+    assert all_jobs() == []
+
+
+def test_the_form_of_torques_qsub_is_found_through_the_helper(place):
+    script = b"#!/bin/bash\n#PBS -q debug\n#PBS -r n\n#PBS -h\nsleep 600\n"
+    out = must(*place.command(), "-c", BY_CLIENT, str(place.torque), given=script, user=HUBBER, whole=False)
+    job_id, *seen = out.split()
+    assert job_id.isdecimal()
+    assert seen == ["True", "True"]
+    queue_is_empty_within(15, "alice")
+
+
+# --- what it can't do
+
+
+def test_sudo_tells_of_nothing_but_the_verbs(place):
+    code, out, _ = hubber("sudo", "-n", "-l")
+    assert code == 0
+    rules = " ".join(out.partition("may run the following commands")[2].partition(":")[2].split())
+    torque = "".join(f", {HELPER}-torque {verb}" for verb in ("submit-2", "submit-3", "cancel", "list", "list-2"))
+    run_as = f"(%{GROUP}, !root, !#0) NOSETENV: NOPASSWD: "
+    assert rules == f"{run_as}{HELPER} submit, {HELPER} cancel {run_as}{HELPER}-torque submit{torque}"
+
+
+SUDO_REFUSES = [
+    pytest.param("-u alice {helper}", id="no verb"),
+    pytest.param("-u alice {helper} list", id="a verb of the other rule"),
+    pytest.param("-u alice {helper} submit --wrap=id", id="a word more"),
+    pytest.param("-u alice {helper} --wrap=id", id="an option"),
+    pytest.param("-u alice {helper} submit submit", id="twice"),
+    pytest.param("-u alice {helper} SUBMIT", id="in capitals"),
+    pytest.param("-u root {helper} submit", id="as root"),
+    pytest.param("-u #0 {helper} submit", id="as number 0"),
+    pytest.param("-u #4294967295 {helper} submit", id="as number -1"),
+    pytest.param("{helper} submit", id="as the default, which is root"),
+    pytest.param("-u bob {helper} submit", id="as a user outside the group"),
+    pytest.param("-u hubber {helper} submit", id="as itself"),
+    pytest.param("-u alice -g root {helper} submit", id="with root's group"),
+    pytest.param("-u %hpcusers {helper} submit", id="as a group"),
+    pytest.param("-u alice;id {helper} submit", id="a shell's words as a name"),
+    pytest.param("-u -u {helper} submit", id="an option as a name"),
+    pytest.param("-u alice /usr/bin/sbatch --parsable", id="sbatch itself"),
+    pytest.param("-u alice /usr/bin/scancel 1", id="scancel itself"),
+    pytest.param("-u alice /bin/bash -c id", id="a shell"),
+    pytest.param("-u alice -s", id="a shell by option"),
+    pytest.param("-u alice -i", id="a login"),
+    pytest.param("-u alice -e /home/alice/.bashrc", id="sudoedit"),
+    pytest.param("-u alice /usr/bin/python3 -IS {helper} submit", id="its interpreter"),
+    pytest.param("-u alice PATH=/tmp {helper} submit", id="a variable"),
+    pytest.param("-u alice SBATCH_ACCOUNT=x {helper} submit", id="a variable of sbatch's"),
+    pytest.param("-u alice LD_PRELOAD=/tmp/x.so {helper} submit", id="a library"),
+    pytest.param("-u alice --preserve-env {helper} submit", id="the whole environment"),
+    pytest.param("-u alice --preserve-env=PYTHONPATH {helper} submit", id="a part of it"),
+    pytest.param("-u alice -D /tmp {helper} submit", id="another folder"),
+    pytest.param("-u alice -R / {helper} submit", id="another root"),
+]
+
+
+@pytest.mark.parametrize("words", SUDO_REFUSES)
+def test_sudo_refuses(place, words):
+    code, out, err = hubber("sudo", "-n", *words.format(helper=HELPER).split(), PYTHONPATH="/tmp")
+    assert (code, out) == (1, "")
+    assert err
+    assert "hpcspawner helper: " not in err
+    assert all_jobs() == []
+
+
+def test_a_program_of_the_same_name_is_not_the_helper(place):
+    fake = place.folder / "fake" / "hpcspawner"
+    fake.parent.mkdir()
+    shutil.copy("/usr/bin/id", fake)
+    code, out, _ = hubber("sudo", "-n", "-u", "alice", str(fake), "submit")
+    assert (code, out) == (1, "")
+
+
+BAD_SCRIPTS = [
+    pytest.param(b"", False, id="nothing"),
+    pytest.param(SCRIPT, True, id="no length"),
+    pytest.param(b"%d\n%s" % (len(SCRIPT) + 1, SCRIPT), False, id="not whole"),
+    pytest.param(b"%d\n%s" % (len(SCRIPT) + 1, SCRIPT), True, id="not whole, and no more comes"),
+    pytest.param(b"%d\n%s" % (len(SCRIPT) - 1, SCRIPT), True, id="longer than announced"),
+    pytest.param(b"-1\n" + SCRIPT, True, id="a negative length"),
+    pytest.param(b"10000000\n" + SCRIPT, True, id="a length of eight digits"),
+    pytest.param(frame(SCRIPT + b"#" * 4 * 1024 * 1024), True, id="too long"),
+]
+
+
+@pytest.mark.parametrize(("given", "whole"), BAD_SCRIPTS)
+def test_the_helper_submits_no_script_that_is(place, given, whole):
+    code, out, err = as_alice("submit", given, whole)
+    assert (code, out) == (65, "")
+    assert err.startswith("hpcspawner helper: the input ")
+    assert all_jobs() == []
+
+
+def test_the_helper_cancels_nothing_but_by_one_whole_id(place):
+    job_id = must(
+        "sudo", "-n", "-u", HUBBER, "sudo", "-n", "-u", "alice", HELPER, "submit", given=frame(SCRIPT)
+    ).strip()
+    wrong = [
+        "",
+        f"{job_id}\n",
+        f"{job_id} {job_id}",
+        "--user=alice",
+        "-u",
+        f"{job_id};id",
+        f"{job_id}_1",
+        f"{job_id}\0",
+    ]
+    answers = {word: as_alice("cancel", frame(word.encode())) for word in [*wrong, "\u0661", "1" * 301]}
+    assert {word: answer[0] for word, answer in answers.items()} == dict.fromkeys(answers, 65)
+    assert jobs_of("alice") == [job_id]
+    assert as_alice("cancel", frame(job_id.encode())) == (0, "", "")
+    queue_is_empty_within(10, "alice")
+
+
+def test_the_helper_acts_for_no_root(place):
+    code, out, err = run(HELPER, "submit", given=frame(SCRIPT))
+    assert (code, out) == (77, "")
+    assert "not for root" in err
+
+
+def test_nothing_of_the_callers_environment_reaches_the_scheduler_or_the_job(place, lab):
+    """Also not what sudo lets through by its own defaults, and what speaks to Python before a program's first line."""
+    trap = place.folder / "trap"
+    trap.mkdir()
+    trap.chmod(0o777)
+    write(trap / "sitecustomize.py", f"open({str(trap / 'sprung')!r}, 'w')", 0o644)
+    write(trap / "sbatch", "#!/bin/sh\necho 666\n", 0o755)
+    injected = {
+        "SBATCH_PARTITION": "gpu-shared",
+        "SBATCH_JOB_NAME": "injected",
+        "SBATCH_EXPORT": "NONE",
+        "SLURM_CONF": "/nowhere",
+        "PYTHONPATH": str(trap),
+        "PYTHONSTARTUP": str(trap / "sitecustomize.py"),
+        "PYTHONINSPECT": "1",
+        "LD_PRELOAD": str(trap / "none.so"),
+        "BASH_ENV": str(trap / "sitecustomize.py"),
+        "PATH": f"{trap}:/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "DISPLAY": ":7",
+        "HOME": str(trap),
+    }
+    environment = trap / "environment"
+    directives = "#SBATCH -p debug -J honest -o /dev/null"
+    script = f"#!/bin/bash\n{directives}\nenv >{environment}.new; mv {environment}.new {environment}\n"
+    code, out, _ = as_alice("submit", frame(script.encode()), **injected)
+    assert code == 0
+    record = shown(out.strip())
+    assert (record["JobName"], record["Partition"], record["WorkDir"]) == ("honest", "debug", "/")
+    within(30, environment.exists, "the job did not run")
+    got = dict(line.partition("=")[::2] for line in environment.read_text().splitlines())
+    known = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LC_ALL", "PWD", "SHLVL", "_", "TMPDIR", "ENVIRONMENT"}
+    assert {name for name in got if not name.startswith("SLURM") and name not in known} <= {
+        "CUDA_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
+        "ROCR_VISIBLE_DEVICES",
+        "HOSTNAME",
+    }
+    assert (got["HOME"], got["USER"], got["LC_ALL"]) == ("/home/alice", "alice", "C")
+    assert got["PATH"] == "/usr/local/bin:/usr/bin:/bin"
+    assert not (trap / "sprung").exists()
+    queue_is_empty_within(10, "alice")
+
+
+# --- what becomes of it when somebody does not answer
+
+
+def processes(user, name):
+    """Ids of a user's processes of this name that live."""
+    uid, found = pwd.getpwnam(user).pw_uid, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if folder.stat().st_uid == uid and (folder / "comm").read_text().strip() == name and state not in "ZX":
+                found.append(int(folder.name))
+    return found
+
+
+@contextlib.contextmanager
+def asked_for_server(hub, name=""):
+    """Somebody presses the button, and waits for an answer meanwhile."""
+
+    def ask():
+        # Of a Hub that is killed there is none.
+        with contextlib.suppress(requests.ConnectionError):
+            hub.api("POST", server_path("alice", name), json={"partition": "debug"})
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        asking.join()
+
+
+def test_a_submit_ends_when_it_takes_too_long_and_when_the_hub_is_killed_and_there_is_one_job_each(hub, lab):
+    """The Hub can't kill what is not its own: the end of the input does it."""
+    with Lab(lab).controller_hangs():
+        with asked_for_server(hub):
+            within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")
+            within(20, lambda: not processes("alice", "sbatch"), "sbatch was not ended")
+            assert any("does not answer at the moment" in event["message"] for event in hub.events("alice"))
+        with asked_for_server(hub, "second"):
+            within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")
+            hub.kill()
+            within(4, lambda: not processes("alice", "sbatch"), "sbatch was not ended")
+            assert not processes("alice", "hpcspawner")
+    hub.start()
+    for name in ("", "second"):
+        hub.wait_ready("alice", name)
+    assert len(jobs_of("alice")) == 2
+    hub.stop_servers()
+    queue_is_empty_within(15, "alice")

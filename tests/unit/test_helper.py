@@ -1,0 +1,397 @@
+"""The program that sudo lets the Hub run as its users, as a process of its own and as an ordinary user."""
+
+import ast
+import contextlib
+import functools
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcspawner.job.script import CallHome, render
+from hpcspawner.request.gate import make
+from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers import rights
+from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.local import Local
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.torque import Torque
+from hpcspawner.site.profile import Access, find_shipped, load
+
+# It acts for no root, and the suites run as root on the test machines.
+USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+PYTHON = "/usr/bin/python3"
+
+# Writes down, beside itself, how it was called.
+RECORDS = f"""\
+#!{PYTHON} -IS
+import json, os, sys
+call = {{"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd(), "umask": os.umask(0)}}
+call["stdin"] = sys.stdin.buffer.read().decode("latin-1")
+call["session"] = os.getsid(0) == os.getpid()
+with open(os.path.join(os.path.dirname(sys.argv[0]), "calls"), "a") as file:
+    file.write(json.dumps(call) + chr(10))
+"""
+LEAVES_A_CHILD = 'sleep 60 & echo $! >"$here/child"; echo $$ >"$here/pid"'
+
+
+class Desk:
+    """A folder with stand-ins for the scheduler's commands, and the helper made for them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def program(self, name, text):
+        """An executable; a text without a first line of its own is bash."""
+        head = '#!/bin/bash\nPATH=/usr/bin:/bin\nhere=$(dirname "$0")\n'
+        path = self.folder / name
+        path.write_text(text if text.startswith("#!") else f"{head}{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def make(self, scheduler=None, limit_s=20):
+        scheduler = scheduler or Slurm()
+        for name in ("sbatch", "scancel", "squeue", "qsub", "qdel", "qstat"):
+            if not (self.folder / name).exists():
+                self.program(name, RECORDS)
+        access = Access(type=scheduler.name, path=(str(self.folder),), command_timeout_s=limit_s - 1)
+        self.program("helper", rights.program(access, scheduler, PYTHON))
+
+    def start(self, *words, user=USER, **environment):
+        pipe = subprocess.PIPE
+        who = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        return subprocess.Popen(
+            [str(self.folder / "helper"), *words], stdin=pipe, stdout=pipe, stderr=pipe, env=environment, **who
+        )
+
+    def ask(self, *words, given=b"", whole=True, **kwargs):
+        """Exit code, output and error output. The input stays open if what is given is whole."""
+        with self.start(*words, **kwargs) as process:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(given)
+                process.stdin.flush()
+            if not whole:
+                process.stdin.close()
+            out, err = process.stdout.read(), process.stderr.read()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        return process.returncode, out.decode(), err.decode()
+
+    def calls(self):
+        file = self.folder / "calls"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def pids(self):
+        """The command and its child, once both have been written down."""
+        files = [self.folder / name for name in ("pid", "child")]
+        eventually(lambda: all(file.exists() and file.read_text().strip() for file in files))
+        return [int(file.read_text()) for file in files]
+
+
+def frame(data):
+    return b"%d\n%s" % (len(data), data)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def eventually(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def desk():
+    # Not pytest's own folder, which is closed to others.
+    folder = Path(tempfile.mkdtemp(prefix="hpcspawner-helper-"))
+    folder.chmod(0o777)
+    yield Desk(folder)
+    shutil.rmtree(folder)
+
+
+# --- what it does
+
+
+def test_a_script_arrives_whole_in_an_environment_of_the_users_own(desk):
+    desk.make()
+    script = b"#!/bin/bash\n\xff\0" + b"x" * 1_000_000
+    assert desk.ask("submit", given=frame(script), SBATCH_ACCOUNT="x", PATH="/tmp", PYTHONPATH="/tmp") == (0, "", "")
+    (call,) = desk.calls()
+    account = pwd.getpwnam(USER)
+    assert call["stdin"].encode("latin-1") == script
+    assert call["argv"] == [str(desk.folder / "sbatch"), "--parsable"]
+    assert call["environment"] == {
+        "PATH": str(desk.folder),
+        "HOME": account.pw_dir,
+        "USER": USER,
+        "LOGNAME": USER,
+        "SHELL": account.pw_shell,
+        "LC_ALL": "C",
+    }
+    assert (call["cwd"], call["umask"], call["session"]) == ("/", 0o022, True)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "verb", "given", "argv"),
+    [
+        (Slurm(), "cancel", "4711", ["scancel", "4711"]),
+        (Torque(), "submit", "", ["qsub"]),
+        (Torque(), "submit-2", "", ["qsub", "-j", "oe", "-o", "/dev/null", "-r", "n", " "]),
+        (Torque(), "submit-3", "", ["qsub", "-j", "oe", "-o", "/dev/null", "-r", "y", " "]),
+        (Torque(), "cancel", "12[3].head.cluster", ["qdel", "12[3].head.cluster"]),
+        (Torque(), "list", "0123456789abcdef", ["qstat", "-x"]),
+        (Torque(), "list-2", "0123456789abcdef", ["qstat", "-f"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_verb_is_one_fixed_command(desk, scheduler, verb, given, argv):
+    desk.make(scheduler)
+    assert desk.ask(verb, given=frame(given.encode())) == (0, "", "")
+    (call,) = desk.calls()
+    assert call["argv"] == [str(desk.folder / argv[0]), *argv[1:]]
+    assert call["stdin"] == ""
+
+
+def test_a_listing_gets_the_mark(desk):
+    desk.make()
+    desk.ask("list", given=frame(b"0123456789abcdef"))
+    (call,) = desk.calls()
+    (wanted,) = Slurm().query_commands("0123456789abcdef")
+    assert call["argv"][1:] == wanted[1:]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 7, 153, 255])
+def test_an_answer_passes_as_it_is(desk, code):
+    desk.program("sbatch", f"printf 'out\\xff'; printf 'a\\nb' >&2; exit {code}")
+    desk.make()
+    with desk.start("submit") as process:
+        process.stdin.write(frame(b"x"))
+        process.stdin.flush()
+        out, err = process.stdout.read(), process.stderr.read()
+    assert (process.returncode, out, err) == (code, b"out\xff", b"a\nb")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_an_end_by_a_signal_passes_too(desk, number):
+    desk.program("sbatch", f"kill -{int(number)} $$")
+    desk.make()
+    assert desk.ask("submit", given=frame(b"x"))[0] == -number
+
+
+# --- when it is over
+
+
+def test_the_end_of_the_input_ends_the_command_and_its_children(desk):
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; trap '' TERM; wait")
+    desk.make()
+    with desk.start("submit") as process:
+        process.stdin.write(frame(b"x"))
+        process.stdin.flush()
+        pids = desk.pids()
+        assert all(map(is_alive, pids))
+        process.stdin.close()
+        eventually(lambda: not any(map(is_alive, pids)))
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_time_limit_ends_it(desk):
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
+    desk.make(limit_s=2)
+    code, out, err = desk.ask("submit", given=frame(b"x"))
+    assert (code, out) == (-signal.SIGKILL, "")
+    assert err == "hpcspawner helper: ended: no answer in time\n"
+    eventually(lambda: not any(map(is_alive, desk.pids())))
+
+
+def test_a_signal_ends_it(desk):
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
+    desk.make()
+    with desk.start("submit") as process:
+        process.stdin.write(frame(b"x"))
+        process.stdin.flush()
+        pids = desk.pids()
+        process.terminate()
+        assert b"ended: signal 15" in process.stderr.read()
+        eventually(lambda: not any(map(is_alive, pids)))
+
+
+def test_it_does_not_outlive_its_parent(desk):
+    """Its input stays open all the time."""
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
+    desk.make()
+    between = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    helper = [str(desk.folder / "helper"), "submit"]
+    who = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    with subprocess.Popen([PYTHON, "-c", between, *helper], stdin=subprocess.PIPE, **who) as parent:
+        parent.stdin.write(frame(b"x"))
+        parent.stdin.flush()
+        pids = desk.pids()
+        parent.kill()
+        eventually(lambda: not any(map(is_alive, pids)))
+
+
+def test_what_a_command_leaves_behind_does_not_hold_up_the_answer(desk):
+    desk.program("sbatch", f"{LEAVES_A_CHILD}; echo 12")
+    desk.make()
+    began = time.monotonic()
+    assert desk.ask("submit", given=frame(b"x")) == (0, "12\n", "")
+    assert time.monotonic() - began < 15
+    eventually(lambda: not any(map(is_alive, desk.pids())))
+
+
+# --- what it does not do
+
+
+@pytest.mark.parametrize("words", [(), ("submit", "submit"), ("root",), ("--help",), ("submit-2",), ("",)])
+def test_it_knows_its_verbs_and_nothing_else(desk, words):
+    desk.make()
+    code, out, err = desk.ask(*words, given=frame(b"x"))
+    assert (code, out) == (64, "")
+    assert err == "hpcspawner helper: one word is wanted, of: cancel, list, submit\n"
+    assert not desk.calls()
+
+
+@pytest.mark.parametrize("wrong", [{"getuid": 0, "geteuid": 0}, {"geteuid": 0}, {"getuid": 0}, {"getuid": 1234}])
+def test_it_acts_for_no_root(wrong, monkeypatch):
+    namespace = loaded()
+    for name in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, name, functools.partial(wrong.get, name, 1000))
+    with pytest.raises(namespace["Refusal"], match="ordinary users only, not for root") as caught:
+        namespace["check_account"]()
+    assert caught.value.code == 77
+
+
+def loaded():
+    """The program's own functions and classes."""
+    namespace = {"__name__": "helper"}
+    exec(compile(Path(rights.helper.__file__).read_text(encoding="utf-8"), "helper", "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("given", "whole"),
+    [
+        pytest.param(b"", False, id="nothing"),
+        pytest.param(b"5", False, id="half a length"),
+        pytest.param(b"\n12345", True, id="no length"),
+        pytest.param(b"five\n12345", True, id="a length in words"),
+        pytest.param(b"-5\n12345", True, id="a negative one"),
+        pytest.param(b"+5\n12345", True, id="one with a sign"),
+        pytest.param(b" 5\n12345", True, id="one with a space"),
+        pytest.param("\u0665\n12345".encode(), True, id="other digits"),
+        pytest.param(b"5\n1234", False, id="too little"),
+        pytest.param(b"5\n123456", True, id="too much"),
+        pytest.param(b"4194305\n", True, id="more than is taken"),
+        pytest.param(b"00000005\n12345", True, id="a long length"),
+    ],
+)
+def test_nothing_is_submitted_of_an_input_that_is_not_as_announced(desk, given, whole):
+    desk.make()
+    code, out, err = desk.ask("submit", given=given, whole=whole)
+    assert (code, out) == (65, "")
+    assert err.startswith("hpcspawner helper: the input ")
+    assert not desk.calls()
+
+
+def test_a_script_that_stops_coming_is_given_up_in_time(desk):
+    desk.make(limit_s=2)
+    code, _, err = desk.ask("submit", given=b"5\n1234")
+    assert (code, err) == (65, "hpcspawner helper: the input was not whole: no answer in time\n")
+    assert not desk.calls()
+
+
+WRONG = ["", "12\n", "\n12", "12 13", " 12", "-u", "--user=alice", "12;id", "$(id)", "12\0", "\u0663", "1e3", "1" * 301]
+
+
+@pytest.mark.parametrize("scheduler", [Slurm(), Torque()], ids=lambda scheduler: scheduler.name)
+@pytest.mark.parametrize("word", WRONG, ids=ascii)
+def test_what_is_no_job_id_reaches_no_command(desk, scheduler, word):
+    desk.make(scheduler)
+    code, out, err = desk.ask("cancel", given=frame(word.encode()))
+    assert (code, out) == (65, "")
+    assert err.isascii()
+    assert err.count("\n") == 1
+    assert not desk.calls()
+
+
+@pytest.mark.parametrize("word", ["", "0123456789abcde", "0123456789abcdef0", "%i%i%i%i%i%i%i%i", "0123456789ABCDEF"])
+def test_what_is_no_mark_reaches_no_command(desk, word):
+    desk.make()
+    assert desk.ask("list", given=frame(word.encode()))[0] == 65
+    assert not desk.calls()
+
+
+@pytest.mark.parametrize("scheduler", [Slurm(), Torque(), Local(Path("/x"), 1)], ids=lambda scheduler: scheduler.name)
+@settings(deadline=None)
+@given(word=st.text(max_size=20) | st.from_regex(r"[0-9]{1,11}(\[[0-9]?\])?(\.\w{0,3})?\n?"))
+def test_the_helper_and_the_hub_agree_what_a_job_id_is(scheduler, word):
+    """By the pattern that is written into it."""
+    namespace = loaded()
+    try:
+        scheduler.cancel_command(word)
+    except ValueError:
+        with pytest.raises(namespace["Refusal"]):
+            namespace["checked"](word.encode(errors="surrogatepass"), scheduler.job_id_pattern)
+    else:
+        assert namespace["checked"](word.encode(), scheduler.job_id_pattern) == word
+
+
+def test_a_command_that_is_not_there_is_said(desk):
+    desk.make()
+    (desk.folder / "sbatch").unlink()
+    code, _, err = desk.ask("submit", given=frame(b"x"))
+    assert code == 69
+    assert err == f"hpcspawner helper: {desk.folder}/sbatch can't be started: No such file or directory\n"
+
+
+# --- how it is made
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+def test_every_script_that_is_rendered_has_a_verb(requeue):
+    """Torque's second form depends on what the script says."""
+    profile = load(find_shipped("tscc.toml"))
+    profile = profile.model_copy(update={"job": profile.job.model_copy(update={"requeue": requeue})})
+    request = make({}, profile, LocalAccount("alice", "/home/alice"))
+    home = CallHome("https://hub.example.org/hub/api/hpcspawner", "ticket")
+    for scheduler in (Slurm(), Torque()):
+        script = render(request, scheduler, profile.job, JobLabel("jupyter", "h0000example"), home)
+        for form in scheduler.submit_commands(script):
+            assert sum(verb.makes(rights.SUBMIT, form, script) for verb in rights.verbs(scheduler)) == 1
+
+
+@pytest.mark.parametrize("scheduler", [Slurm(), Torque()], ids=lambda scheduler: scheduler.name)
+def test_every_command_of_a_user_has_one_verb(scheduler):
+    verbs = rights.verbs(scheduler)
+    for job_id in ("1", "4711"):
+        assert [verb.name for verb in verbs if verb.makes(rights.CANCEL, scheduler.cancel_command(job_id), job_id)] == [
+            "cancel"
+        ]
+    mark = "0123456789abcdef"
+    for number, form in enumerate(scheduler.query_commands(mark), start=1):
+        (verb,) = (verb for verb in verbs if verb.makes(rights.LIST, form, mark))
+        assert verb.name == ("list" if number == 1 else f"list-{number}")
+
+
+def test_it_is_a_program_for_python_3_6():
+    text = Path(rights.helper.__file__).read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 6))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    known = {"contextlib", "os", "pwd", "re", "select", "signal", "subprocess", "sys", "tempfile", "time", "typing"}
+    assert imported | modules <= known
+    assert text.startswith("#!/usr/bin/python3 -IS\n")
