@@ -8,21 +8,24 @@ import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from batchspawner import BatchSpawnerBase
+from cryptography.x509 import CertificateSigningRequest
 from jupyterhub import apihandlers
-from traitlets import Bool, Float, List, Unicode, default
+from traitlets import Bool, Enum, Float, List, Unicode, default
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, Problem, RequestError
 from hpcspawner.hub import boot, tokens
 from hpcspawner.hub.background import in_background
+from hpcspawner.hub.certificates import AUTHORITY
 from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import Ledger, Row, now, open_ledger
+from hpcspawner.hub.names import ZONE
 from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
-from hpcspawner.hub.reach import accepts, answers, place
+from hpcspawner.hub.reach import Naming, Reach, Tls
 from hpcspawner.hub.stop import end_job, finish, has_ended
 from hpcspawner.hub.submit import obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
@@ -50,6 +53,8 @@ OVERRIDES = {
     "get_state": "keeps the name of the ledger's row; all else is in there",
     "load_state": "finds the job in the ledger",
     "clear_state": "lets go of the job, which the ledger keeps",
+    "create_certs": "a server's key is made on its node; see hub/certificates.py",
+    "move_certs": "there is nothing to move",
     "get_env": "nothing of the Hub's own environment is for a compute node",
     "state_ispending": "the parent reads raw text here; ours has values",
     "state_isrunning": "as state_ispending",
@@ -193,6 +198,29 @@ class HPCSpawner(BatchSpawnerBase):
         Only write to the log which jobs would be cancelled because nobody wants them.
 
         For a first look on a site with jobs of other Hubs; servers that are stopped are ended all the same.
+        """,
+    )
+
+    certificate_names = Enum(
+        ["job", "host"],
+        default_value="job",
+        config=True,
+        help="""
+        Whom a server's certificate names: its job, or only its node.
+
+        "job": `j<nonce>.<node>.<certificate_zone>`, so that nobody else on the node can pose as this server. "host" is
+        weaker: another user's server on the same node has a certificate for the same name. It is for proxies that
+        can't be taught where such names lead, on clusters whose nodes are never shared.
+        """,
+    )
+    certificate_zone = Unicode(
+        ZONE,
+        config=True,
+        help="""
+        The zone of the names of servers.
+
+        The Hub and configurable-http-proxy need no name server for the default. Another zone is the site's own, with
+        wildcard DNS: `<anything>.<node>.<zone>` must lead to the node.
         """,
     )
 
@@ -379,7 +407,7 @@ class HPCSpawner(BatchSpawnerBase):
         row.environment = {}
         # A follow-up is asked for at once: it grows older in the queue while this server works.
         self.ledger.stir.set()
-        return self._address(row)
+        return (await self._reach()).address(row)
 
     def _kept(self) -> Row | None:
         """A job of this server that is wanted and not yet seen to end; a follow-up only after its parent."""
@@ -423,6 +451,8 @@ class HPCSpawner(BatchSpawnerBase):
         row.ask = lambda after: cluster.queue.status(row.job, after)
         if cluster.profile.job.requeue:
             row.count_runs = lambda: cluster.client.runs(row.job_id)
+        if self.internal_ssl:
+            row.certify = partial(self._certify, row)
         row.on_report = lambda: in_background(self._see(row), self.log)
         row.attached = True
         self.row, self.job_id = row, row.job_id
@@ -450,6 +480,7 @@ class HPCSpawner(BatchSpawnerBase):
                 limit_s=int(self.start_limit_s),
                 fallback_path=tuple(self.fallback_path),
                 arguments=tuple(self.get_args()),
+                tls=self.internal_ssl,
             )
             return render(request, cluster.client.scheduler, cluster.profile.job, row.label, home)
 
@@ -538,7 +569,7 @@ class HPCSpawner(BatchSpawnerBase):
         return status.state is JobState.RUNNING and await self._is_silent(row)
 
     async def _is_silent(self, row: Row) -> bool:
-        if await accepts(place(self.cluster.profile.scheduler.node_name, row.host), row.port):
+        if await (await self._reach()).accepts(row):
             self._silent_since = None
             return False
         self._silent_since = self._silent_since or now()
@@ -561,12 +592,27 @@ class HPCSpawner(BatchSpawnerBase):
     async def _answers(self) -> bool:
         if self.row is None or self.server is None:
             return False
-        host = place(self.cluster.profile.scheduler.node_name, self.row.host)
-        return await answers(host, self.row.port, f"{self.server.base_url}api")
+        return await (await self._reach()).answers(self.row, f"{self.server.base_url}api")
 
-    def _address(self, row: Row) -> str:
-        host = place(self.cluster.profile.scheduler.node_name, row.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{row.port}"
+    async def _certify(self, row: Row, request: CertificateSigningRequest) -> dict[str, str]:
+        return await (await self._reach()).certify(row, request)
+
+    async def _reach(self) -> Reach:
+        zone = self.certificate_zone if self.certificate_names == "job" else ""
+        naming = Naming(self.ledger.keys, self.cluster.profile.scheduler.node_name, zone)
+        if not self.internal_ssl:
+            return Reach(naming, None)
+        hub = self.hub
+        files = [self.internal_certs_location, self.internal_trust_bundles[AUTHORITY]]
+        return Reach(naming, await asyncio.to_thread(Tls.of, *files, hub.certfile, hub.keyfile, hub.cafile))
+
+    async def create_certs(self) -> dict[str, str]:
+        """None are made on the Hub: the key is made on the node, and never leaves it."""
+        return {}
+
+    async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
+        """Nothing was made, so nothing is moved."""
+        return paths
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """What happens to the job, told when it changes."""

@@ -4,11 +4,13 @@ import asyncio
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
+from hpcspawner.hub import certificates, headers, names
 from hpcspawner.hub.keeper import Habits, Keeper
 from hpcspawner.hub.pages import LinkFillsForm
 from hpcspawner.hub.store import LOCK_TIMEOUT_S
@@ -37,6 +39,8 @@ async def _when_assembled() -> None:
         await asyncio.sleep(0.02)
     app = JupyterHub.instance()
     _prove_endpoint_absent(app)
+    await _prove_tls(app)
+    headers.install(app)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
     # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.
@@ -59,6 +63,53 @@ def _prove_endpoint_absent(app: JupyterHub) -> None:
         )
         app.exit(1)
     app.log.info("hpcspawner: the endpoint of the batchspawner package is not served")
+
+
+async def _prove_tls(app: JupyterHub) -> None:
+    """Servers are reached by TLS, or it is said loudly that they are not."""
+    spawner = app.spawner_class
+    if not hasattr(spawner, "certificate_names"):
+        return
+    if not app.internal_ssl:
+        app.log.warning(
+            "hpcspawner: THERE IS NO TLS TO THE COMPUTE NODES. All that users type and see crosses the cluster's "
+            "network in clear. To switch it on, leave tls_to_nodes=False out of hpcspawner.configure()."
+        )
+        return
+    own = spawner(config=app.config)
+    if own.certificate_names == "host":
+        app.log.warning(
+            "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). Whoever has a server on a node "
+            "can pose as any other server on it. Use this only where nodes are never shared."
+        )
+    elif own.certificate_zone == names.ZONE and (why := names.untaught(app)):
+        app.log.critical(
+            "hpcspawner: servers can't be reached: %s. Or set HPCSpawner.certificate_zone to a zone with wildcard DNS, "
+            "or HPCSpawner.certificate_names to 'host', or tls_to_nodes=False. The Hub stops.",
+            why,
+        )
+        app.exit(1)
+    for name, url in _addresses(app):
+        if urlsplit(url).scheme == "http":
+            app.log.critical("hpcspawner: %s is %s, but with TLS to the nodes it must begin with https://.", name, url)
+            app.exit(1)
+    host = str(urlsplit(app.hub.api_url).hostname)
+    if not await asyncio.to_thread(certificates.names_host, app.internal_ssl_cert, host):
+        app.log.critical(
+            "hpcspawner: the Hub's own certificate %s does not name %s, where its servers call it, so they could not. "
+            "Set JupyterHub.recreate_internal_certs = True for one start (servers that run are lost). The Hub stops.",
+            app.internal_ssl_cert,
+            host,
+        )
+        app.exit(1)
+
+
+def _addresses(app: JupyterHub) -> list[tuple[str, str]]:
+    """Where the Hub is called and where it calls its proxy."""
+    return [
+        ("JupyterHub.hub_connect_url", app.hub.api_url),
+        ("the proxy's api_url", getattr(app.proxy, "api_url", "")),
+    ]
 
 
 def _wait_for_locks(app: JupyterHub) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import boot
+from hpcspawner.hub import boot, names, redact
 from hpcspawner.hub.pages import STATIC, TEMPLATES
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
@@ -15,14 +15,18 @@ from hpcspawner.site.profile import SiteProfile, find_shipped, load
 _DAY_S = 24 * 3600
 
 
-def configure(c: Any, site: str | Path, *, callback_url: str, ca_file: str | Path | None = None) -> SiteProfile:
+def configure(
+    c: Any, site: str | Path, *, callback_url: str, ca_file: str | Path | None = None, tls_to_nodes: bool = True
+) -> SiteProfile:
     """Set up JupyterHub for one site; plain traits set afterwards win.
 
     `site` is the path of a profile, or the name of a shipped one such as "slurm-minimal.toml". `callback_url` is the
     Hub's public https address as compute nodes reach it; `ca_file` the PEM file with the authority that signed its
-    certificate, where the nodes' own store does not know it. Wrong input ends the Hub's start with one message that
-    names every mistake. Returns the checked profile.
+    certificate, where the nodes' own store does not know it. `tls_to_nodes` is JupyterHub's `internal_ssl`: without it
+    all that users type and see crosses the cluster's network in clear. Wrong input ends the Hub's start with one
+    message that names every mistake. Returns the checked profile.
     """
+    redact.install()
     path = _found(site)
     try:
         profile = load(path)
@@ -46,6 +50,10 @@ def configure(c: Any, site: str | Path, *, callback_url: str, ca_file: str | Pat
     # Only the outer bound; a job may wait for days. What is too long in the queue and what for a running job stand in
     # the profile's limits and in HPCSpawner.start_limit_s.
     c.Spawner.start_timeout = profile.limits.queue.seconds + _DAY_S
+    c.JupyterHub.internal_ssl = tls_to_nodes
+    if tls_to_nodes:
+        c.JupyterHub.trusted_alt_names = names.HubNames(c)
+        names.teach(c)
     boot.arrange()
     return profile
 

@@ -39,6 +39,10 @@ class Keys:
         """What one run of a job's launcher shows with its reports."""
         return REPORT_KEY + self._derived("report", tag, run)
 
+    def nonce(self, tag: str, run: str) -> str:
+        """What names one run's server, and no other: no secret, 16 letters and digits that a host name may hold."""
+        return self._derived("name", tag, run, encode=base64.b32encode)[:16].lower()
+
     def new_tag(self, owner: str) -> str:
         """A mark for one job of this owner: a letter first and 15 characters long, for old Torques keep no more."""
         nonce = "".join(secrets.choice(_LETTERS) for _ in range(_NONCE_LENGTH))

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from cryptography.x509 import CertificateSigningRequest
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnavailable
@@ -71,8 +72,8 @@ class Row:
     `username` and `server` are the Hub's names, `owner` is the account on the cluster. `follows` is the tag of the job
     whose place this one takes when that one's wall time ends, `renewals` how often that may still happen.
     `asked_at` and `waits_since` are seconds since 1970: when the last submit began (0: never), and since when the job
-    waits in the queue. `run` is the mark of the launcher that has traded the ticket, `runs` how often the scheduler
-    had started the job by then, `began_at` when that was.
+    waits in the queue. `run` is the mark of the launcher that has traded the ticket (the digest of its public key, if
+    it has one), `runs` how often the scheduler had started the job by then, `began_at` when that was.
     """
 
     username: str
@@ -104,6 +105,7 @@ class Row:
     submitted_at: float = 0.0
     ask: Callable[[float], Awaitable[JobStatus]] | None = None
     count_runs: Callable[[], Awaitable[int]] | None = None
+    certify: Callable[[CertificateSigningRequest], Awaitable[dict[str, str]]] | None = None
     on_report: Callable[[], object] | None = None
     tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
     changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)

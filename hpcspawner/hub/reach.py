@@ -1,42 +1,119 @@
-"""Whether a server on a node can be reached.
+"""Where a server is, and whether it can be reached: for probes, for the proxy, and for its certificate.
 
-By asyncio alone: HTTP clients that bring a resolver of their own may ask the machine's user and host database on the
-loop, which then stands still for as long as that database is silent.
+Probes go by asyncio alone: HTTP clients that bring a resolver of their own may ask the machine's user and host database
+on the loop, which then stands still for as long as that database is silent.
 """
 
 import asyncio
 import contextlib
+import ssl
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from cryptography.x509 import CertificateSigningRequest
+from jupyterhub.utils import make_ssl_context
+
+from hpcspawner.hub.certificates import KEY, Authority
+from hpcspawner.hub.keys import Keys
+from hpcspawner.hub.ledger import Row
+from hpcspawner.hub.names import server_name
+from hpcspawner.units import Walltime
 
 _PROBE_S = 5.0
 _NOT_FOUND = b"404"
 
 
-async def answers(host: str, port: int, path: str) -> bool:
-    """Whether a server answers there within a few seconds, and knows the place: another one on that port would not."""
-    with contextlib.suppress(OSError):
-        async with asyncio.timeout(_PROBE_S):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-                version, status = (await reader.readline()).split()[:2]
-            except ValueError:
-                return False
-            finally:
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How servers are named: `node` is how the Hub resolves a node ("{node}.cluster"), `zone` where names lie.
+
+    `zone` "" means that a certificate names the node alone, which does not tell servers on one node apart.
+    """
+
+    keys: Keys
+    node: str
+    zone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What the Hub signs servers' keys with, and how it proves itself to them and checks them."""
+
+    authority: Authority
+    context: ssl.SSLContext
+
+    @classmethod
+    @cache
+    def of(cls, folder: str, bundle: str, *own: str) -> "Tls":
+        """JupyterHub's `internal_ssl`: folder, trust bundle of servers, and the Hub's certificate, key and authorities.
+
+        Reads files: not on the loop.
+        """
+        return cls(Authority.of(folder, bundle), make_ssl_context(own[1], own[0], cafile=own[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The way from the Hub to its servers."""
+
+    naming: Naming
+    tls: Tls | None
+
+    def address(self, row: Row) -> str:
+        """What the proxy is given."""
+        host = self._host(row)
+        return f"{'https' if _has_key(row) else 'http'}://{f'[{host}]' if ':' in host else host}:{row.port}"
+
+    async def certify(self, row: Row, request: CertificateSigningRequest) -> dict[str, str]:
+        """A certificate for this run of the job, on the node that the scheduler has named."""
+        if self.tls is None:
+            return {}
+        life = Walltime.parse(str(row.choices["walltime"]))
+        return await self.tls.authority.certify(request, self._host(row), life.seconds)
+
+    async def answers(self, row: Row, path: str) -> bool:
+        """Whether the server answers within a few seconds, and knows the place: another on that port would not."""
+        host = self._host(row)
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(_PROBE_S):
+                reader, writer = await asyncio.open_connection(self._place(row), row.port, **self._checked(row, host))
+                try:
+                    writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+                    version, status = (await reader.readline()).split()[:2]
+                except ValueError:
+                    return False
+                finally:
+                    writer.close()
+                return version.startswith(b"HTTP/") and status != _NOT_FOUND
+        return False
+
+    async def accepts(self, row: Row) -> bool:
+        """Whether somebody takes connections there: the cheapest sign of life, and nothing is sent."""
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(_PROBE_S):
+                _, writer = await asyncio.open_connection(self._place(row), row.port)
                 writer.close()
-            return version.startswith(b"HTTP/") and status != _NOT_FOUND
-    return False
+                return True
+        return False
+
+    def _host(self, row: Row) -> str:
+        """The name in the server's address and certificate."""
+        naming, place = self.naming, self._place(row)
+        if not naming.zone or not _has_key(row):
+            return place
+        return server_name(naming.keys.nonce(row.tag, row.run), place, naming.zone)
+
+    def _place(self, row: Row) -> str:
+        """The node's name as the Hub resolves it."""
+        return self.naming.node.replace("{node}", row.host)
+
+    def _checked(self, row: Row, host: str) -> dict[str, Any]:
+        if self.tls is None or not _has_key(row):
+            return {}
+        return {"ssl": self.tls.context, "server_hostname": host}
 
 
-async def accepts(host: str, port: int) -> bool:
-    """Whether somebody takes connections there: the cheapest sign of life."""
-    with contextlib.suppress(OSError):
-        async with asyncio.timeout(_PROBE_S):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            return True
-    return False
-
-
-def place(node_name: str, host: str) -> str:
-    """The node's name as the Hub resolves it."""
-    return node_name.replace("{node}", host)
+def _has_key(row: Row) -> bool:
+    """Whether the server speaks TLS. A row says so itself: the setting may have changed since its job began."""
+    return row.run.startswith(KEY)

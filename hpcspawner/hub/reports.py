@@ -2,17 +2,30 @@
 
 import contextlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
+from cryptography.x509 import CertificateSigningRequest
 from jupyterhub.apihandlers.base import APIHandler
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from tornado import web
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
+from hpcspawner.hub import certificates
 from hpcspawner.hub.ledger import Report, Row, ledger, now
 from hpcspawner.job.state import JobState
 
 _BODY_CAP = 64 * 1024
+_REQUEST_CAP = 4096
 Secret = Annotated[str, Field(min_length=20, max_length=200)]
 
 
@@ -25,12 +38,33 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _signing_request(text: object) -> CertificateSigningRequest:
+    if not isinstance(text, str) or len(text) > _REQUEST_CAP:
+        raise ValueError("not a signing request")
+    return certificates.read_request(text)
+
+
 class TicketRequest(_Body):
-    """The launcher's first call: its ticket, a random mark of this run, and its job as the node knows it."""
+    """The launcher's first call: its ticket, its job as the node knows it, and what tells this run from any other.
+
+    That is the public key of a signing request, or a random mark where there is no TLS to the node.
+    """
 
     ticket: Secret
-    run: Secret
     job: Annotated[str, Field(max_length=100)]
+    csr: Annotated[InstanceOf[CertificateSigningRequest] | None, BeforeValidator(_signing_request)] = None
+    run: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_mark(self) -> Self:
+        if (self.csr is None) == (self.run is None):
+            raise ValueError("either csr or run")
+        return self
+
+    @property
+    def mark(self) -> str:
+        """What the ticket is bound to."""
+        return certificates.mark(self.csr) if self.csr else str(self.run)
 
 
 class Listening(_Body):
@@ -55,6 +89,7 @@ class Ended(_Body):
         "missing-program",
         "no-port",
         "never-listened",
+        "no-key",
     ]
     message: Annotated[str, Field(max_length=500), AfterValidator(_printable)] = ""
     exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
@@ -137,20 +172,37 @@ class TicketHandler(_LauncherHandler):
         if not row.environment:
             row.tell()
             return self.not_yet("the Hub does not look after this job yet")
-        self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)
-        key = ledger().keys.report_key(row.tag, call.run)
-        return self.answer(200, {"environment": row.environment, "report_key": key})
+        return await self._hand_out(row, call)
+
+    async def _hand_out(self, row: Row, call: TicketRequest) -> None:
+        answer: dict[str, Any] = {
+            "environment": row.environment,
+            "report_key": ledger().keys.report_key(row.tag, call.mark),
+        }
+        if row.certify is not None and call.csr is None:
+            # It has found no way to make a key: it may say so, and gets nothing else.
+            self.log.warning(
+                "%s: job %s sent no signing request from %s; it gets no environment", row.log_name, row.job_id, row.host
+            )
+            answer["environment"] = {}
+        elif row.certify is not None and call.csr is not None:
+            answer.update(await row.certify(call.csr))
+            self.log.info("%s: job %s runs on %s and got its certificate", row.log_name, row.job_id, row.host)
+        else:
+            self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)
+        self.answer(200, answer)
 
     async def _bind(self, row: Row, call: TicketRequest, host: str) -> bool:
         """Whether this run may have the environment: the first, or one that the scheduler proves to be a new one."""
-        runs = await _runs(row) if row.run != call.run else row.runs
+        mark = call.mark
+        runs = await _runs(row) if row.run != mark else row.runs
         # Another call may have been faster while this one waited for the scheduler.
         if not row.wanted or ledger().by_ticket(call.ticket) is not row:
             return False
-        if row.run and row.run != call.run and runs <= row.runs:
+        if row.run and row.run != mark and runs <= row.runs:
             return False
-        if row.run != call.run:
-            row.open(call.run, runs, host, ledger().keys.report_key(row.tag, call.run))
+        if row.run != mark:
+            row.open(mark, runs, host, ledger().keys.report_key(row.tag, mark))
             await ledger().save(row)
         # A run that listens already has what it needs.
         return not row.port

@@ -41,7 +41,7 @@ c.HPCSpawner.ca_file = {folder!r} + "/ca.pem"
 c.HPCSpawner.spool = {folder!r} + "/spool"
 c.HPCSpawner.poll_interval_s = 1
 c.JupyterHub.hub_bind_url = {hub_url!r}
-c.ConfigurableHTTPProxy.api_url = {api_url!r}
+c.ConfigurableHTTPProxy.api_url = ("https" if c.JupyterHub.get("internal_ssl") else "http") + {api_url!r}
 c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
 c.JupyterHub.db_url = "sqlite:///" + {folder!r} + "/hub.sqlite"
 c.JupyterHub.cookie_secret_file = {folder!r} + "/cookie_secret"
@@ -77,7 +77,7 @@ class Hub:
             folder=str(self.folder),
             bind=self.url,
             hub_url=f"http://{host}:{hub_port}",
-            api_url=f"http://127.0.0.1:{api_port}",
+            api_url=f"://127.0.0.1:{api_port}",
             password=PASSWORD,
             token=self.token,
             extra=extra,

@@ -150,8 +150,8 @@ def test_the_entry_point_names_the_class():
     assert entry.load() is HPCSpawner
 
 
-def test_the_package_shows_three_names():
-    assert set(hpcspawner.__all__) == {"HPCSpawner", "__version__", "configure"}
+def test_the_package_shows_four_names():
+    assert set(hpcspawner.__all__) == {"HPCSpawner", "__version__", "configure", "https_proxy"}
     assert hpcspawner.HPCSpawner is HPCSpawner
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         hpcspawner.nothing  # noqa: B018
@@ -187,6 +187,8 @@ def test_the_traits_are_the_documented_ones():
         "housekeeping_interval_s",
         "orphan_grace_s",
         "reaper_dry_run",
+        "certificate_names",
+        "certificate_zone",
     }
 
 
