@@ -23,6 +23,8 @@ from hpcspawner.schedulers.cluster import Cluster
 # What could not be done now is tried again soon; what is under way takes about as long.
 _SOON_S = 2.0
 _PRUNE_EVERY_S = 24 * 3600
+# JupyterHub waits a second between the end of a start that its user has cancelled and the stop of its server.
+_STOP_COMES_S = 5.0
 # Taking up a job costs the Hub about what a click on Start does.
 _AT_ONCE = 10
 
@@ -49,6 +51,7 @@ class Keeper:
     _orphans: dict[str, float] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _unclaimed: dict[str, float] = field(default_factory=dict)
+    _unattended: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
@@ -75,6 +78,7 @@ class Keeper:
         done = [await self._tried(row) for row in ledger().live()]
         self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
         self._unclaimed = {tag: since for tag, since in self._unclaimed.items() if ledger().by_tag(tag)}
+        self._unattended = {tag: since for tag, since in self._unattended.items() if ledger().by_tag(tag)}
         # Apart from the round: a scheduler that hangs must not hold up what needs none.
         in_background(once(self._tasks, "reap", self._reap, self.log), self.log)
         if now() - self._pruned_at > _PRUNE_EVERY_S:
@@ -100,8 +104,9 @@ class Keeper:
         if spawner is not None and spawner.row is row:
             if spawner.ready and row.renewals:
                 in_background(once(row.tasks, "renew", spawner.renew, self.log), self.log)
-            if spawner.unattended:
-                in_background(spawner.leave(), self.log)
+            if self._is_unattended(row, spawner):
+                if now() - self._unattended[row.tag] > _STOP_COMES_S:
+                    in_background(spawner.leave(), self.log)
                 return False
             # One that is about to be ready has a follow-up to ask for.
             return bool(spawner.ready or not row.port or not row.renewals)
@@ -109,6 +114,14 @@ class Keeper:
             await self._see_to_follower(row)
             return True
         return self._take_up(row, spawner)
+
+    def _is_unattended(self, row: Row, spawner: Any) -> bool:
+        """Whether nobody looks at this server any more; since when is noted."""
+        if spawner.unattended:
+            self._unattended.setdefault(row.tag, now())
+        else:
+            self._unattended.pop(row.tag, None)
+        return row.tag in self._unattended
 
     @staticmethod
     def _is_busy(row: Row) -> bool:

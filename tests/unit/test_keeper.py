@@ -60,6 +60,36 @@ def test_the_hub_can_start_a_server_that_no_web_request_has_asked_for():
     assert keeper._Inside(app).request.host == "localhost"
 
 
+# --- servers of the Hub that nobody looks after
+
+
+@pytest.fixture
+async def forsaken(desk, monkeypatch):
+    """A server that JupyterHub has let go of half: between a cancelled start and its stop, or for good."""
+    row, left = await desk.submitted("12"), asyncio.Event()
+
+    async def leave():
+        left.set()
+
+    spawner = types.SimpleNamespace(row=row, ready=True, unattended=True, leave=leave, left=left)
+    monkeypatch.setattr(Keeper, "_spawner", lambda self, row: spawner)
+    desk.shows(desk.line(row))
+    return spawner
+
+
+async def test_a_server_is_not_taken_away_between_a_cancelled_start_and_its_stop(desk, housekeeping, forsaken):
+    """Else JupyterHub finds no server to stop, and the job that its user has cancelled is taken up again."""
+    async with housekeeping():
+        await asyncio.sleep(0.5)
+    assert not forsaken.left.is_set()
+
+
+async def test_a_server_that_stays_unattended_is_let_go_of(desk, housekeeping, forsaken, until, monkeypatch):
+    monkeypatch.setattr(keeper, "_STOP_COMES_S", 0.3)
+    async with housekeeping():
+        await until(forsaken.left.is_set)
+
+
 # --- jobs that the ledger does not know
 
 
