@@ -18,7 +18,7 @@ from jupyterhub import apihandlers
 from traitlets import Bool, Enum, Float, List, Unicode, default
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, Problem, RequestError
-from hpcspawner.hub import boot, tokens
+from hpcspawner.hub import audit, boot, tokens
 from hpcspawner.hub.background import in_background
 from hpcspawner.hub.certificates import AUTHORITY
 from hpcspawner.hub.keys import Keys
@@ -295,6 +295,7 @@ class HPCSpawner(BatchSpawnerBase):
         try:
             return dict((await self._judge(shown.values)).choices)
         except RequestError as error:
+            audit.refused_options(self.user.name, self.name, error)
             shown.problems = error.problems
             refused = as_hub_error(error, self.cluster.profile)
             # The form itself says it, beside the fields.
@@ -316,6 +317,7 @@ class HPCSpawner(BatchSpawnerBase):
         try:
             self._request = await (self._judge_or_defaults(options) if row is None else self._judge_kept(row))
         except RequestError as error:
+            audit.refused_options(self.user.name, self.name, error)
             raise as_hub_error(error, self.cluster.profile) from error
         if row is None:
             return

@@ -10,7 +10,7 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
-from hpcspawner.hub import certificates, headers, names
+from hpcspawner.hub import audit, certificates, headers, names
 from hpcspawner.hub.keeper import Habits, Keeper
 from hpcspawner.hub.pages import LinkFillsForm
 from hpcspawner.hub.store import LOCK_TIMEOUT_S
@@ -41,6 +41,7 @@ async def _when_assembled() -> None:
     _prove_endpoint_absent(app)
     await _prove_tls(app)
     headers.install(app)
+    audit.install(app)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
     # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.

@@ -31,14 +31,16 @@ _PATTERNS = (
 )
 _SECRETS = [re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in _PATTERNS]
 # Most lines hold none of these, and then one look is enough.
-_SUSPICIOUS = re.compile(
-    "hpc[tar]_|private key|authorization|jupyterhub-|xsrf|token|ticket|secret|passw|report_key", re.IGNORECASE
+_HINTS = (
+    *(TICKET, API_TOKEN, REPORT_KEY),
+    *("private key", "authorization", "jupyterhub-", "xsrf", "token", "ticket", "secret", "passw", "report_key"),
 )
 
 
 def redact(text: str) -> str:
     """The text without what looks like a secret."""
-    if _SUSPICIOUS.search(text):
+    folded = text.lower()
+    if any(hint in folded for hint in _HINTS):
         for secret in _SECRETS:
             text = secret.sub(rf"\g<kept>{GONE}", text)
     return text

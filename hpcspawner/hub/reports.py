@@ -20,7 +20,7 @@ from pydantic import (
 from tornado import web
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
-from hpcspawner.hub import certificates
+from hpcspawner.hub import audit, certificates
 from hpcspawner.hub.ledger import Report, Row, ledger, now
 from hpcspawner.job.state import JobState
 
@@ -152,13 +152,16 @@ class TicketHandler(_LauncherHandler):
         row = ledger().by_ticket(call.ticket)
         if row is None or not _same_job(row, call):
             self.log.warning("A ticket that is not valid (any more) was presented from %s", self.request.remote_ip)
+            audit.refused_call("ticket", "no such ticket" if row is None else "the ticket of another job", row)
             raise web.HTTPError(403, "this ticket is not valid")
         if not row.wanted:
+            audit.refused_call("ticket", "the server was stopped", row)
             raise web.HTTPError(410, "this server was stopped")
         if not row.job_id or row.ask is None:
             return self.not_yet("the Hub does not look after this job yet")
         status = await row.ask(now())
         if status.state is JobState.ENDED:
+            audit.refused_call("ticket", "the job has ended", row)
             raise web.HTTPError(410, "the scheduler says that this job has ended")
         if status.state is not JobState.RUNNING or not status.host:
             return self.not_yet(f"the scheduler says that this job is {status.state.value}")
@@ -168,6 +171,7 @@ class TicketHandler(_LauncherHandler):
             return self.not_yet("the scheduler does not say how often it has started this job")
         if not bound:
             self.log.warning("%s: its ticket was presented again, from %s", row.log_name, self.request.remote_ip)
+            audit.refused_call("ticket", "presented again", row)
             raise web.HTTPError(403, "this ticket is not valid")
         if not row.environment:
             row.tell()
@@ -217,6 +221,7 @@ class ReportHandler(_LauncherHandler):
         row = ledger().by_report_key(call.report_key)
         if row is None:
             self.log.warning("A report with a key that is not known came from %s", self.request.remote_ip)
+            audit.refused_call("report", "no such key")
             raise web.HTTPError(403, "this key is not known")
         if isinstance(call, Listening):
             await self._listening(row, call)
@@ -228,6 +233,7 @@ class ReportHandler(_LauncherHandler):
 
     async def _listening(self, row: Row, call: Listening) -> None:
         if row.port and row.port != call.port:
+            audit.refused_call("report", "another port", row)
             raise web.HTTPError(409, "this server has reported another port already")
         if row.report or not row.wanted:
             raise web.HTTPError(410, "this server has ended")
