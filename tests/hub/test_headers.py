@@ -200,12 +200,3 @@ def test_what_somebody_plants_in_a_page_does_not_run(plant, page, what):
     assert plant(what, protected=False), "this would not run without the policy either, so it shows nothing"
     assert not plant(what, protected=True)
     assert page.blocked
-
-
-def test_an_admins_own_policy_takes_the_place_of_ours(make_hub):
-    theirs = "default-src 'self'; script-src 'nonce-{nonce}' 'strict-dynamic'"
-    own = f'c.JupyterHub.tornado_settings = {{"headers": {{"content-security-policy": "{theirs}"}}}}\n'
-    with make_hub(extra=own) as hub:
-        answer = hub.get("/hub/login")
-        (nonce,) = {script["nonce"] for script in Scripts(answer.text).found}
-        assert answer.headers["Content-Security-Policy"] == theirs.replace("{nonce}", nonce)

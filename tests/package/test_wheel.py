@@ -62,7 +62,8 @@ def test_templates_and_static_files_are_there(python):
 from importlib.resources import files
 for name in ["job/templates/base.sh.j2", "job/templates/slurm.sh.j2", "job/templates/torque.sh.j2",
              "job/templates/local.sh.j2", "job/launcher.py", "hub/templates/hpc_form.html",
-             "hub/templates/spawn_pending.html", "hub/static/waiting.js", "hub/proxy/public.js", "py.typed"]:
+             "hub/templates/spawn_pending.html", "hub/static/waiting.js", "hub/proxy/public.js",
+             "hub/events/job.v1.yaml", "hub/events/refusal.v1.yaml", "py.typed"]:
     assert files("hpcspawner").joinpath(name).is_file(), name
 """
     run(python, "-I", "-c", code)

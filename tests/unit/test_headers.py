@@ -1,5 +1,6 @@
 """The pages' policy, and how the scripts of templates come by their nonce; a real browser is in tests/hub."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from tornado.web import Application
 from traitlets.config import Config
 
 from hpcspawner.hub import headers
+from hpcspawner.hub.pages import TEMPLATES
 
 
 @pytest.fixture
@@ -89,3 +91,21 @@ async def test_only_pages_get_the_policy_and_every_answer_the_rest(app, kind, co
     assert sent["Content-Security-Policy"].startswith(expected)
     assert sent["X-Content-Type-Options"] == "nosniff"
     assert sent["Referrer-Policy"] == "origin", "what is set is left"
+
+
+async def test_an_admins_own_policy_takes_the_place_of_ours_and_can_use_the_nonce(app):
+    app.tornado_application.settings["headers"] = {"content-security-policy": "script-src 'nonce-{nonce}'"}
+    headers.install(app)
+    (transform,) = app.tornado_application.transforms
+    answer = HTTPHeaders({"Content-Type": "text/html"})
+    _, sent, _ = transform(None).transform_first_chunk(200, answer, b"", True)
+    nonce = app.tornado_application.settings["jinja2_env"].globals["hpcspawner_nonce"]()
+    assert len(nonce) > 20
+    assert sent["Content-Security-Policy"] == f"script-src 'nonce-{nonce}'"
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.html")), ids=lambda path: path.name)
+def test_our_templates_hold_no_script_and_no_handler(path):
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"<script(?![^>]*\ssrc=)", text) == []
+    assert re.findall(r"\son\w+\s*=|javascript:|\sstyle=", text) == []
