@@ -100,7 +100,7 @@ _SUDOERS = """\
 # /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
 Cmnd_Alias {alias} = {commands}
 # No logs of input: job scripts hold a ticket.
-Defaults!{alias} env_reset, !setenv, !env_keep, !env_check, !requiretty, !use_pty, !log_input, !log_output
+Defaults!{alias} env_reset, !setenv, !env_keep, !env_check, !requiretty, !log_input, !log_output
 {account} ALL = (%{group}, !root, !#0) NOPASSWD: NOSETENV: {alias}
 """
 

@@ -418,7 +418,7 @@ def asked_for_server(hub, name=""):
         asking.join()
 
 
-def test_a_submit_ends_when_it_takes_too_long_and_when_the_hub_is_killed_and_there_is_one_job_each(hub, lab):
+def test_a_submit_ends_with_its_time_and_with_the_hub_and_there_is_one_job_each(hub, lab):
     """The Hub can't kill what is not its own: the end of the input does it."""
     with Lab(lab).controller_hangs():
         with asked_for_server(hub):
@@ -429,7 +429,7 @@ def test_a_submit_ends_when_it_takes_too_long_and_when_the_hub_is_killed_and_the
             within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")
             hub.kill()
             within(4, lambda: not processes("alice", "sbatch"), "sbatch was not ended")
-            assert not processes("alice", "hpcspawner")
+            within(4, lambda: not processes("alice", "hpcspawner"), "the helper is left")
     hub.start()
     for name in ("", "second"):
         hub.wait_ready("alice", name)

@@ -275,6 +275,7 @@ def test_it_acts_for_no_root(wrong, monkeypatch):
     assert caught.value.code == 77
 
 
+@functools.cache
 def loaded():
     """The program's own functions and classes."""
     namespace = {"__name__": "helper"}
@@ -385,6 +386,51 @@ def test_every_command_of_a_user_has_one_verb(scheduler):
     for number, form in enumerate(scheduler.query_commands(mark), start=1):
         (verb,) = (verb for verb in verbs if verb.makes(rights.LIST, form, mark))
         assert verb.name == ("list" if number == 1 else f"list-{number}")
+
+
+@pytest.mark.parametrize("python", ["python3", "/usr/bin/env python3", "/x\n/bin/sh", ""])
+def test_what_can_be_no_first_line_is_refused(desk, python):
+    desk.make()
+    access = Access(type="slurm", path=(str(desk.folder),))
+    with pytest.raises(rights.RightsError, match="give the full path of a Python"):
+        rights.program(access, Slurm(), python)
+
+
+WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
+
+
+@pytest.mark.parametrize(
+    ("account", "group"),
+    [
+        pytest.param("root", "hpcusers", id="root needs none"),
+        pytest.param("ALL", "hpcusers", id="everybody"),
+        pytest.param("ADMINS", "hpcusers", id="a list of accounts"),
+        pytest.param("%wheel", "hpcusers", id="a group as the account"),
+        pytest.param("jupyterhub, bob", "hpcusers", id="two accounts"),
+        pytest.param("jupyterhub", "root", id="root's group"),
+        pytest.param("jupyterhub", "hpcusers, ALL", id="two groups"),
+        pytest.param("jupyterhub", "#0", id="a group by number"),
+        pytest.param("jupyterhub", "a) NOPASSWD: ALL", id="a rule of its own"),
+        pytest.param("jupyterhub", "a\nx", id="a line of its own"),
+    ],
+)
+def test_a_rule_that_would_allow_more_is_refused(account, group):
+    with pytest.raises(rights.RightsError, match="can't be the"):
+        rights.sudoers(WITH_HELPER, Slurm(), account, group, listing=False)
+
+
+@pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/sudo-rs", "-u", "{user}"), ()])
+def test_without_sudo_there_is_no_rule(prefix):
+    access = WITH_HELPER.model_copy(update={"command_prefix": prefix})
+    with pytest.raises(rights.RightsError, match="so sudo is not asked"):
+        rights.sudoers(access, Slurm(), "jupyterhub", "hpcusers", listing=False)
+
+
+def test_rules_of_two_sites_stand_side_by_side():
+    text = rights.sudoers(WITH_HELPER, Torque(), "jupyterhub", "Domain_Users", listing=True)
+    (alias, *_), (rule,) = ([line for line in text.splitlines() if line.startswith(w)] for w in ("Cmnd", "jupyterhub"))
+    assert alias.startswith("Cmnd_Alias HPC_HPCSPAWNER_COMET = /usr/local/libexec/hpcspawner-comet submit")
+    assert rule == "jupyterhub ALL = (%Domain_Users, !root, !#0) NOPASSWD: NOSETENV: HPC_HPCSPAWNER_COMET"
 
 
 def test_it_is_a_program_for_python_3_6():
