@@ -71,6 +71,9 @@ _HOPELESS = frozenset(
         "AccountNotAllowed",
         "BadConstraints",
         "DependencyNeverSatisfied",
+        # So the controller words AccountNotAllowed and QOSNotAllowed once it has looked closer.
+        "Job's QOS not permitted to use this partition",
+        "Job's account not permitted to use this partition",
         "JobHoldMaxRequeue",
         "QOSNotAllowed",
         "ReservationDeleted",

@@ -52,14 +52,17 @@ def closed_to_alice():
 
 
 def test_a_job_that_will_never_start_fails_at_once_with_the_scheduler_s_words(hub):
-    with drained("n1", "n2"):
-        # JupyterHub answers 201 where the last start has failed, for it looks at that one.
-        assert hub.api("POST", server_path("alice"), json={"account": "ddp363"}).ok
-        within(10, lambda: jobs_of("alice"), "no job was submitted")
-        with closed_to_alice():
-            message = fails_with(hub, "alice")
-        assert "will not start. The scheduler says: AccountNotAllowed" in message
-        queue_is_empty_within(10, "alice")
+    with contextlib.ExitStack() as later:
+        with drained("n1", "n2"):
+            choices = {"account": "ddp363", "queue_limit": "60s"}
+            # JupyterHub answers 201 where the last start has failed, for it looks at that one.
+            assert hub.api("POST", server_path("alice"), json=choices).ok
+            within(10, lambda: jobs_of("alice"), "no job was submitted")
+            later.enter_context(closed_to_alice())
+        # Only now does Slurm look at the account: nodes that take no job come first.
+        message = fails_with(hub, "alice")
+    assert "will not start. The scheduler says: Job's account not permitted to use this partition" in message
+    queue_is_empty_within(10, "alice")
 
 
 def stray(hub, user, secret=None):

@@ -254,6 +254,8 @@ def test_a_job_that_needs_somebody_to_act_is_held(reason, state):
 
 HOPELESS = [
     "AccountNotAllowed",
+    "Job's account not permitted to use this partition (compute allows tro100 not ddp363)",
+    "Job's QOS not permitted to use this partition (compute allows normal not long)",
     "BadConstraints",
     "DependencyNeverSatisfied",
     "JobHoldMaxRequeue",
