@@ -139,6 +139,10 @@ _REASONS = {
     "QOSMaxNodePerUserLimit": "Your running jobs use all the nodes that one user may have in this QOS.",
     "QOSMaxWallDurationPerJobLimit": "You asked for more time than one job may have in this QOS.",
     "QOSMinGRES": "You asked for fewer GPUs than a job must have in this QOS.",
+    "Job's QOS not permitted to use this partition": "This QOS may not be used in this partition. "
+    "The job will not start.",
+    "Job's account not permitted to use this partition": "Your account may not use this partition. "
+    "The job will not start.",
     "QOSNotAllowed": "This QOS may not be used in this partition. The job will not start.",
     "QOSResourceLimit": "This QOS uses all that it may use at once.",
     "QOSTimeLimit": "This QOS has used up its computing time.",
