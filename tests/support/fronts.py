@@ -125,7 +125,7 @@ def _fill(folder, name, hub):
         "/etc/letsencrypt/live/hub.example.org": str(folder),
         "https://hub.example.org": hub.url,
         "hub.example.org": hub.domain,
-        "http://127.0.0.1:8000": f"http://127.0.0.1:{hub.inner_port}",
+        "127.0.0.1:8000": f"127.0.0.1:{hub.inner_port}",
         # For IPv6, which not every machine has.
         "[::]:80": f"127.0.0.3:{hub.plain_port}",
         "[::]:443": f"127.0.0.3:{hub.port}",
