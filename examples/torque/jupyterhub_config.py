@@ -23,13 +23,13 @@ c.JupyterHub.bind_url = "https://:443"
 c.JupyterHub.ssl_cert = "/etc/jupyterhub/hub.pem"
 c.JupyterHub.ssl_key = "/etc/jupyterhub/hub.key"
 
-# ---- The cluster's side. Servers on compute nodes ask the Hub here who their visitor is, over plain HTTP. Empty: every
-# address of this machine. Better name the one in the cluster's own network, such as "10.0.0.1".
+# ---- The cluster's side. Servers on compute nodes ask the Hub here who their visitor is. Empty: every address of this
+# machine. Better name the one in the cluster's own network, such as "10.0.0.1".
 
 c.JupyterHub.hub_ip = ""
 c.JupyterHub.hub_port = 8081
 
-# Or over HTTPS, where the environments on the nodes trust the Hub's certificate; hub_ip can be left out then:
+# Or at the public address, where the environments on the nodes trust its certificate; hub_ip can be left out then:
 # c.Spawner.hub_connect_url = "https://hub.example.org"
 
 # ---- Who may log in. User names must be those of the cluster; jobs are submitted under them, by the sudo rule that
