@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from attack.anatomy import ALICE, SCHEDULERS, Scripts, full_site
 from hpcspawner.errors import ProfileError, RequestError, ServerLost
-from hpcspawner.hub import reports
+from hpcspawner.hub import certificates, reports
 from hpcspawner.hub.pages import Draft, as_hub_error, render_form
 from hpcspawner.job.state import JobState, JobStatus, Record
 from hpcspawner.request.form import read
@@ -302,12 +302,21 @@ def _launcher_call(shape: Any, data: bytes) -> Any:
     return call
 
 
+def csr(data: bytes) -> None:
+    """A signing request: read, it has a key of the one kind that is taken, and a mark of one length."""
+    try:
+        request = certificates.read_request(data.decode("utf-8", "replace"))
+    except ValueError:
+        return
+    assert len(certificates.mark(request)) == len(certificates.KEY) + 64
+
+
 DOORS: dict[str, Callable[[bytes], None]] = {
     door.__name__: door
     for door in (
         *(options, form, stored, profile, units),
         *(squeue, qstat, local_list, scontrol, qstat_job, local_show, submitted),
-        *(ticket, report),
+        *(ticket, report, csr),
     )
 }
 

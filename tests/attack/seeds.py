@@ -22,7 +22,8 @@ _BODIES = (
     {"environment": "plain", "image": "torch", "interface": "notebook", "directory": "/scratch/it's here"},
     {"queue_limit": "1d 12h", "idle_limit": "never", "renewals": 1, "details": True, "nodes": 2},
 )
-_TICKET = {"ticket": "t" * 43, "run": "r" * 43, "job": "12"}
+_TICKET = {"ticket": "t" * 43, "job": "12"}
+_CSR = (CORPUS.parent / "honest.csr").read_text()
 _REPORTS = (
     {"report_key": "k" * 43, "event": "listening", "port": 20000},
     {"report_key": "k" * 43, "event": "warned"},
@@ -62,7 +63,8 @@ def _honest(door: str) -> Iterator[bytes]:
         "qstat_job": _all("torque-6.1.3/qstat-f-*"),
         "local_show": [json.dumps(_LOCAL_END)],
         "submitted": ["12\n", "12;lab\n", "12.server\n", "12[].vm\n"],
-        "ticket": [json.dumps(_TICKET)],
+        "ticket": [json.dumps(body) for body in ({**_TICKET, "run": "r" * 43}, {**_TICKET, "csr": _CSR})],
+        "csr": [_CSR],
         "report": [json.dumps(body) for body in _REPORTS],
     }
     return (str(text).encode() for text in texts[door])
