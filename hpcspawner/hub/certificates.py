@@ -125,8 +125,13 @@ def _general_name(host: str) -> x509.GeneralName:
 def names_host(file: str, host: str) -> bool:
     """Whether the certificate in this PEM file is one for this host or address."""
     certificate = x509.load_pem_x509_certificate(Path(file).read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return _general_name(host) in names
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    # Names may have been written with capitals.
+    known = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+    return host.lower() in known or _general_name(host) in names
 
 
 def _known_by(certificate: x509.Certificate, public: Any) -> x509.AuthorityKeyIdentifier:

@@ -7,6 +7,7 @@ tornado and Node.js offer for this. Where a site has wildcard DNS for a zone of 
 
 import ipaddress
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ import jupyterhub
 from jupyterhub.app import JupyterHub
 from tornado.httpclient import AsyncHTTPClient
 from tornado.netutil import DefaultLoopResolver, Resolver
-from traitlets.config.loader import DeferredConfig
+from traitlets.config.loader import DeferredConfig, LazyConfigValue
 
 ZONE = "hpcspawner.internal"
 """Set aside for private use like everything under `internal`, so no name server will ever know it."""
 
 _IPV6 = "v6."
+# All that makes an address, for a node may be called v6 too.
+_IPV6_NODE = re.compile(r"v6\.([0-9a-f]{4}(?:-[0-9a-f]{4}){7})", re.ASCII | re.IGNORECASE)
 HOOK = Path(__file__).parent / "proxy" / "names.js"
 """What the proxy loads."""
+_PROXY = ["configurable-http-proxy"]
 
 
 def server_name(nonce: str, node: str, zone: str) -> str:
@@ -36,7 +40,8 @@ def node_behind(host: str) -> str:
     if not host.lower().endswith(f".{ZONE}"):
         return host
     node = host[: -len(ZONE) - 1].partition(".")[2]
-    return node.removeprefix(_IPV6).replace("-", ":") if node.startswith(_IPV6) else node
+    address = _IPV6_NODE.fullmatch(node)
+    return address[1].replace("-", ":") if address else node or host
 
 
 def _dashed(address: str) -> str:
@@ -60,14 +65,27 @@ def teach(c: Any) -> None:
         from hpcspawner.hub.aio import NodeResolver as ForAiohttp  # noqa: PLC0415
 
         c.JupyterHubHTTPClient.connector_options.update({"resolver": ForAiohttp()})
-    command = c.ConfigurableHTTPProxy.get("command") or ["configurable-http-proxy"]
-    c.ConfigurableHTTPProxy.command = ["env", f"NODE_OPTIONS={node_options()}", *command]
+    c.ConfigurableHTTPProxy.command = ["env", f"NODE_OPTIONS={node_options()}", *_command(c)]
+
+
+def _command(c: Any) -> list[str]:
+    """The proxy's command as the configuration has it so far, in any form that JupyterHub takes."""
+    command = c.ConfigurableHTTPProxy.get("command") or _PROXY
+    if isinstance(command, LazyConfigValue):
+        # Words were added to the default.
+        command = command.get_value(_PROXY)
+    return [command] if isinstance(command, str) else list(command)
 
 
 def node_options() -> str:
     """The value of NODE_OPTIONS for a proxy, with what the Hub's own environment has."""
+    return f"{os.environ.get('NODE_OPTIONS', '')} {_required()}".strip()
+
+
+def _required() -> str:
+    """Our part of it; Node.js divides the value at spaces outside of quotes."""
     path = str(HOOK).replace("\\", "\\\\").replace('"', '\\"')
-    return f'{os.environ.get("NODE_OPTIONS", "")} --require="{path}"'.strip()
+    return f'--require="{path}"'
 
 
 def untaught(app: JupyterHub) -> str:
@@ -85,7 +103,7 @@ def untaught(app: JupyterHub) -> str:
             node_options(),
         )
         return ""
-    if not any(str(HOOK) in str(word) for word in command):
+    if not any(_required() in str(word) for word in command):
         return (
             "ConfigurableHTTPProxy.command is set after hpcspawner.configure(), which takes its part out: set it before"
         )

@@ -59,6 +59,9 @@ class TicketRequest(_Body):
     def _one_mark(self) -> Self:
         if (self.csr is None) == (self.run is None):
             raise ValueError("either csr or run")
+        # A public key is shown to all who connect; that it is one's own is shown by a signing request alone.
+        if self.run and self.run.startswith(certificates.KEY):
+            raise ValueError("a run may not look like a key")
         return self
 
     @property

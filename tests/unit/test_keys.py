@@ -24,6 +24,7 @@ def test_what_is_derived_is_the_same_after_a_restart():
     assert KEYS.token("h123456abcdefgh") == "LbZehpca_CQ440VRq3inG1gd3hTm_13UBao_eCCAbVraQxj8"
     assert KEYS.report_key("h123456abcdefgh", "run") == "hpcr_KOxtHGRJEwxF9izCMZFQ_eGNUry1-Pl0BM84ZiEr7IU"
     assert KEYS.is_ours("alice", "habcdefi4a6cxac")
+    assert KEYS.nonce("h123456abcdefgh", "run") == "m6kd7zbw2dselhah"
 
 
 @pytest.mark.parametrize("others", OTHERS)
@@ -31,6 +32,7 @@ def test_what_is_derived_is_another_hubs_not(others):
     tag = KEYS.new_tag("alice")
     assert others.token(tag) != KEYS.token(tag)
     assert others.report_key(tag, "run") != KEYS.report_key(tag, "run")
+    assert others.nonce(tag, "run") != KEYS.nonce(tag, "run")
     assert not others.is_ours("alice", tag)
 
 
@@ -58,6 +60,15 @@ def test_each_secret_is_its_own():
 def test_no_two_runs_share_a_key(tag, run, other_tag, other_run):
     same = (tag, run) == (other_tag, other_run)
     assert (KEYS.report_key(tag, run) == KEYS.report_key(other_tag, other_run)) is same
+    assert (KEYS.nonce(tag, run) == KEYS.nonce(other_tag, other_run)) is same
+
+
+@given(NAMES, NAMES)
+def test_a_nonce_is_part_of_a_host_name_and_no_part_of_a_secret(tag, run):
+    """80 bits: nobody makes a run whose server is called as another's."""
+    nonce = KEYS.nonce(tag, run)
+    assert re.fullmatch("[a-z2-7]{16}", nonce)
+    assert nonce not in KEYS.report_key(tag, run).lower()
 
 
 @given(NAMES)

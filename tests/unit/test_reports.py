@@ -11,6 +11,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyterhub import objects, orm
@@ -20,6 +23,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from hpcspawner.errors import SchedulerUnreachable
+from hpcspawner.hub.certificates import mark
 from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import End, close_ledger, digest, ledger, open_ledger
 from hpcspawner.hub.reports import HANDLERS
@@ -29,6 +33,20 @@ TICKET, REPORT = "/hub/api/hpcspawner/ticket", "/hub/api/hpcspawner/report"
 RUN = "run-" + "r" * 30
 OTHER_RUN = "run-" + "o" * 30
 ENVIRONMENT = {"JUPYTERHUB_API_TOKEN": "token-" + "t" * 30, "JUPYTERHUB_USER": "alice"}
+
+
+def signing_request(curve=ec.SECP256R1):
+    """As a launcher sends it, for a new key."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.sign(ec.generate_private_key(curve()), hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def mark_of(request):
+    return mark(x509.load_pem_x509_csr(request.encode()))
+
+
+CSR, OTHER_CSR = signing_request(), signing_request()
 
 
 class Server:
@@ -149,6 +167,19 @@ class Job:
         status = self.status
         await asyncio.sleep(self.delay_s)
         return status
+
+    def with_tls(self):
+        """The Hub signs keys; the certificate here tells the key and the node that it was asked for."""
+
+        async def certify(request):
+            await asyncio.sleep(self.delay_s)
+            return {"certificate": f"{mark(request)} on {self.row.host}", "authorities": "those of the Hub"}
+
+        self.row.certify = certify
+        return self
+
+    def trade_key(self, csr=CSR, **more):
+        return self.server.post(TICKET, {"ticket": self.ticket, "job": "12", "csr": csr, **more})
 
     def trade(self, run=RUN, ticket=None, **more):
         return self.server.post(TICKET, {"ticket": ticket or self.ticket, "run": run, "job": "12", **more})
@@ -420,6 +451,135 @@ def test_the_host_comes_from_the_scheduler_alone(job):
     assert (job.row.host, job.row.port) == ("n1", 20000)
 
 
+# --- the ticket of a job that shows a key
+
+
+def test_a_running_job_gets_a_certificate_for_its_key(job):
+    answer = job.with_tls().trade_key()
+    assert answer.status == 200
+    assert set(answer.json) == {"environment", "report_key", "certificate", "authorities"}
+    assert answer.json["environment"] == ENVIRONMENT
+    assert answer.json["certificate"] == f"{mark_of(CSR)} on n1"
+    assert answer.json["authorities"] == "those of the Hub"
+    assert job.committed()["run"] == mark_of(CSR)
+    assert "job 12 runs on n1 and got its certificate" in job.server.log.getvalue()
+
+
+def test_a_lost_answer_is_given_again_to_the_same_key(job):
+    """Until its server listens; a signature is never twice the same, so it is the key that counts."""
+    first, second = job.with_tls().trade_key(), job.trade_key()
+    assert first.status == second.status == 200
+    assert first.json == second.json
+    job.key = first.json["report_key"]
+    assert job.listening().status == 200
+    answer = job.trade_key()
+    assert answer.status == 403
+    assert_silent(answer, job)
+
+
+def test_another_key_is_refused_learns_nothing_and_is_in_the_log(job):
+    job.with_tls().trade_key()
+    before = len(job.server.log.getvalue())
+    answer = job.trade_key(OTHER_CSR)
+    assert answer.status == 403
+    assert_silent(answer, job)
+    assert job.row.run == mark_of(CSR)
+    log = job.server.log.getvalue()[before:]
+    assert "its ticket was presented again, from 127.0.0.1" in log
+
+
+def test_a_new_run_with_a_key_of_its_own_is_served_once(job):
+    job.with_tls().requeues().trade_key()
+    job.runs, job.status = 2, JobStatus(JobState.RUNNING, host="n2")
+    assert job.trade_key(OTHER_CSR).json["certificate"] == f"{mark_of(OTHER_CSR)} on n2"
+    assert job.trade_key(CSR).status == 403
+    assert job.trade_key(signing_request()).status == 403
+    assert job.row.run == mark_of(OTHER_CSR)
+
+
+def test_of_many_keys_at_once_one_is_served(job):
+    job.with_tls().delay_s = 0.1
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(job.trade_key, [CSR, OTHER_CSR, *(signing_request() for _ in range(6))]))
+    assert sorted(answer.status for answer in answers) == [200] + [403] * 7
+
+
+def test_without_a_key_there_is_no_environment_and_no_second_chance(job):
+    """A node that can make no key may say so. Else whoever is between node and user could have TLS left out."""
+    answer = job.with_tls().trade()
+    assert answer.status == 200
+    assert answer.json == {"environment": {}, "report_key": ledger().keys.report_key(job.row.tag, RUN)}
+    assert_silent(answer, job, but=answer.json["report_key"])
+    assert "job 12 sent no signing request from n1; it gets no environment" in job.server.log.getvalue()
+    refused = job.trade_key()
+    assert refused.status == 403
+    assert_silent(refused, job)
+    job.key = answer.json["report_key"]
+    assert job.ended(reason="no-key", message="No openssl.").status == 200
+    assert job.row.report.reason == "no-key"
+
+
+def test_who_has_shown_a_key_does_not_get_around_it(job):
+    job.with_tls().trade_key()
+    answer = job.trade()
+    assert answer.status == 403
+    assert_silent(answer, job)
+
+
+def test_a_public_key_is_shown_by_its_signature_and_not_by_its_digest(job):
+    """Whoever connects to a server sees its public key, and the digest of that is the run's mark."""
+    job.with_tls().trade_key()
+    answer = job.trade(run=mark_of(CSR))
+    assert answer.status == 400
+    assert_silent(answer, job)
+
+
+def test_while_nobody_looks_after_the_job_no_key_is_signed(job):
+    job.with_tls()
+    job.row.environment = {}
+    answer = job.trade_key()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert_silent(answer, job)
+    job.row.environment = dict(ENVIRONMENT)
+    assert job.trade_key().status == 200
+
+
+def test_a_hub_without_tls_signs_nothing(job):
+    answer = job.trade_key()
+    assert set(answer.json) == {"environment", "report_key"}
+
+
+def test_a_request_as_long_as_any_may_be_is_read(job):
+    assert job.with_tls().trade_key(CSR + " " * (4096 - len(CSR))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param({"csr": CSR, "run": RUN}, 400, id="key and mark"),
+        pytest.param({}, 400, id="neither"),
+        pytest.param({"csr": None}, 400, id="null"),
+        pytest.param({"csr": CSR, "host": "n2"}, 400, id="a host too"),
+        pytest.param({"csr": CSR, "names": ["hub.example.org"]}, 400, id="names too"),
+        pytest.param({"csr": ""}, 400, id="empty"),
+        pytest.param({"csr": "csr"}, 400, id="no PEM"),
+        pytest.param({"csr": [CSR]}, 400, id="a list"),
+        pytest.param({"csr": 1}, 400, id="a number"),
+        pytest.param({"csr": CSR[:-40]}, 400, id="cut"),
+        pytest.param({"csr": CSR.replace("REQUEST", "")}, 400, id="called a certificate"),
+        pytest.param({"csr": signing_request(ec.SECP384R1)}, 400, id="another curve"),
+        pytest.param({"csr": CSR + " " * (4097 - len(CSR))}, 400, id="too long for one"),
+        pytest.param({"csr": CSR + " " * 70_000}, 413, id="too long for a body"),
+    ],
+)
+def test_what_shows_no_key_spends_nothing(job, body, status):
+    answer = job.with_tls().server.post(TICKET, {"ticket": job.ticket, "job": "12", **body})
+    assert answer.status == status
+    assert_silent(answer, job)
+    assert job.row.run == ""
+    assert job.trade_key().status == 200
+
+
 # --- reports
 
 
@@ -620,14 +780,28 @@ def test_a_login_of_the_hub_gives_no_right_here(job):
         assert answer.status == 403
 
 
-SECRETS = st.sampled_from(["x" * 43, "", RUN]) | st.text(max_size=300)
+SECRETS = st.sampled_from(["x" * 43, "", RUN, CSR]) | st.text(max_size=300)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
 NAMES = st.sampled_from(
-    ["ticket", "run", "job", "report_key", "event", "port", "reason", "message", "log", "exit_code", "signal", "host"]
+    [
+        "ticket",
+        "run",
+        "csr",
+        "job",
+        "report_key",
+        "event",
+        "port",
+        "reason",
+        "message",
+        "log",
+        "exit_code",
+        "signal",
+        "host",
+    ]
 )
 BODIES = st.one_of(
     st.binary(max_size=100),
@@ -663,10 +837,11 @@ def test_whatever_a_launcher_sends_is_taken_or_refused_and_never_an_error(server
 # --- what is told of secrets
 
 
-def assert_silent(answer, job):
-    """No secret in an answer, hashes included."""
+def assert_silent(answer, job, but=None):
+    """No secret in an answer, hashes included; `but` is one that the caller may have."""
     row = job.row
-    keys = [ledger().keys.report_key(row.tag, run) for run in (RUN, OTHER_RUN)]
+    runs = (RUN, OTHER_RUN, mark_of(CSR), mark_of(OTHER_CSR))
+    keys = [key for run in runs if (key := ledger().keys.report_key(row.tag, run)) != but]
     hidden = [job.ticket, row.ticket_hash, *keys, row.report_key_hash, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]]
     text = answer.data.decode() + str(answer.headers)
     assert not [secret for secret in hidden if secret and secret in text]
