@@ -3,19 +3,16 @@
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
-from hpcspawner.hub import audit, certificates, headers, names
+from hpcspawner.hub import audit, headers, proof
 from hpcspawner.hub.keeper import Habits, Keeper
 from hpcspawner.hub.pages import LinkFillsForm
 from hpcspawner.hub.store import LOCK_TIMEOUT_S
 
-_FORBIDDEN = "batchspawner"
 _AGAIN_S = 10
 
 
@@ -38,10 +35,11 @@ async def _when_assembled() -> None:
     while not (JupyterHub.initialized() and getattr(JupyterHub.instance(), "tornado_application", None)):
         await asyncio.sleep(0.02)
     app = JupyterHub.instance()
-    _prove_endpoint_absent(app)
-    await _prove_tls(app)
+    # All that must be there for the first request comes before the first wait.
     headers.install(app)
     audit.install(app)
+    proof.endpoint_absent(app)
+    await proof.reachable(app)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
     # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.
@@ -52,65 +50,6 @@ async def _when_assembled() -> None:
         except Exception:
             app.log.exception("hpcspawner: housekeeping can't begin; trying again in %s s", _AGAIN_S)
         await asyncio.sleep(_AGAIN_S)
-
-
-def _prove_endpoint_absent(app: JupyterHub) -> None:
-    found = forbidden_routes(app.tornado_application)
-    if found:
-        app.log.critical(
-            "hpcspawner: the endpoint of the batchspawner package is served at %s; it must not be. "
-            "Remove what adds it to JupyterHub's handlers from the configuration. The Hub stops.",
-            ", ".join(found),
-        )
-        app.exit(1)
-    app.log.info("hpcspawner: the endpoint of the batchspawner package is not served")
-
-
-async def _prove_tls(app: JupyterHub) -> None:
-    """Servers are reached by TLS, or it is said loudly that they are not."""
-    spawner = app.spawner_class
-    if not hasattr(spawner, "certificate_names"):
-        return
-    if not app.internal_ssl:
-        app.log.warning(
-            "hpcspawner: THERE IS NO TLS TO THE COMPUTE NODES. All that users type and see crosses the cluster's "
-            "network in clear. To switch it on, leave tls_to_nodes=False out of hpcspawner.configure()."
-        )
-        return
-    own = spawner(config=app.config)
-    if own.certificate_names == "host":
-        app.log.warning(
-            "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). Whoever has a server on a node "
-            "can pose as any other server on it. Use this only where nodes are never shared."
-        )
-    elif own.certificate_zone == names.ZONE and (why := names.untaught(app)):
-        app.log.critical(
-            "hpcspawner: servers can't be reached: %s. Or set HPCSpawner.certificate_zone to a zone with wildcard DNS, "
-            "or HPCSpawner.certificate_names to 'host', or tls_to_nodes=False. The Hub stops.",
-            why,
-        )
-        app.exit(1)
-    for name, url in _addresses(app):
-        if urlsplit(url).scheme == "http":
-            app.log.critical("hpcspawner: %s is %s, but with TLS to the nodes it must begin with https://.", name, url)
-            app.exit(1)
-    host = str(urlsplit(app.hub.api_url).hostname)
-    if not await asyncio.to_thread(certificates.names_host, app.internal_ssl_cert, host):
-        app.log.critical(
-            "hpcspawner: the Hub's own certificate %s does not name %s, where its servers call it, so they could not. "
-            "Set JupyterHub.recreate_internal_certs = True for one start (servers that run are lost). The Hub stops.",
-            app.internal_ssl_cert,
-            host,
-        )
-        app.exit(1)
-
-
-def _addresses(app: JupyterHub) -> list[tuple[str, str]]:
-    """Where the Hub is called and where it calls its proxy."""
-    return [
-        ("JupyterHub.hub_connect_url", app.hub.api_url),
-        ("the proxy's api_url", getattr(app.proxy, "api_url", "")),
-    ]
 
 
 def _wait_for_locks(app: JupyterHub) -> None:
@@ -156,21 +95,3 @@ def ledger_url_beside_the_hubs() -> str:
 def _is_no_link(record: logging.LogRecord) -> bool:
     """Whether to keep a log line: JupyterHub writes a traceback for each link that fills the form."""
     return not (record.exc_info and isinstance(record.exc_info[1], LinkFillsForm))
-
-
-def forbidden_routes(application: Any) -> list[str]:
-    """Patterns of every route that leads to a handler of the batchspawner package."""
-    return [
-        str(getattr(rule.matcher, "regex", rule.matcher))
-        for rule in _rules(application.default_router)
-        if getattr(rule.target, "__module__", "").split(".")[0] == _FORBIDDEN
-    ]
-
-
-def _rules(router: Any) -> list[Any]:
-    found = []
-    for rule in router.rules:
-        found.append(rule)
-        if hasattr(rule.target, "rules"):
-            found += _rules(rule.target)
-    return found

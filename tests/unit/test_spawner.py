@@ -18,8 +18,8 @@ from traitlets.config import Config
 
 import hpcspawner
 from hpcspawner.hub import boot
-from hpcspawner.hub.boot import forbidden_routes
 from hpcspawner.hub.pages import draft
+from hpcspawner.hub.proof import forbidden_routes
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.spawner import OVERRIDES, HPCSpawner, LinkFillsForm
 

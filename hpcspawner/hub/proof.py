@@ -1,0 +1,92 @@
+"""What must hold before a Hub serves; one that does not hold stops it with what to do."""
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+from jupyterhub.app import JupyterHub
+
+from hpcspawner.hub import certificates, names
+
+_FORBIDDEN = "batchspawner"
+
+
+def endpoint_absent(app: JupyterHub) -> None:
+    """No handler of the batchspawner package is served."""
+    found = forbidden_routes(app.tornado_application)
+    if found:
+        app.log.critical(
+            "hpcspawner: the endpoint of the batchspawner package is served at %s; it must not be. "
+            "Remove what adds it to JupyterHub's handlers from the configuration. The Hub stops.",
+            ", ".join(found),
+        )
+        app.exit(1)
+    app.log.info("hpcspawner: the endpoint of the batchspawner package is not served")
+
+
+def forbidden_routes(application: Any) -> list[str]:
+    """Patterns of every route that leads to a handler of the batchspawner package."""
+    return [
+        str(getattr(rule.matcher, "regex", rule.matcher))
+        for rule in _rules(application.default_router)
+        if getattr(rule.target, "__module__", "").split(".")[0] == _FORBIDDEN
+    ]
+
+
+def _rules(router: Any) -> list[Any]:
+    found = []
+    for rule in router.rules:
+        found.append(rule)
+        if hasattr(rule.target, "rules"):
+            found += _rules(rule.target)
+    return found
+
+
+async def reachable(app: JupyterHub) -> None:
+    """Servers are reached by TLS, or it is said loudly that they are not."""
+    spawner = app.spawner_class
+    if not hasattr(spawner, "certificate_names"):
+        return
+    if not app.internal_ssl:
+        app.log.warning(
+            "hpcspawner: THERE IS NO TLS TO THE COMPUTE NODES. All that users type and see crosses the cluster's "
+            "network in clear. To switch it on, leave tls_to_nodes=False out of hpcspawner.configure()."
+        )
+        return
+    own = spawner(config=app.config)
+    if own.certificate_names == "host":
+        app.log.warning(
+            "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). Whoever has a server on a node "
+            "can pose as any other server on it. Use this only where nodes are never shared."
+        )
+    why = _names_lead_nowhere(app, own) or _not_by_https(app) or await asyncio.to_thread(_own_name_is_missing, app)
+    if why:
+        app.log.critical("hpcspawner: with TLS to the nodes no server can be reached: %s. The Hub stops.", why)
+        app.exit(1)
+
+
+def _names_lead_nowhere(app: JupyterHub, spawner: Any) -> str:
+    if spawner.certificate_names == "host" or spawner.certificate_zone != names.ZONE:
+        return ""
+    why = names.untaught(app)
+    return why and (
+        f"{why}. Or set HPCSpawner.certificate_zone to a zone with wildcard DNS, or "
+        "HPCSpawner.certificate_names to 'host'"
+    )
+
+
+def _not_by_https(app: JupyterHub) -> str:
+    for name, url in (("JupyterHub.hub_connect_url", app.hub.api_url), ("api_url", getattr(app.proxy, "api_url", ""))):
+        if urlsplit(url).scheme == "http":
+            return f"{name} is {url}, but must begin with https://"
+    return ""
+
+
+def _own_name_is_missing(app: JupyterHub) -> str:
+    host = str(urlsplit(app.hub.api_url).hostname)
+    if certificates.names_host(app.internal_ssl_cert, host):
+        return ""
+    return (
+        f"the Hub's own certificate {app.internal_ssl_cert} does not name {host}, where servers call it. Set "
+        "JupyterHub.recreate_internal_certs = True for one start; servers that run are lost"
+    )
