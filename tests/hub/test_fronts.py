@@ -25,8 +25,6 @@ from support.hub import PASSWORD
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-pytestmark = pytest.mark.both_hubs
-
 FRONTS = {"own-certificate": None, "behind-nginx": "nginx", "behind-apache": "apache2"}
 VISITOR = "127.0.0.2"
 HSTS = ["max-age=63072000"]
@@ -243,6 +241,7 @@ def found_here(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
+@pytest.mark.both_hubs
 def test_each_user_s_notebooks_have_a_host_of_their_own(found_here, profile, tmp_path):
     # A colleague who may use bob's server: her browser is logged in at all three hosts.
     role = {"name": "help", "users": ["alice"], "scopes": ["access:servers!user=bob"]}

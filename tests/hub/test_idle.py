@@ -6,8 +6,6 @@ import time
 import pytest
 from support.browser import a_page, log_in
 
-pytestmark = pytest.mark.both_hubs
-
 LIMIT_S = 20
 
 
