@@ -14,11 +14,8 @@ class Processes:
         self.server = next(pid for pid in _pids() if _is_server(pid, here, job_id))
         self.launcher = _parent(self.server)
         self.shell = _parent(self.launcher)
-
-    @property
-    def environment(self):
-        """The server's variables."""
-        return environment(self.server)
+        # The server's variables, also for when it is gone.
+        self.environment = environment(self.server)
 
     def in_launchers_memory(self, pattern):
         """What the launcher holds that matches a pattern of bytes."""
