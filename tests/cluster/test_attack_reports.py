@@ -125,9 +125,14 @@ _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
 def _asked(connection, call):
-    """Status, headers and text of the answer."""
-    connection.request(call.method, call.path, call.body, call.headers)
-    answer = connection.getresponse()
+    """Status, headers and text of the answer. The proxy may end an idle connection, so a second one is tried."""
+    try:
+        connection.request(call.method, call.path, call.body, call.headers)
+        answer = connection.getresponse()
+    except ConnectionError:
+        connection.close()
+        connection.request(call.method, call.path, call.body, call.headers)
+        answer = connection.getresponse()
     return answer.status, answer.headers, answer.read().decode("utf-8", "replace")
 
 
