@@ -86,7 +86,7 @@ class Field:
     def stored(self, user, body):
         name = f"s{next(_NUMBERS)}"
         kept = self._sent("PUT", server_path(user, name), {"display_name": name, "user_options": body})
-        assert kept.status_code == 201, kept.text
+        assert kept.status_code == 201, f"{kept.text}"
         return self._came_of(user, name, body, self.hub.api("POST", server_path(user, name)))
 
     def _sent(self, method, path, body):

@@ -52,7 +52,7 @@ def fuzz(*argv):
 
 def test_the_fuzzer_finds_nothing_at_any_door():
     done = fuzz("-m", "attack.fuzz", f"--seconds={SECONDS}", "--seed=1")
-    assert done.returncode == 0, done.stdout[-5000:]
+    assert done.returncode == 0, f"{done.stdout[-5000:]}"
     assert "stat::number_of_executed_units" in done.stdout
 
 
