@@ -117,7 +117,8 @@ class HubNames(list[str], DeferredConfig):
     """
 
     def __init__(self, c: Any):
-        super().__init__()
+        earlier = c.JupyterHub.get("trusted_alt_names") or []
+        super().__init__(earlier.get_value([]) if isinstance(earlier, LazyConfigValue) else earlier)
         self._c = c
 
     def get_value(self, trait: Any) -> list[str]:

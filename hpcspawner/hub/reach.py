@@ -75,14 +75,13 @@ class Reach:
     async def answers(self, row: Row, path: str) -> bool:
         """Whether the server answers within a few seconds, and knows the place: another on that port would not."""
         host = self._host(row)
-        with contextlib.suppress(OSError):
+        # No answer in words that are HTTP is a ValueError, and so is a name that no host can have.
+        with contextlib.suppress(OSError, ValueError):
             async with asyncio.timeout(_PROBE_S):
                 reader, writer = await asyncio.open_connection(self._place(row), row.port, **self._checked(row, host))
                 try:
                     writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
                     version, status = (await reader.readline()).split()[:2]
-                except ValueError:
-                    return False
                 finally:
                     writer.close()
                 return version.startswith(b"HTTP/") and status != _NOT_FOUND
@@ -90,7 +89,7 @@ class Reach:
 
     async def accepts(self, row: Row) -> bool:
         """Whether somebody takes connections there: the cheapest sign of life, and nothing is sent."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             async with asyncio.timeout(_PROBE_S):
                 _, writer = await asyncio.open_connection(self._place(row), row.port)
                 writer.close()

@@ -194,6 +194,9 @@ class TicketHandler(_LauncherHandler):
             answer["environment"] = {}
         elif row.certify is not None and call.csr is not None:
             answer.update(await row.certify(call.csr))
+            if row.run != call.mark or not row.wanted:
+                # Meanwhile another run has taken its place, or the server was stopped.
+                raise web.HTTPError(403, "this ticket is not valid")
             self.log.info("%s: job %s runs on %s and got its certificate", row.log_name, row.job_id, row.host)
         else:
             self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)

@@ -534,6 +534,28 @@ def test_a_public_key_is_shown_by_its_signature_and_not_by_its_digest(job):
     assert_silent(answer, job)
 
 
+@pytest.mark.parametrize(
+    "change", [lambda row: row.give_up(), lambda row: row.open("key:other", 2, "n2", "k")], ids=["stopped", "replaced"]
+)
+def test_what_happens_while_a_key_is_signed_counts(job, change):
+    asked = threading.Event()
+
+    async def certify(request):
+        asked.set()
+        await asyncio.sleep(0.3)
+        return {"certificate": "signed", "authorities": "those of the Hub"}
+
+    job.row.certify = certify
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(job.trade_key)
+        assert asked.wait(10)
+        change(job.row)
+        answer = under_way.result()
+    assert answer.status == 403
+    assert b"signed" not in answer.data
+    assert_silent(answer, job)
+
+
 def test_while_nobody_looks_after_the_job_no_key_is_signed(job):
     job.with_tls()
     job.row.environment = {}
