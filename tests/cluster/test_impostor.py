@@ -6,8 +6,10 @@ and the Hub does not know, while the Hub starts anew, or after the end.
 
 import datetime
 import os
+import shutil
 import signal
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -127,6 +129,8 @@ def freeze_and_kill(running):
     # The launcher first, or it would report the end.
     os.kill(running.launcher, signal.SIGKILL)
     os.kill(running.server, signal.SIGKILL)
+    # Which only a launcher that lives to its end takes away.
+    shutil.rmtree(Path(running.environment["JUPYTERHUB_SSL_KEYFILE"]).parent)
 
 
 def test_who_sits_on_a_port_before_is_passed_over(ground, impostor):
