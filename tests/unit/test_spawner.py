@@ -17,7 +17,7 @@ from traitlets import Float, Integer
 from traitlets.config import Config
 
 import hpcspawner
-from hpcspawner.hub import boot
+from hpcspawner.hub import boot, names
 from hpcspawner.hub.pages import draft
 from hpcspawner.hub.proof import forbidden_routes
 from hpcspawner.hub.reports import HANDLERS
@@ -234,6 +234,28 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     assert routes == [r"/api/hpcspawner/ticket", r"/api/hpcspawner/report", r"/hpcspawner/static/(.*)"]
     (templates,) = c.JupyterHub.template_paths
     assert templates.endswith("hub/templates")
+
+
+def test_tls_to_the_nodes_is_on_unless_it_is_switched_off(site):
+    on, _ = configured(site)
+    assert on.JupyterHub.internal_ssl is True
+    assert isinstance(on.JupyterHub.trusted_alt_names, names.HubNames)
+    assert on.ConfigurableHTTPProxy.command[-1] == "configurable-http-proxy"
+    assert str(names.HOOK) in " ".join(on.ConfigurableHTTPProxy.command)
+    off, _ = configured(site, tls_to_nodes=False)
+    assert off.JupyterHub.internal_ssl is False
+    assert "trusted_alt_names" not in off.JupyterHub
+    assert "command" not in off.ConfigurableHTTPProxy
+
+
+def test_what_was_set_before_is_kept_where_ours_is_added(site):
+    c = Config()
+    c.ConfigurableHTTPProxy.command = hpcspawner.https_proxy(redirect_port=80)
+    c.JupyterHub.trusted_alt_names = ["DNS:head"]
+    words = list(c.ConfigurableHTTPProxy.command)
+    hpcspawner.configure(c, site, callback_url=URL)
+    assert c.ConfigurableHTTPProxy.command[-len(words) :] == words
+    assert list(c.JupyterHub.trusted_alt_names) == ["DNS:head"]
 
 
 def test_text_is_a_path_too_and_becomes_absolute(site, monkeypatch):
