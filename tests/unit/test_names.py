@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 from types import SimpleNamespace
 
@@ -222,6 +223,12 @@ async def test_any_other_host_is_found_as_always(internal, ask):
 async def test_a_browsers_host_name_is_not_the_servers(internal, ask):
     async with Listener(await internal.server(NAME)) as server:
         assert await ask(f"https://{NAME}:{server.port}/", "hub.example.org") == "200"
+
+
+async def test_aiohttp_is_told_the_whole_name():
+    """Some of its versions check the certificate for what the resolver calls the host."""
+    (found, *_) = await aio.NodeResolver().resolve(server_name(NONCE, "127.0.0.1", ZONE), 1, socket.AF_UNSPEC)
+    assert (found["hostname"], found["host"]) == (server_name(NONCE, "127.0.0.1", ZONE), "127.0.0.1")
 
 
 # --- the configuration

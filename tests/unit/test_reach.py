@@ -212,9 +212,10 @@ async def test_where_nothing_is_nothing_answers(to_job, host):
     assert not await to_job.accepts(row)
 
 
-async def test_a_sign_of_life_is_had_without_a_word(to_job):
-    async with Listener() as server:
-        assert await to_job.accepts(row_of(server))
+@pytest.mark.parametrize("run", [SHOWN, "r" * 30], ids=["with TLS", "without"])
+async def test_a_sign_of_life_is_had_without_a_word(internal, to_job, run):
+    async with Listener(await named(internal) if run == SHOWN else None) as server:
+        assert await to_job.accepts(row_of(server, run=run))
     assert server.calls == 1
     assert server.read == b""
 
