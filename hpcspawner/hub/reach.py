@@ -88,12 +88,21 @@ class Reach:
         return False
 
     async def accepts(self, row: Row) -> bool:
-        """Whether somebody takes connections there: the cheapest sign of life, and nothing is sent."""
+        """Whether the server takes connections: the cheapest sign of life, and nothing is sent.
+
+        A busy one may be slow to prove who it is; one that proves to be somebody else is not the server.
+        """
         with contextlib.suppress(OSError, ValueError):
             async with asyncio.timeout(_PROBE_S):
                 _, writer = await asyncio.open_connection(self._place(row), row.port)
+            try:
+                if checked := self._checked(row, self._host(row)):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_PROBE_S):
+                            await writer.start_tls(checked["ssl"], server_hostname=checked["server_hostname"])
+            finally:
                 writer.close()
-                return True
+            return True
         return False
 
     def _host(self, row: Row) -> str:

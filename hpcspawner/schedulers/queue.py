@@ -57,7 +57,7 @@ class Queue:
         self._sees_all = False
         self._sight_due = float("-inf")
         self._last_attempt = float("-inf")
-        self._last_duration_s = 0.0
+        self._durations_s = (0.0, 0.0)
 
     async def status(self, job: OwnedJob, after: float) -> JobStatus:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
@@ -115,7 +115,8 @@ class Queue:
         return True
 
     async def _refresh(self) -> None:
-        gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * self._last_duration_s), _LONGEST_GAP_S)
+        # One that took long may have waited for a controller that was away; two in a row mean that it is busy.
+        gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * min(self._durations_s)), _LONGEST_GAP_S)
         if self.error is not None:
             gap = min(gap, _GAP_AFTER_FAILURE_S)
         await asyncio.sleep(max(0.0, min(gap, self._last_attempt + gap - self._clock())))
@@ -131,11 +132,11 @@ class Queue:
             self.error = SchedulerUnreachable(f"The list of jobs could not be had: {error}")
         else:
             self.error = None
+            self._durations_s = (self._durations_s[1], self._clock() - begun)
             self._previous, self._newest = self._newest, listing
             self._owners_seen.update(job.owner for job in listing.jobs.values())
         finally:
             self._last_attempt = begun
-            self._last_duration_s = self._clock() - begun
 
     async def _look_for_sight(self) -> None:
         if self._clock() < self._sight_due:

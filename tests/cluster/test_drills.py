@@ -206,7 +206,7 @@ def test_a_nodes_network_is_cut(slurm):
     field = Field([*briefly, *for_good]).take_places()
     with slurm.lab.cut("n3"):
         with slurm.lab.cut("n1"):
-            # Looking takes its time as well, and Slurm gives a silent node up after 45 s.
+            # Looking takes its time as well, and Slurm gives a silent node up after 75 s.
             again = time.monotonic() + 30
             time.sleep(12)
             field.note_what_is_seen()

@@ -220,6 +220,20 @@ async def test_a_sign_of_life_is_had_without_a_word(internal, to_job, run):
     assert server.read == b""
 
 
+async def test_a_server_that_is_too_busy_to_prove_itself_lives(to_job, monkeypatch):
+    monkeypatch.setattr(reach, "_PROBE_S", 0.5)
+    async with Listener(None, None) as server:
+        assert await to_job.accepts(row_of(server))
+
+
+async def test_who_poses_as_the_server_is_no_sign_of_life(internal, to_job):
+    async with Listener(await named(internal, run="key:another")) as server:
+        assert not await to_job.accepts(row_of(server))
+    assert server.read == b""
+    async with Listener() as plain:
+        assert not await to_job.accepts(row_of(plain))
+
+
 def test_what_is_kept_of_the_hubs_side_is_read_once(internal):
     files = [str(internal.folder / "internal"), str(Path(internal.own[2])), *internal.own]
     assert reach.Tls.of(*files) is reach.Tls.of(*files)

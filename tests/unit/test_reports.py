@@ -902,3 +902,13 @@ def test_no_secret_is_in_the_log(job):
     assert "job 12 reports its end: server-exited" in log
     for secret in (wrong, job.ticket, job.key, RUN, OTHER_RUN, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]):
         assert secret not in log
+
+
+@pytest.mark.parametrize("path", [TICKET, REPORT])
+def test_what_a_stranger_calls_its_keys_gets_nowhere(job, path):
+    name = "x\n[I 2099-01-01 JupyterHub] forged line"
+    body = {"ticket": "t" * 30, "job": "1", "run": RUN, "report_key": "k" * 30, "event": "warned", name: 1}
+    answer = job.server.post(path, body)
+    assert answer.status == 400
+    assert b"forged" not in answer.data
+    assert "forged" not in job.server.log.getvalue()
