@@ -38,8 +38,12 @@ async def _when_assembled() -> None:
     # All that must be there for the first request comes before the first wait.
     headers.install(app)
     audit.install(app)
-    proof.endpoint_absent(app)
-    await proof.reachable(app)
+    try:
+        proof.endpoint_absent(app)
+        await proof.reachable(app)
+    except Exception:
+        app.log.critical("hpcspawner: what must hold can't be checked. The Hub stops.", exc_info=True)
+        app.exit(1)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
     # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.

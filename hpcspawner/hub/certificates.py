@@ -134,6 +134,12 @@ def names_host(file: str, host: str) -> bool:
     return host.lower() in known or _general_name(host) in names
 
 
+def days_left(file: str) -> int:
+    """For how many days the first certificate in this PEM file is still good."""
+    certificate = x509.load_pem_x509_certificate(Path(file).read_bytes())
+    return (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
+
+
 def _known_by(certificate: x509.Certificate, public: Any) -> x509.AuthorityKeyIdentifier:
     """How the signer is found: by the identifier that its own certificate has."""
     try:

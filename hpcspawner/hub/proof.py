@@ -9,6 +9,8 @@ from jupyterhub.app import JupyterHub
 from hpcspawner.hub import certificates, names
 
 _FORBIDDEN = "batchspawner"
+# JupyterHub makes them for five years and does not renew them.
+_TELL_BEFORE_DAYS = 60
 
 
 def endpoint_absent(app: JupyterHub) -> None:
@@ -63,6 +65,14 @@ async def reachable(app: JupyterHub) -> None:
     if why:
         app.log.critical("hpcspawner: with TLS to the nodes no server can be reached: %s. The Hub stops.", why)
         app.exit(1)
+    left = await asyncio.to_thread(certificates.days_left, app.internal_ssl_cert)
+    if left < _TELL_BEFORE_DAYS:
+        app.log.warning(
+            "hpcspawner: THE CERTIFICATES IN %s RUN OUT IN %s DAYS, and then no server can be reached. Set "
+            "JupyterHub.recreate_internal_certs = True for one start, when no server runs.",
+            app.internal_certs_location,
+            left,
+        )
 
 
 def _names_lead_nowhere(app: JupyterHub, spawner: Any) -> str:
@@ -87,6 +97,7 @@ def _own_name_is_missing(app: JupyterHub) -> str:
     if certificates.names_host(app.internal_ssl_cert, host):
         return ""
     return (
-        f"the Hub's own certificate {app.internal_ssl_cert} does not name {host}, where servers call it. Set "
-        "JupyterHub.recreate_internal_certs = True for one start; servers that run are lost"
+        f"the Hub's own certificate {app.internal_ssl_cert} does not name {host}, where servers call it. If "
+        "the address has changed, set JupyterHub.recreate_internal_certs = True for one start; servers that run "
+        "are lost. If the command line sets it, set it in the configuration file"
     )

@@ -245,6 +245,9 @@ class ReportHandler(_LauncherHandler):
             raise web.HTTPError(409, "this server has reported another port already")
         if row.report or not row.wanted:
             raise web.HTTPError(410, "this server has ended")
+        if row.certify is not None and not row.run.startswith(certificates.KEY):
+            audit.refused_call("report", "a server without TLS", row)
+            raise web.HTTPError(409, "this server has no certificate")
         if not row.port:
             self.log.info("%s: job %s listens on %s:%s", row.log_name, row.job_id, row.host, call.port)
             row.listening(call.port)

@@ -669,6 +669,9 @@ class Job:
             self._keep("%s.pem" % name, text)
         if certificates:
             self.environment.update((name, os.path.join(self.folder.path, file)) for name, file in SSL_FILES)
+        if not (self.environment or self.settings["tls"]):
+            message = "The Hub has switched to TLS since this job was submitted. Start the server again."
+            raise EndError("no-key", message)
         say("environment received")
 
     def _make_key(self):

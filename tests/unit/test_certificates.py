@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hub import require
 
-from hpcspawner.hub.certificates import MARGIN_S, Authority, mark, names_host, read_request
+from hpcspawner.hub.certificates import MARGIN_S, Authority, days_left, mark, names_host, read_request
 
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -294,3 +294,8 @@ def test_whether_the_hubs_certificate_names_it(certificates, host, named):
 def test_a_certificate_without_names_names_nobody(certificates):
     record = Certipy(store_dir=str(certificates[0])).store.get_record("hub-ca")
     assert not names_host(record["files"]["cert"], "hub-ca")
+
+
+def test_for_how_long_the_hubs_certificates_are_good_is_told(certificates):
+    record = Certipy(store_dir=str(certificates[0])).store.get_record("hub-ca")
+    assert 1800 < days_left(record["files"]["cert"]) < 1840

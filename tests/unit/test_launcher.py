@@ -1347,6 +1347,14 @@ def test_a_set_up_that_failed_comes_first_and_needs_no_key(hub, launch_bare, sta
     assert end["reason"] == "setup-failed"
 
 
+def test_a_job_from_before_the_hub_had_tls_says_what_to_do(hub, launch):
+    hub.environment = {}
+    assert launch().ends() == 1
+    (end,) = hub.reports
+    assert end["reason"] == "no-key"
+    assert "Start the server again" in end["message"]
+
+
 @pytest.mark.usefixtures("tls")
 def test_an_openssl_that_hangs_is_passed_over_in_time(hub, launch_bare, stand_in):
     stand_in("bin/openssl", HANGS)

@@ -912,3 +912,10 @@ def test_what_a_stranger_calls_its_keys_gets_nowhere(job, path):
     assert answer.status == 400
     assert b"forged" not in answer.data
     assert "forged" not in job.server.log.getvalue()
+
+
+def test_a_server_without_a_key_is_never_reached_where_there_is_tls(job):
+    job.with_tls()
+    job.key = job.trade().json["report_key"]
+    assert job.listening(20000).status == 409
+    assert job.row.port == 0
