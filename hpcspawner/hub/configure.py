@@ -7,7 +7,7 @@ from typing import Any
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import boot, names, redact
+from hpcspawner.hub import boot, hooks, redact
 from hpcspawner.hub.pages import STATIC, TEMPLATES
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
@@ -52,8 +52,8 @@ def configure(
     c.Spawner.start_timeout = profile.limits.queue.seconds + _DAY_S
     c.JupyterHub.internal_ssl = tls_to_nodes
     if tls_to_nodes:
-        c.JupyterHub.trusted_alt_names = names.HubNames(c)
-        names.teach(c)
+        c.JupyterHub.trusted_alt_names = hooks.HubNames(c)
+        hooks.teach(c)
     boot.arrange()
     return profile
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub.app import JupyterHub
 
-from hpcspawner.hub import certificates, names
+from hpcspawner.hub import certificates, hooks, names
 
 _FORBIDDEN = "batchspawner"
 # JupyterHub makes them for five years and does not renew them.
@@ -78,7 +78,7 @@ async def reachable(app: JupyterHub) -> None:
 def _names_lead_nowhere(app: JupyterHub, spawner: Any) -> str:
     if spawner.certificate_names == "host" or spawner.certificate_zone != names.ZONE:
         return ""
-    why = names.untaught(app)
+    why = hooks.untaught(app)
     return why and (
         f"{why}. Or set HPCSpawner.certificate_zone to a zone with wildcard DNS, or "
         "HPCSpawner.certificate_names to 'host'"

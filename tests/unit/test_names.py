@@ -26,8 +26,9 @@ from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from traitlets.config import Config
 
-from hpcspawner.hub import aio, names
-from hpcspawner.hub.names import ZONE, HubNames, NodeResolver, node_behind, node_options, server_name, teach, untaught
+from hpcspawner.hub import aio, hooks
+from hpcspawner.hub.hooks import HubNames, NodeResolver, node_options, teach, untaught
+from hpcspawner.hub.names import ZONE, node_behind, server_name
 
 NONCE = "abcdefghijklmnop"
 NAME = server_name(NONCE, "localhost", ZONE)
@@ -123,7 +124,7 @@ def node(*arguments, stdin="", options=""):
 def test_the_proxy_has_the_same_rule(nodes):
     hosts = [*OTHERS, *(server_name(NONCE, one, ZONE) for one in nodes), *nodes, f"jX.V6.n1.{ZONE.upper()}"]
     hosts += [f"j.{one}.{ZONE}" for one in nodes]
-    assert json.loads(node("-e", RULE, str(names.HOOK), stdin=json.dumps(hosts))) == [node_behind(one) for one in hosts]
+    assert json.loads(node("-e", RULE, str(hooks.HOOK), stdin=json.dumps(hosts))) == [node_behind(one) for one in hosts]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,8 @@ def test_the_proxy_loads_the_hook_wherever_it_lies(tmp_path, monkeypatch, folder
     """And what the Hub's own environment asks of Node.js still counts."""
     hook = tmp_path / folder / "names.js"
     hook.parent.mkdir()
-    shutil.copy(names.HOOK, hook)
-    monkeypatch.setattr(names, "HOOK", hook)
+    shutil.copy(hooks.HOOK, hook)
+    monkeypatch.setattr(hooks, "HOOK", hook)
     monkeypatch.setenv("NODE_OPTIONS", "--stack-trace-limit=7")
     shown = node("-p", "JSON.stringify([Error.stackTraceLimit, Object.keys(require.cache)])", options=node_options())
     assert json.loads(shown) == [7, [str(hook)]]
@@ -280,7 +281,7 @@ def test_a_command_that_was_set_afterwards_lacks_the_hook(resolver):
 
 
 def test_a_hook_in_a_strange_folder_is_seen_in_the_command(resolver, monkeypatch, tmp_path):
-    monkeypatch.setattr(names, "HOOK", tmp_path / 'a "quoted\\" one' / "names.js")
+    monkeypatch.setattr(hooks, "HOOK", tmp_path / 'a "quoted\\" one' / "names.js")
     assert untaught(hub()) == ""
 
 
@@ -300,7 +301,7 @@ def test_another_proxy_has_a_resolver_of_its_own(resolver):
 
 def test_jupyterhub_5_with_pycurl_does_not_ask_our_resolver(resolver, monkeypatch):
     curl = type("CurlAsyncHTTPClient", (), {})
-    monkeypatch.setattr(names.AsyncHTTPClient, "configured_class", lambda: curl)
+    monkeypatch.setattr(hooks.AsyncHTTPClient, "configured_class", lambda: curl)
     monkeypatch.setattr(jupyterhub, "version_info", (5, 5, 4, "", ""))
     assert "uninstall it" in untaught(hub())
     monkeypatch.setattr(jupyterhub, "version_info", (6, 1, 1, "", ""))
@@ -309,7 +310,7 @@ def test_jupyterhub_5_with_pycurl_does_not_ask_our_resolver(resolver, monkeypatc
 
 # --- the names in the Hub's own certificate
 
-OWN = f"DNS:{names.socket.gethostname()}"
+OWN = f"DNS:{hooks.socket.gethostname()}"
 
 
 def alt_names(*merged, **traits):

@@ -17,7 +17,7 @@ from traitlets import Float, Integer
 from traitlets.config import Config
 
 import hpcspawner
-from hpcspawner.hub import boot, names
+from hpcspawner.hub import boot, hooks
 from hpcspawner.hub.pages import draft
 from hpcspawner.hub.proof import forbidden_routes
 from hpcspawner.hub.reports import HANDLERS
@@ -239,9 +239,9 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
 def test_tls_to_the_nodes_is_on_unless_it_is_switched_off(site):
     on, _ = configured(site)
     assert on.JupyterHub.internal_ssl is True
-    assert isinstance(on.JupyterHub.trusted_alt_names, names.HubNames)
+    assert isinstance(on.JupyterHub.trusted_alt_names, hooks.HubNames)
     assert on.ConfigurableHTTPProxy.command[-1] == "configurable-http-proxy"
-    assert str(names.HOOK) in " ".join(on.ConfigurableHTTPProxy.command)
+    assert str(hooks.HOOK) in " ".join(on.ConfigurableHTTPProxy.command)
     off, _ = configured(site, tls_to_nodes=False)
     assert off.JupyterHub.internal_ssl is False
     assert "trusted_alt_names" not in off.JupyterHub
