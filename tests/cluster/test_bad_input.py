@@ -86,6 +86,6 @@ def test_a_sudo_rule_that_is_missing_is_told_with_its_cure(make_hub):
         assert "not set up" in message
         assert "The Hub may not run the scheduler's commands as this user." in message
         log = hub.log()
-        assert "NOPASSWD" in log
+        assert "hpcspawner sudoers" in log
         assert "a password is required" in log
         assert "sbatch" in log
