@@ -21,6 +21,10 @@ ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 MARK = "5f0c9a7be1d24386"
 
 
+# Not for a time: a busy machine takes longer than any.
+UNTIL_GO = "while [ ! -e go ]; do sleep 0.05; done"
+
+
 class Desk:
     """One spool folder, asked as the Hub asks."""
 
@@ -44,6 +48,10 @@ class Desk:
         answer = self.run(argv, script)
         assert answer.code == 0, answer.words
         return self.scheduler.parse_submit(answer.out)
+
+    def go(self):
+        """Let a job that waits for it go on."""
+        (self.folder / "go").touch()
 
     def list(self):
         [argv] = self.scheduler.query_commands(MARK)
@@ -152,10 +160,11 @@ def test_nothing_of_a_job_survives_it(desk):
 
 
 def test_the_script_is_removed_when_the_job_ends_and_nobody_else_can_read_the_folder(desk):
-    job_id = desk.submit("sleep 0.2")
+    job_id = desk.submit(UNTIL_GO)
     spool = desk.scheduler.spool
     assert (spool / f"{job_id}.sh").exists()
     assert {path.stat().st_mode & 0o077 for path in [spool, *spool.iterdir()]} == {0}
+    desk.go()
     desk.wait_for(job_id, JobState.ENDED)
     assert not (spool / f"{job_id}.sh").exists()
 
@@ -247,10 +256,11 @@ def test_jobs_that_ignore_sigterm_are_killed_after_a_cancel_and_at_the_end_of_th
 
 @pytest.mark.parametrize("ends", ["exit 3", "kill -9 $$", "exec sleep 60"], ids=["exit code", "signal", "cancelled"])
 def test_a_job_starts_after_one_that_ended_badly(desk, ends):
-    first = desk.submit("sleep 0.3", ends)
+    first = desk.submit(UNTIL_GO, ends)
     second = desk.submit("echo > started", follows=first)
     status = desk.list()[second]
     assert (status.state, status.reason) == (JobState.PENDING, "Follows")
+    desk.go()
     assert desk.scheduler.explain(status.reason).endswith(".")
     if "sleep" in ends:
         desk.cancel(first)
@@ -260,9 +270,10 @@ def test_a_job_starts_after_one_that_ended_badly(desk, ends):
 
 
 def test_a_job_is_dropped_after_one_that_ended_well(desk):
-    first = desk.submit("sleep 0.3")
+    first = desk.submit(UNTIL_GO)
     second = desk.submit("echo > started", follows=first)
     third = desk.submit("echo > started-too", follows=second)
+    desk.go()
     assert desk.wait_for(second, JobState.ENDED).reason == "dropped"
     assert desk.record(second).cause is Cause.NOT_STARTED
     assert not (desk.folder / "started").exists()
@@ -295,12 +306,13 @@ def test_a_job_that_follows_takes_no_slot_and_may_be_cancelled(tmp_path):
         ("exit 0", 60, Cause.EXITED, 0, None),
         ("exit 3", 60, Cause.EXITED, 3, None),
         ("kill -9 $$", 60, Cause.EXITED, None, 9),
-        ("exec sleep 60", 1, Cause.WALL_TIME, None, 15),
+        ("exec sleep 60", 4, Cause.WALL_TIME, None, 15),
     ],
 )
 def test_how_a_job_ended_is_told(desk, line, walltime, cause, code, number):
-    job_id = desk.submit("sleep 0.2", line, walltime=walltime)
+    job_id = desk.submit(UNTIL_GO, line, walltime=walltime)
     assert desk.record(job_id) is None
+    desk.go()
     desk.wait_for(job_id, JobState.ENDED)
     record = desk.record(job_id)
     assert (record.cause, record.exit_code, record.signal) == (cause, code, number)
