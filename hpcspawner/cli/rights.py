@@ -2,6 +2,7 @@
 
 import getpass
 import sys
+from abc import abstractmethod
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,9 +36,9 @@ class _Printer(Application):
         except (ProfileError, RightsError) as error:
             self._fail(str(error))
 
+    @abstractmethod
     def text(self, access: Access, scheduler: Scheduler) -> str:
         """What is to be printed."""
-        raise NotImplementedError
 
     def _fail(self, words: str, code: int = 1) -> NoReturn:
         print(f"{self.name}: {words}", file=sys.stderr)

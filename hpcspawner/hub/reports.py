@@ -189,8 +189,8 @@ class TicketHandler(_LauncherHandler):
             "report_key": ledger().keys.report_key(row.tag, call.mark),
         }
         if row.certify is not None and call.csr is None:
-            # It has found no way to make a key: it may say so, and gets nothing else.
-            self.log.warning(
+            # Its set-up has failed, or it has found no way to make a key: it may say so, and gets nothing else.
+            self.log.info(
                 "%s: job %s sent no signing request from %s; it gets no environment", row.log_name, row.job_id, row.host
             )
             answer["environment"] = {}
@@ -198,6 +198,7 @@ class TicketHandler(_LauncherHandler):
             answer.update(await row.certify(call.csr))
             if row.run != call.mark or not row.wanted:
                 # Meanwhile another run has taken its place, or the server was stopped.
+                audit.refused_call("ticket", "no longer this run's", row)
                 raise web.HTTPError(403, "this ticket is not valid")
             self.log.info("%s: job %s runs on %s and got its certificate", row.log_name, row.job_id, row.host)
         else:

@@ -72,6 +72,21 @@ def with_certificates(make_hub):
     return hub
 
 
+def ended_with(hub, lines):
+    """What a Hub said that ended at its start, with these lines more in its configuration."""
+    file = hub.folder / "jupyterhub_config.py"
+    before = file.read_text()
+    hub.log_file.unlink(missing_ok=True)
+    file.write_text(f"{before}\n{lines}\n")
+    try:
+        with pytest.raises(RuntimeError, match="ended at its start") as caught:
+            hub.start()
+    finally:
+        hub.stop()
+        file.write_text(before)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -98,20 +113,25 @@ def with_certificates(make_hub):
     ],
 )
 def test_a_hub_that_could_reach_no_server_says_why_and_stops(with_certificates, line, words):
-    hub = with_certificates
-    file = hub.folder / "jupyterhub_config.py"
-    before = file.read_text()
-    hub.log_file.unlink(missing_ok=True)
-    file.write_text(f"{before}\n{line}\n")
-    try:
-        with pytest.raises(RuntimeError, match="ended at its start") as caught:
-            hub.start()
-    finally:
-        hub.stop()
-        file.write_text(before)
-    (said,) = [line for line in str(caught.value).splitlines() if line.startswith("[C")]
+    everything = ended_with(with_certificates, line)
+    (said,) = [line for line in everything.splitlines() if line.startswith("[C")]
     assert "with TLS to the nodes no server can be reached" in said
     assert said.endswith("The Hub stops.")
     for word in words:
         assert word in said
-    assert "Traceback" not in str(caught.value)
+    assert "Traceback" not in everything
+
+
+BROKEN = """
+from hpcspawner import HPCSpawner
+
+class Broken(HPCSpawner):
+    def __init__(self, **settings):
+        raise OSError("no such disk")
+
+c.JupyterHub.spawner_class = Broken
+"""
+
+
+def test_a_hub_that_can_not_tell_whether_it_is_safe_stops(with_certificates):
+    assert "what must hold can't be checked. The Hub stops." in ended_with(with_certificates, BROKEN)
