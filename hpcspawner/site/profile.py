@@ -92,6 +92,9 @@ class Access(Frozen):
         "/bin",
     )
     command_timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    min_uid: Annotated[
+        int, Field(ge=1, le=2**31, strict=True, description="Jobs run only for accounts with this uid or a higher one.")
+    ] = 1000
     node_name: Annotated[Line, Field(description="How the Hub resolves a node, e.g. '{node}.cluster'.")] = "{node}"
     slots: Annotated[Count, Field(description="Jobs that run at once (local only).")] = 2
 
