@@ -27,13 +27,14 @@ from hpcspawner.hub.names import ZONE
 from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.hub.reach import Naming, Reach, Tls
 from hpcspawner.hub.stop import end_job, finish, has_ended
-from hpcspawner.hub.submit import obtain
+from hpcspawner.hub.submit import Write, obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
-from hpcspawner.job.script import CallHome, render
+from hpcspawner.job.script import CallHome, submission
 from hpcspawner.job.state import JobState
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import load
 
@@ -468,11 +469,11 @@ class HPCSpawner(BatchSpawnerBase):
             row.attached, row.on_report, row.environment = False, None, {}
             self.ledger.stir.set()
 
-    async def _writer(self, row: Row) -> Callable[[str], str]:
-        """What makes the job script that carries a ticket."""
+    async def _writer(self, row: Row) -> Write:
+        """What makes the job that carries a ticket."""
         ca, cluster, request = await self._ca(), self.cluster, self._request
 
-        def write(ticket: str) -> str:
+        def write(ticket: str) -> Submission:
             if request is None:
                 raise RuntimeError("a job that is there is never submitted again")
             home = CallHome(
@@ -484,7 +485,7 @@ class HPCSpawner(BatchSpawnerBase):
                 arguments=tuple(self.get_args()),
                 tls=self.internal_ssl,
             )
-            return render(request, cluster.client.scheduler, cluster.profile.job, row.label, home)
+            return submission(request, cluster.client.scheduler, cluster.profile.job, row.label, home)
 
         return write
 

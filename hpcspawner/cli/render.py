@@ -1,6 +1,7 @@
 """`hpcspawner render`: the job script that a request makes, without a Hub and without a scheduler."""
 
 import getpass
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from traitlets import Unicode
 from traitlets.config import Application
 
 from hpcspawner.errors import ProfileError, RequestError
-from hpcspawner.job.script import CallHome, render
+from hpcspawner.job.script import CallHome, submission
 from hpcspawner.request.gate import OPTIONS, make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers import rights
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.site.profile import load
 
 
 class Render(Application):
-    """Print the job script that a request makes; the ticket in it is a stand-in.
+    """Print the job script that a request makes, and on standard error the command that would submit it.
+
+    The ticket in the script is a stand-in.
 
     hpcspawner render site.toml partition=debug walltime=30m
     """
@@ -40,7 +44,10 @@ class Render(Application):
             return self.exit(1)
         home = CallHome("https://hub.example.org/hub/api/hpcspawner", "A-TICKET-STANDS-HERE")
         scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"))
-        print(render(request, scheduler, profile.job, JobLabel("jupyter", "h0000example"), home), end="")
+        job = submission(request, scheduler, profile.job, JobLabel("jupyter", "h0000example"), home)
+        # Apart from the script, which may go into a file.
+        print("$", shlex.join(rights.submit_words(scheduler, job.options, profile.directives)), file=sys.stderr)
+        print(job.script, end="")
         return None
 
     def _words(self) -> tuple[str, dict[str, Any]]:

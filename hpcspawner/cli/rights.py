@@ -10,10 +10,9 @@ from traitlets import Bool, Unicode
 from traitlets.config import Application
 
 from hpcspawner.errors import ProfileError, SchedulerNotSetUp
-from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.schedulers.rights import RightsError, program, sudoers
-from hpcspawner.site.profile import Access, load
+from hpcspawner.site.profile import SiteProfile, load
 
 
 class _Printer(Application):
@@ -24,20 +23,20 @@ class _Printer(Application):
         if len(self.extra_args) != 1:
             self._fail("name one profile, such as: " + self.example, 2)
         try:
-            access = load(self.extra_args[0]).scheduler
-            if not access.helper:
+            profile = load(self.extra_args[0])
+            if not profile.scheduler.helper:
                 self._fail(
                     f"{self.extra_args[0]} names no helper; add to its table [scheduler] the line "
                     'helper = "/usr/local/libexec/hpcspawner"'
                 )
-            print(self.text(access, make_scheduler(access, Path("hpcspawner-spool"))), end="")
+            print(self.text(profile), end="")
         except SchedulerNotSetUp as error:
             self._fail(f"{error} Run this on the Hub's machine; {error.cure}")
         except (ProfileError, RightsError) as error:
             self._fail(str(error))
 
     @abstractmethod
-    def text(self, access: Access, scheduler: Scheduler) -> str:
+    def text(self, profile: SiteProfile) -> str:
         """What is to be printed."""
 
     def _fail(self, words: str, code: int = 1) -> NoReturn:
@@ -57,9 +56,9 @@ class Helper(_Printer):
     python = Unicode("/usr/bin/python3", config=True, help="Python 3.6 or later that every user may run.")
     aliases = {"python": "Helper.python"}
 
-    def text(self, access: Access, scheduler: Scheduler) -> str:
+    def text(self, profile: SiteProfile) -> str:
         """The helper, with the site's commands in it."""
-        return program(access, scheduler, self.python)
+        return program(profile, make_scheduler(profile.scheduler, Path("hpcspawner-spool")), self.python)
 
 
 class Sudoers(_Printer):
@@ -82,8 +81,9 @@ class Sudoers(_Printer):
         )
     }
 
-    def text(self, access: Access, scheduler: Scheduler) -> str:
+    def text(self, profile: SiteProfile) -> str:
         """Lines for a file in /etc/sudoers.d."""
         if not self.group:
             self._fail("name the group whose members may use the Hub: --group=GROUP", 2)
-        return sudoers(access, scheduler, self.account or getpass.getuser(), self.group, listing=self.listing)
+        account = self.account or getpass.getuser()
+        return sudoers(profile.scheduler, account, self.group, listing=self.listing)

@@ -9,6 +9,7 @@ from hpcspawner.hub import audit
 from hpcspawner.hub.background import once
 from hpcspawner.hub.ledger import End, Row, ledger, now
 from hpcspawner.job.state import Cause
+from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import Found
 
@@ -21,10 +22,11 @@ _STRAGGLER_S = 5.0
 _HIDDEN_S = 60.0
 
 Say = Callable[[str], Awaitable[None]]
+Write = Callable[[str], Submission]
 
 
-async def obtain(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say) -> None:
-    """See to it that the row has one job. `write` makes the script that carries the ticket it is given.
+async def obtain(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
+    """See to it that the row has one job. `write` makes the job whose script carries the ticket it is given.
 
     Raises a SchedulerError where the scheduler refuses, LedgerUnavailable where the intent can't be committed. A
     caller that is cancelled leaves it to be finished in the background.
@@ -32,7 +34,7 @@ async def obtain(cluster: Cluster, row: Row, write: Callable[[str], str], say: S
     await once(row.tasks, "submit", lambda: _obtain(cluster, row, write, say), cluster.client.log)
 
 
-async def _obtain(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say) -> None:
+async def _obtain(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
     if row.asked_at and not row.job_id:
         # The Hub ended in the middle of a submit. It goes on without the Hub, so its outcome may be late.
         await say("Looking whether the scheduler has the job already")
@@ -41,7 +43,7 @@ async def _obtain(cluster: Cluster, row: Row, write: Callable[[str], str], say: 
         await _ask(cluster, row, write, say)
 
 
-async def _ask(cluster: Cluster, row: Row, write: Callable[[str], str], say: Say) -> None:
+async def _ask(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
     """Submit once. Without an answer: wait for the scheduler, and look whether there is a job after all."""
     row.asked_at = time.time()
     ticket = row.arm()

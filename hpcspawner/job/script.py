@@ -12,7 +12,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from hpcspawner.request.model import JobRequest
-from hpcspawner.schedulers.base import JobLabel, Scheduler
+from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.site.profile import Environment, Image, Job
 
 LAUNCHER_END = "HPCSPAWNER_LAUNCHER"
@@ -39,15 +39,18 @@ class CallHome:
     tls: bool = False
 
 
+def submission(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> Submission:
+    """What the scheduler gets: options for its submit command, and the job script."""
+    return Submission(tuple(scheduler.options(request.resources, label)), render(request, scheduler, job, label, home))
+
+
 def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> str:
-    """The whole job script as text."""
+    """The whole job script as text. It holds no option for the scheduler."""
     return (
         _templates()
         .get_template(scheduler.template)
         .render(
-            directives=scheduler.directives(request.resources, label),
             label=label,
-            directory=request.resources.directory,
             job=job,
             log_folder=job.log,
             steps=list(_steps(request.environment)),
@@ -74,8 +77,8 @@ def _settings(request: JobRequest, job: Job, home: CallHome) -> dict[str, object
         "wrap": _container(request, job),
         "bind": BIND,
         "environment": _described(request),
-        "directory": request.resources.directory,
-        "variables": {"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": request.resources.directory},
+        "directory": request.directory,
+        "variables": {"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": request.directory},
         "ports": list(job.ports) if job.ports else None,
         "limit_s": home.limit_s,
         "idle": _idle(request),
@@ -98,7 +101,7 @@ def _container(request: JobRequest, job: Job) -> list[str]:
     if request.image is None:
         return []
     gpu = ["--nv"] if request.resources.gpus else []
-    binds = [f"{BIND}{folder}" for folder in _binds(request.image, request.resources.directory)]
+    binds = [f"{BIND}{folder}" for folder in _binds(request.image, request.directory)]
     return [*job.container_command, "exec", *gpu, *binds, request.image.path]
 
 

@@ -52,7 +52,8 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
     """
     judge = _Judge(options, profile)
     partition = judge.partition()
-    resources = judge.resources(partition, user) if partition else None
+    resources = judge.resources(partition) if partition else None
+    directory = judge.directory(user)
     environment = judge.listed("environment", profile.environments, profile.default_environment)
     interface = judge.listed("interface", profile.interfaces, profile.default_interface)
     image = judge.image(environment.image if environment else None)
@@ -64,6 +65,7 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
         raise RequestError(judge.problems)
     request = JobRequest(
         resources=resources,
+        directory=directory,
         environment=environment,
         image=image,
         interface=interface,
@@ -106,7 +108,7 @@ def _choices(request: JobRequest, profile: SiteProfile, user: LocalAccount) -> d
         "gpus": resources.gpus if resources.gpus or _has_default_gpus(profile, resources.partition) else None,
         "gpu_type": resources.gpu_type,
         "details": request.details or None,
-        "directory": _short(resources.directory, user),
+        "directory": _short(request.directory, user),
         # Limits as the site has them are no choice: they are to follow the site's when it changes them.
         **_unlike("queue_limit", str(request.queue_limit), str(profile.default_queue_limit)),
         **_unlike("idle_limit", str(request.idle_limit or NEVER), str(profile.default_idle_limit or NEVER)),
@@ -217,7 +219,7 @@ class _Judge:
             self.refuse("image", _not_offered("image", asked, [image.name for image in self.profile.images]))
         return found
 
-    def resources(self, partition: Partition, user: LocalAccount) -> Resources:
+    def resources(self, partition: Partition) -> Resources:
         """Everything that the scheduler is asked for, within this partition's limits."""
         chosen = self.profile.defaults
         gpu_type, gpus = self._gpus(partition)
@@ -229,7 +231,6 @@ class _Judge:
         return Resources(
             partition=partition.name,
             walltime=walltime,
-            directory=self._directory(user),
             nodes=self.count("nodes", 1, partition.max_nodes, chosen.nodes),
             cpus=partition.max_cpus if whole else cpus,
             memory=None if whole else memory,
@@ -345,7 +346,8 @@ class _Judge:
             self.refuse("features", _not_offered("features", one, partition.features))
         return tuple(asked)
 
-    def _directory(self, user: LocalAccount) -> str:
+    def directory(self, user: LocalAccount) -> str:
+        """The folder that opens, as an absolute path on the compute node."""
         asked = self.text("directory")
         path = directory_of(asked or self.profile.defaults.directory, user)
         allowed = [directory_of(folder, user) for folder in self.profile.directories.allowed]

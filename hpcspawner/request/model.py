@@ -20,13 +20,16 @@ class LocalAccount:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A request that the site offers. `choices` are the options that make this same request again.
+    """A request that the site offers.
+
+    `directory` is where the server starts, `choices` are the options that make this same request again.
 
     `queue_limit` is how long the job may wait, `idle_limit` how long the server may be idle (None: for ever),
     `renewals` how many times at most it may start again when its wall time ends.
     """
 
     resources: Resources
+    directory: str
     environment: Environment
     image: Image | None
     interface: Interface

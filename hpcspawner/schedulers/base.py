@@ -1,11 +1,15 @@
 """What a batch system must tell us: pure builders of commands and parsers of answers, in pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpcspawner.job.state import JobStatus, Record
 from hpcspawner.units import Memory, Walltime
+
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}"
+"""A name in an option: a partition, an account, a feature. No sign in it means anything to a shell or a scheduler."""
+COUNT = r"\d{1,7}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,6 @@ class Resources:
 
     partition: str
     walltime: Walltime
-    directory: str
     nodes: int = 1
     cpus: int | None = 1
     memory: Memory | None = None
@@ -47,6 +50,17 @@ class JobLabel:
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """A job as the submit command gets it: `options` as words of its argv, `script` on its standard input.
+
+    The script holds no option: a line in it that a scheduler would read as one is refused.
+    """
+
+    options: tuple[tuple[str, str], ...]
+    script: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a command left behind: exit code (negative: killed by that signal), standard output, standard error."""
 
@@ -63,7 +77,7 @@ class Answer:
 class Scheduler(Protocol):
     """What one batch system does differently. Pure: no process, no clock, no file.
 
-    In the order of events: `directives` head the script, `submit_commands` take it on standard input and
+    In the order of events: `submit_command` takes `options` as further words and the script on standard input, and
     `parse_submit` finds the job id; `query_commands` list every job that may be seen and `parse_query` reads the
     list (of several commands, the first that the installation understands is used); `cancel_command` ends a job;
     `details_command` asks for all that is known of one, of which `parse_runs` reads how often it was started;
@@ -82,14 +96,20 @@ class Scheduler(Protocol):
     job_id_pattern: str
     """What an id must look like as a whole to reach an argv; an ASCII pattern."""
 
-    script_kinds: tuple[str, ...]
-    """A script of each kind that has forms of `submit_commands` of its own."""
+    submit_command: tuple[str, ...]
+    """The submit with all that is the same for every job; the script goes to standard input."""
 
-    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
-        """Pairs of option and raw value; the template quotes. An empty value is an option that has none."""
+    long_options: bool
+    """Whether an option is written `--name=value`; else `-name value`."""
 
-    def submit_commands(self, script: str = "") -> list[list[str]]:
-        """Forms of a submit, best first; the script goes to standard input."""
+    option_patterns: Mapping[str, str]
+    """Every option that `options` may make, and an ASCII pattern for the whole of its value ("": it has none).
+
+    No pattern allows a blank, a quote, a backslash or a `#`.
+    """
+
+    def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+        """Pairs of option and value for the submit command; the admin's own come last, so that they win."""
 
     def parse_submit(self, out: str) -> str:
         """The job id, verbatim."""
@@ -126,9 +146,6 @@ class Scheduler(Protocol):
 
     def unreachable(self, answer: Answer) -> bool:
         """Whether a failed command means that nobody answered, rather than that somebody said no."""
-
-    def misunderstood(self, answer: Answer) -> bool:
-        """Whether a failed command means that this installation knows no such form of it."""
 
     def lists_nothing(self, answer: Answer) -> bool:
         """Whether a failed listing means that there are no jobs at all."""

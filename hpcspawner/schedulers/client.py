@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.job.state import Cause, JobStatus, Record
-from hpcspawner.schedulers import helper, rights
-from hpcspawner.schedulers.base import Answer, Scheduler
+from hpcspawner.programs import helper
+from hpcspawner.schedulers import rights
+from hpcspawner.schedulers.base import Answer, Scheduler, Submission
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.site.profile import Access
 
@@ -48,29 +49,41 @@ class Listing:
 class Client:
     """Runs one cluster's commands. A method that raises anything raises a SchedulerError."""
 
-    def __init__(self, scheduler: Scheduler, access: Access, log: logging.Logger):
+    def __init__(
+        self, scheduler: Scheduler, access: Access, log: logging.Logger, directives: Sequence[tuple[str, str]] = ()
+    ):
+        """`directives` are the pairs of option and value that the site adds to jobs."""
         self.scheduler = scheduler
         self.access = access
         self.log = log
         self.own_account = _own_account()
-        self._forms: dict[str, int] = {}
         self._complained: set[str] = set()
-        self._verbs = rights.verbs(scheduler) if access.helper else []
+        self._directives = directives
 
-    async def submit(self, user: str, script: str) -> str:
-        """Hand a job script to the scheduler as this user; the job id, verbatim."""
-        commands = self.scheduler.submit_commands(script)
-        answer = await self._first_understood(rights.SUBMIT, commands, user, script)
+    async def submit(self, user: str, job: Submission) -> str:
+        """Hand a job to the scheduler as this user; the job id, verbatim."""
+        script = job.script.encode()
+        try:
+            helper.checked_script(script)
+            argv = rights.submit_words(self.scheduler, job.options, self._directives)
+        except helper.Refusal as error:
+            raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
+        if self.access.helper:
+            command = self._by_helper(user, rights.SUBMIT, helper.packed(list(job.options), script))
+        else:
+            command = Command([*self._bounded(), *self._as_user(user), *self._found(argv)], script)
+        answer = await self._checked(command)
         try:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
             raise SchedulerUnreachable(
-                "The scheduler took the job but its answer could not be read.", shlex.join(commands[0]), answer.words
+                "The scheduler took the job but its answer could not be read.", shlex.join(argv), answer.words
             ) from error
 
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""
-        command = self._by_user(rights.CANCEL, _valid(self.scheduler.cancel_command, job_id), user, job_id)
+        argv = _valid(self.scheduler.cancel_command, job_id)
+        command = self._by_user(rights.CANCEL, argv, user, job_id)
         answer = await self._run(command)
         if answer.code and not self.scheduler.already_gone(answer):
             raise self._error(command.argv, answer)
@@ -78,12 +91,12 @@ class Client:
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
         argv = self._found(_valid(self.scheduler.details_command, job_id))
-        return (await self._checked(argv)).out[:20_000]
+        return (await self._checked(Command(argv))).out[:20_000]
 
     async def runs(self, job_id: str) -> int:
         """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""
         argv = self._found(_valid(self.scheduler.details_command, job_id))
-        answer = await self._checked(argv)
+        answer = await self._checked(Command(argv))
         try:
             return self.scheduler.parse_runs(answer.out)
         except ValueError as error:
@@ -145,7 +158,11 @@ class Client:
         """All jobs that the Hub's own account may see, or this user, whose own are always among them."""
         mark = secrets.token_hex(8)
         begun_at = time.monotonic()
-        answer = await self._first_understood(rights.LIST, self.scheduler.query_commands(mark), user, mark)
+        argv = self.scheduler.query_commands(mark)[0]
+        command = self._by_user(rights.LIST, argv, user, mark) if user else self._by_hub(argv)
+        answer = await self._run(command)
+        if answer.code and not self.scheduler.lists_nothing(answer):
+            raise self._error(command.argv, answer)
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)
@@ -155,32 +172,17 @@ class Client:
             ) from error
         return Listing(begun_at, jobs)
 
-    async def _first_understood(self, kind: str, forms: Sequence[Sequence[str]], user: str, given: str) -> Answer:
-        """The answer of the first form of a command that this installation knows; which one is remembered."""
-        while True:
-            form = self._forms.get(kind, 0)
-            argv = forms[form]
-            command = self._by_user(kind, argv, user, given) if user or kind == rights.SUBMIT else self._by_hub(argv)
-            answer = await self._run(command)
-            if not answer.code or (kind == rights.LIST and self.scheduler.lists_nothing(answer)):
-                return answer
-            if not self.scheduler.misunderstood(answer) or form + 1 >= len(forms):
-                raise self._error(command.argv, answer)
-            self._forms[kind] = form + 1
-
     def _by_hub(self, argv: Sequence[str]) -> Command:
         return Command(self._found(argv))
 
-    def _by_user(self, kind: str, argv: Sequence[str], user: str, given: str) -> Command:
-        """What is done as a user. `given` is what the helper is given, where there is one: a script, an id, a mark."""
-        prefix = self._as_user(user)
+    def _by_user(self, verb: str, argv: Sequence[str], user: str, word: str) -> Command:
+        """A command with one word that varies, done as a user; the helper, where there is one, is given the word."""
         if self.access.helper:
-            verb = next(verb for verb in self._verbs if verb.makes(kind, argv, given))
-            data = given.encode()
-            return Command([*prefix, *self._helper(), verb.name], b"%d\n%s" % (len(data), data), watched=True)
-        if kind == rights.SUBMIT:
-            return Command([*self._bounded(), *prefix, *self._found(argv)], given.encode())
-        return Command([*prefix, *self._found(argv)])
+            return self._by_helper(user, verb, word.encode())
+        return Command([*self._as_user(user), *self._found(argv)])
+
+    def _by_helper(self, user: str, verb: str, data: bytes) -> Command:
+        return Command([*self._as_user(user), *self._helper(), verb], b"%d\n%s" % (len(data), data), watched=True)
 
     def _helper(self) -> list[str]:
         if shutil.which(str(self.access.helper)) is None:
@@ -209,10 +211,10 @@ class Client:
         """The same argv with the program's full path, as sudo's rules want it; of none, none."""
         return rights.found(self.access, argv) if argv else []
 
-    async def _checked(self, argv: Sequence[str]) -> Answer:
-        answer = await self._run(Command(argv))
+    async def _checked(self, command: Command) -> Answer:
+        answer = await self._run(command)
         if answer.code:
-            raise self._error(argv, answer)
+            raise self._error(command.argv, answer)
         return answer
 
     def _error(self, argv: Sequence[str], answer: Answer) -> SchedulerError:

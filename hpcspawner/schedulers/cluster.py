@@ -22,5 +22,5 @@ class Cluster:
     @classmethod
     def of(cls, profile: SiteProfile, spool: Path, log: logging.Logger) -> Self:
         """Put the parts together; starts nothing. `spool` is the folder of the embedded scheduler."""
-        client = Client(make_scheduler(profile.scheduler, spool), profile.scheduler, log)
+        client = Client(make_scheduler(profile.scheduler, spool), profile.scheduler, log, profile.directives)
         return cls(profile, client, Queue(client))

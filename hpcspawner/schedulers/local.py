@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers import spool as program
-from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 from hpcspawner.units import shown
 
@@ -40,27 +40,30 @@ class Local:
     listen_ip = "127.0.0.1"
     silent_when_empty = False
     job_id_pattern = _JOB.pattern
-    script_kinds: tuple[str, ...] = ("",)
+    long_options = True
+    option_patterns: Mapping[str, str] = {
+        "name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
+        "tag": r"[a-z][a-z0-9]{4,63}",
+        "walltime": r"\d{1,9}",
+        "cpus": COUNT,
+        "follows": _JOB.pattern,
+    }
 
     def __init__(self, spool: Path, slots: int):
         self.spool = spool
         self.slots = slots
+        self.submit_command = tuple(self._command("submit"))
 
-    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+    def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """What the embedded scheduler knows; it hands out slots, not cores or memory."""
         return [
             ("name", label.name),
             ("tag", label.tag),
             ("walltime", str(resources.walltime.seconds)),
-            ("directory", resources.directory),
             ("cpus", str(resources.cpus or 1)),
-            *([("follows", _checked(label.follows))] if label.follows else []),
+            *([("follows", label.follows)] if label.follows else []),
             *resources.directives,
         ]
-
-    def submit_commands(self, script: str = "") -> list[list[str]]:
-        """Reads the script from standard input."""
-        return [self._command("submit")]
 
     def parse_submit(self, out: str) -> str:
         """A number on a line."""
@@ -119,10 +122,6 @@ class Local:
     def unreachable(self, answer: Answer) -> bool:
         """Killed, or no turn at the locked folder in time."""
         return answer.code < 0 or answer.code == program.BUSY
-
-    def misunderstood(self, answer: Answer) -> bool:
-        """Program and caller are of one version."""
-        return False
 
     def lists_nothing(self, answer: Answer) -> bool:
         """Without jobs the list is empty, and that is a success."""

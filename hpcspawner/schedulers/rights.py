@@ -3,20 +3,21 @@
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from os import pathsep
 from pathlib import Path
+from pprint import pformat
+from typing import Any
 
 from hpcspawner.errors import SchedulerNotSetUp
-from hpcspawner.schedulers import helper
+from hpcspawner.programs import helper
 from hpcspawner.schedulers.base import Scheduler
-from hpcspawner.site.profile import Access
+from hpcspawner.site.profile import Access, SiteProfile
 
 MARK = r"[0-9a-f]{16}"
 """What the mark of a listing looks like."""
 
-SUBMIT, CANCEL, LIST = "submit", "cancel", "list"
+SUBMIT, CANCEL, LIST = helper.VERBS
 # The Hub gives up at its own limit; the helper's own counts where the Hub can't tell it any more.
 _GRACE_S = 1.0
 _SITE_LINE = "SITE: Dict[str, Any] = {}\n"
@@ -27,44 +28,33 @@ class RightsError(Exception):
     """What was asked makes no rule that is safe; the text says what is allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A form of one of the three things that are done as a user.
-
-    `argv` is the scheduler's command, in which `helper.GIVEN` stands for the word that the helper is given, and
-    `pattern` is what that must look like; no pattern: the helper is given a script, for the command's standard input.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    pattern: str = ""
-
-    def makes(self, kind: str, argv: Sequence[str], given: str) -> bool:
-        """Whether this is how the helper is told to do what this argv does."""
-        filled = [part.replace(helper.GIVEN, given) for part in self.argv] if self.pattern else list(self.argv)
-        return self.name.partition("-")[0] == kind and filled == list(argv)
+def rules(scheduler: Scheduler, directives: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What `helper.option_words` checks options by. `directives` are the pairs that the site adds to its jobs."""
+    return {
+        "options": dict(scheduler.option_patterns),
+        "long_options": scheduler.long_options,
+        "directives": [list(pair) for pair in dict.fromkeys(directives)],
+    }
 
 
-def verbs(scheduler: Scheduler) -> list[Verb]:
-    """All that may be asked of the helper: each form of each command by a fixed name."""
-    forms = [form for script in scheduler.script_kinds for form in scheduler.submit_commands(script)]
+def submit_words(
+    scheduler: Scheduler, options: Sequence[tuple[str, str]], directives: Sequence[tuple[str, str]]
+) -> list[str]:
+    """The submit command with these options, each checked; `helper.Refusal` where one is not allowed."""
+    return [*scheduler.submit_command, *helper.option_words(list(options), rules(scheduler, directives))]
+
+
+def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
+    """The helper's text for this site, to be installed at `scheduler.helper`. Commands must be on this machine."""
+    access = profile.scheduler
     cancel = [helper.GIVEN if part == _ANY_JOB else part for part in scheduler.cancel_command(_ANY_JOB)]
-    return [
-        *_numbered(SUBMIT, forms, ""),
-        Verb(CANCEL, tuple(cancel), scheduler.job_id_pattern),
-        *_numbered(LIST, scheduler.query_commands(helper.GIVEN), MARK),
-    ]
-
-
-def _numbered(kind: str, forms: Sequence[Sequence[str]], pattern: str) -> Iterator[Verb]:
-    for number, form in enumerate(dict.fromkeys(map(tuple, forms)), start=1):
-        yield Verb(kind if number == 1 else f"{kind}-{number}", form, pattern)
-
-
-def program(access: Access, scheduler: Scheduler, python: str) -> str:
-    """The helper's text for this site, to be installed at `access.helper`. Commands must be on this machine."""
     site = {
-        "verbs": {verb.name: (found(access, verb.argv), verb.pattern) for verb in verbs(scheduler)},
+        SUBMIT: found(access, scheduler.submit_command),
+        CANCEL: found(access, cancel),
+        LIST: found(access, scheduler.query_commands(helper.GIVEN)[0]),
+        "given": {CANCEL: scheduler.job_id_pattern, LIST: MARK},
+        **rules(scheduler, profile.directives),
+        "min_uid": access.min_uid,
         "path": pathsep.join(access.path),
         "limit_s": access.command_timeout_s + _GRACE_S,
     }
@@ -73,7 +63,7 @@ def program(access: Access, scheduler: Scheduler, python: str) -> str:
         raise RuntimeError(f"{helper.__file__} is not the program that was expected")
     if not re.fullmatch(r"/[A-Za-z0-9._+/-]{1,100}", python):
         raise RightsError(f"{python!r} can't be the first line of a program; give the full path of a Python")
-    _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {site!r}\n").partition("\n")
+    _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {pformat(site, width=118)}\n").partition("\n")
     return f"#!{python} -IS\n{rest}"
 
 
@@ -105,7 +95,7 @@ Defaults!{alias} env_reset, !setenv, !env_keep, !env_check, !requiretty, !log_in
 """
 
 
-def sudoers(access: Access, scheduler: Scheduler, account: str, group: str, *, listing: bool) -> str:
+def sudoers(access: Access, account: str, group: str, *, listing: bool) -> str:
     """Lines for /etc/sudoers.d that let `account` run the helper as the members of `group`, and nothing else.
 
     `listing` also allows to ask for a user's jobs as that user, for sites that hide them from others.
@@ -120,7 +110,7 @@ def sudoers(access: Access, scheduler: Scheduler, account: str, group: str, *, l
     if not _GROUP.fullmatch(group) or group == "root":
         raise RightsError(f"{group!r} can't be the users' group: name a group of letters and digits, and not root")
     helper_path = str(access.helper)
-    names = [verb.name for verb in verbs(scheduler) if listing or not verb.pattern or verb.name == CANCEL]
+    names = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
     return _SUDOERS.format(
         account=account,
         group=group,

@@ -2,10 +2,10 @@
 
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
-from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.base import COUNT, NAME, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 from hpcspawner.site.profile import ANY_GPU
 
@@ -199,9 +199,41 @@ class Slurm:
     listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
     silent_when_empty = False
     job_id_pattern = _OUR_JOB.pattern
-    script_kinds: tuple[str, ...] = ("",)
+    # The folder is one that every node has; the launcher changes to the user's. The script opens its own log, which it
+    # can do after it has made the folder. "ALL" is all that sbatch has, which is next to nothing: it is started with a
+    # small environment. NONE and lists of names make the node run a login shell first; a slow one leaves the job held.
+    submit_command: tuple[str, ...] = (
+        "sbatch",
+        "--parsable",
+        "--ignore-pbs",
+        "--chdir=/",
+        "--output=/dev/null",
+        "--export=ALL",
+    )
+    long_options = True
+    option_patterns: Mapping[str, str] = {
+        "job-name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
+        "comment": r"[a-z][a-z0-9]{4,63}",
+        "partition": NAME,
+        "time": r"(\d{1,4}-)?\d{2,4}:\d\d:\d\d",
+        "nodes": COUNT,
+        "exclusive": "",
+        "mem": r"\d{1,9}M|0",
+        "ntasks-per-node": COUNT,
+        "cpus-per-task": COUNT,
+        "gres": rf"gpu(:{NAME})?:{COUNT}",
+        "account": NAME,
+        "qos": NAME,
+        "reservation": NAME,
+        "constraint": rf"{NAME}(&{NAME})*",
+        "requeue": "",
+        "no-requeue": "",
+        "signal": rf"B:USR1@{COUNT}",
+        "dependency": rf"afternotok:{_OUR_JOB.pattern}",
+        "kill-on-invalid-dep": "yes",
+    }
 
-    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+    def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of sbatch by their long names."""
         return [
             ("job-name", label.name),
@@ -210,14 +242,10 @@ class Slurm:
             ("time", resources.walltime.clock()),
             *_size(resources),
             *_choices(resources),
-            *_surroundings(resources),
+            *_ends(resources),
             *_follows(label),
             *resources.directives,
         ]
-
-    def submit_commands(self, script: str = "") -> list[list[str]]:
-        """sbatch reads the script from its standard input when no file is named."""
-        return [["sbatch", "--parsable"]]
 
     def parse_submit(self, out: str) -> str:
         """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""
@@ -296,10 +324,6 @@ class Slurm:
         """Slurm's exit code is 1 for everything: only its words tell."""
         return answer.code < 0 or bool(NO_ANSWER.search(answer.err + answer.out))
 
-    def misunderstood(self, answer: Answer) -> bool:
-        """The one listing is understood by every release."""
-        return False
-
     def lists_nothing(self, answer: Answer) -> bool:
         """Without jobs squeue still succeeds, and prints its header."""
         return False
@@ -355,25 +379,17 @@ def _choices(resources: Resources) -> Iterator[tuple[str, str]]:
     yield from ((option, value) for option, value in named if value)
 
 
-def _surroundings(resources: Resources) -> Iterator[tuple[str, str]]:
-    # Else the job starts in the folder that the Hub runs in, which no node has.
-    if resources.directory.startswith("/"):
-        yield "chdir", resources.directory
+def _ends(resources: Resources) -> Iterator[tuple[str, str]]:
     # A second run is another server at another place, so it is for those who are ready to wait for it.
     yield "requeue" if resources.requeue else "no-requeue", ""
     if resources.warning_s:
         # To the script alone. Slurm looks once a minute, so it may come that much earlier.
         yield "signal", f"B:USR1@{resources.warning_s}"
-    # The script opens its own log, which it can do after it has made the folder.
-    yield "output", "/dev/null"
-    # All that sbatch has, which is next to nothing: it is started with a small environment. NONE and lists of names
-    # make the node run a login shell first; a slow one leaves the job held.
-    yield "export", "ALL"
 
 
 def _follows(label: JobLabel) -> Iterator[tuple[str, str]]:
     if label.follows:
-        yield "dependency", f"afternotok:{_checked(label.follows)}"
+        yield "dependency", f"afternotok:{label.follows}"
         # Else it would wait for ever when the other one ends well.
         yield "kill-on-invalid-dep", "yes"
 

@@ -2,10 +2,13 @@
 
 Started by file path, so it needs the standard library only (`COMMAND` has no site-packages):
 
-    spool.py submit    --spool DIR --slots N < SCRIPT     prints the job's id
-    spool.py list      --spool DIR --slots N              prints all jobs as one JSON array
-    spool.py show ID   --spool DIR --slots N              prints one job
+    spool.py submit    --spool DIR --slots N OPTIONS < SCRIPT     prints the job's id
+    spool.py list      --spool DIR --slots N                      prints all jobs as one JSON array
+    spool.py show ID   --spool DIR --slots N                      prints one job
     spool.py cancel ID --spool DIR --slots N
+
+OPTIONS say what is kept of a job: `--name`, `--tag`, `--walltime` in seconds, `--cpus`, and `--follows` with the id of
+the job after whose unsuccessful end this one may start.
 
 Nothing is resident. Each job has a small process beside it (`run`), which watches its time, writes down how it ended
 and starts the next one. It belongs to no terminal and no parent, so it outlives the Hub.
@@ -35,6 +38,7 @@ LOCK_PATIENCE_S = 10.0
 SUPERVISOR_PATIENCE_S = 600.0
 KILL_WAIT_S = 5.0
 KEEP_ENDED_S = 300.0
+DEFAULT_WALLTIME_S = 1800
 
 # Exit codes, as sysexits.h numbers them.
 UNKNOWN_JOB = 3
@@ -45,7 +49,6 @@ NOT_OURS = 77
 
 # States of a job that has a supervisor and takes up a slot.
 ACTIVE = ("running", "ending")
-DIRECTIVES = ("name", "tag", "walltime", "directory", "cpus", "follows")
 # Both mark every process of a job, whatever session or parent it has.
 ID_VARIABLE = "HPC_LOCAL_JOBID"
 SPOOL_VARIABLE = "HPC_LOCAL_SPOOL"
@@ -153,42 +156,43 @@ def _wait_for(lock: int, patience_s: float) -> None:
 # --- the commands
 
 
-def submit(spool: Spool, slots: int, _: str | None) -> None:
+def submit(spool: Spool, asked: argparse.Namespace) -> None:
     """Take a script from standard input, print its id, start it if a slot is free."""
     script = sys.stdin.buffer.read()
-    wanted = _directives(script.decode(errors="replace"))
+    if not script.strip():
+        raise SpoolError(BAD_SCRIPT, "the script is empty")
     job = {
-        **wanted,
+        **{name: getattr(asked, name) for name in ("name", "tag", "walltime", "cpus", "follows")},
         "state": "pending",
         "owner": pwd.getpwuid(os.getuid()).pw_name,
-        "reason": "Follows" if wanted["follows"] else "Slots",
+        "reason": "Follows" if asked.follows else "Slots",
         "submitted": time.time(),
     }
     with spool.locked():
         job = spool.add(job, script)
         print(job["id"], flush=True)
-        _tidy(spool, slots)
+        _tidy(spool, asked.slots)
 
 
-def list_(spool: Spool, slots: int, _: str | None) -> None:
+def list_(spool: Spool, asked: argparse.Namespace) -> None:
     """Print all jobs. Also sees to those whose supervisor was killed, since nobody else would."""
     with spool.locked():
-        jobs = _tidy(spool, slots)
+        jobs = _tidy(spool, asked.slots)
     print(json.dumps([_shown(job) for job in jobs]))
 
 
-def show(spool: Spool, slots: int, number: str | None) -> None:
+def show(spool: Spool, asked: argparse.Namespace) -> None:
     """Print all that is known of one job."""
     with spool.locked():
-        _tidy(spool, slots)
-        print(json.dumps(_find(spool, number), indent=2, sort_keys=True))
+        _tidy(spool, asked.slots)
+        print(json.dumps(_find(spool, asked.id), indent=2, sort_keys=True))
 
 
-def cancel(spool: Spool, slots: int, number: str | None) -> None:
+def cancel(spool: Spool, asked: argparse.Namespace) -> None:
     """End a job. A running one gets SIGTERM, and SIGKILL if it is still there after 5 s."""
     with spool.locked():
-        _tidy(spool, slots)
-        job = _find(spool, number)
+        _tidy(spool, asked.slots)
+        job = _find(spool, asked.id)
         if job["state"] == "pending":
             spool.end(job, "cancelled")
         elif job["state"] == "running":
@@ -197,10 +201,10 @@ def cancel(spool: Spool, slots: int, number: str | None) -> None:
             spool.write({**job, "state": "ending", "reason": "cancelled"})
 
 
-def run(spool: Spool, slots: int, number: str | None) -> None:
+def run(spool: Spool, asked: argparse.Namespace) -> None:
     """Be the supervisor of one job from its start to its end."""
     with spool.locked(SUPERVISOR_PATIENCE_S):
-        job = _find(spool, number)
+        job = _find(spool, asked.id)
         # Where that could not be written down (a full disk), the job still waits and somebody else will start it.
         if job.get("supervisor", [0])[0] != os.getpid():
             return
@@ -210,7 +214,7 @@ def run(spool: Spool, slots: int, number: str | None) -> None:
         _kill_rest(spool, job)
     with spool.locked(SUPERVISOR_PATIENCE_S):
         spool.end(job, reason, process.returncode if process else None)
-        _tidy(spool, slots)
+        _tidy(spool, asked.slots)
 
 
 def _find(spool: Spool, number: str | None) -> Job:
@@ -231,37 +235,6 @@ def _shown(job: Job) -> Job:
         "tag": job["tag"],
         "starts": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)) if started else "",
     }
-
-
-def _directives(script: str) -> Job:
-    """What stands in `#HPC key=value` lines above the first line that is not a comment."""
-    found: dict[str, str] = {}
-    for line in script.splitlines():
-        if not line.startswith("#"):
-            break
-        if line.startswith("#HPC "):
-            key, _, value = _word(line).partition("=")
-            if key not in DIRECTIVES:
-                raise SpoolError(BAD_SCRIPT, f"unknown directive {key!r}; there are: {', '.join(DIRECTIVES)}")
-            found[key] = value
-    if not script.strip():
-        raise SpoolError(BAD_SCRIPT, "the script is empty")
-    try:
-        walltime, cpus = int(found.get("walltime", "")), int(found.get("cpus", "1"))
-    except ValueError:
-        raise SpoolError(BAD_SCRIPT, "walltime (in seconds) and cpus must be whole numbers") from None
-    return {"name": "", "tag": "", "directory": "", "follows": "", **found, "walltime": walltime, "cpus": cpus}
-
-
-def _word(line: str) -> str:
-    try:
-        (word,) = shlex.split(line.removeprefix("#HPC "))
-    except ValueError:
-        raise SpoolError(BAD_SCRIPT, f"not one key=value: {line[:100]!r}") from None
-    return word
-
-
-# --- jobs and their supervisors
 
 
 def _tidy(spool: Spool, slots: int) -> list[Job]:
@@ -370,7 +343,7 @@ def _start(spool: Spool, job: Job) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd=_start_folder(job, account.pw_dir),
+        cwd="/",
         env={
             "HOME": account.pw_dir,
             "LANG": "C.UTF-8",
@@ -385,12 +358,6 @@ def _start(spool: Spool, job: Job) -> subprocess.Popen[bytes]:
         umask=0o022,
         preexec_fn=_unblock_signals,  # noqa: PLW1509 - there are no threads here
     )
-
-
-def _start_folder(job: Job, home: str) -> Path:
-    """The job's folder, else the home: a script that runs can say what is wrong with its folder, another can't."""
-    folder = Path(home, os.path.expanduser(job["directory"]))
-    return folder if os.access(folder, os.X_OK) and folder.is_dir() else Path(home)
 
 
 def _unblock_signals() -> None:
@@ -456,15 +423,20 @@ COMMANDS = {"submit": submit, "list": list_, "show": show, "cancel": cancel, "ru
 
 def main() -> int:
     """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(description="The embedded scheduler of hpcspawner.")
+    parser = argparse.ArgumentParser(description="The embedded scheduler of hpcspawner.", allow_abbrev=False)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--spool", required=True, help="folder that holds the jobs")
     parser.add_argument("--slots", type=int, required=True, help="most jobs that run at once")
     parser.add_argument("id", nargs="?", help="a job's id")
+    parser.add_argument("--name", default="", help="a new job's name")
+    parser.add_argument("--tag", default="", help="its mark in the list")
+    parser.add_argument("--walltime", type=int, default=DEFAULT_WALLTIME_S, help="seconds that it may run")
+    parser.add_argument("--cpus", type=int, default=1, help="cores that it may use")
+    parser.add_argument("--follows", default="", help="id of the job after whose unsuccessful end it may start")
     asked = parser.parse_args()
     os.umask(0o077)
     try:
-        COMMANDS[asked.command](Spool(asked.spool), asked.slots, asked.id)
+        COMMANDS[asked.command](Spool(asked.spool), asked)
     except SpoolError as refused:
         print(f"spool: {refused}", file=sys.stderr)
         return refused.code

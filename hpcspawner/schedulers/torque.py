@@ -1,12 +1,11 @@
 """Torque 6 and newer, and the commands of the same names that come with Slurm: qsub, qstat, qdel."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
-from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.base import COUNT, NAME, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 from hpcspawner.schedulers.slurm import NO_ANSWER as SLURM_NO_ANSWER
 from hpcspawner.site.profile import ANY_GPU
@@ -14,6 +13,8 @@ from hpcspawner.site.profile import ANY_GPU
 # Torque writes `12.server`, Slurm's commands `12`; an array is `12[].server`, one of its tasks `12[3].server`.
 _SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
 _SINGLE_JOB = re.compile(r"\d{1,18}(?:\.[\w.-]{1,255})?", re.ASCII)
+# Of a node. A `+` would begin another request for nodes.
+_PROPERTY = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
 # qstat(1B) of Torque 6.1: the job's state. The last ones are those of OpenPBS' qstat(1B).
 _STATES = {
@@ -72,10 +73,6 @@ _LIMITS = {
     -12: Record(Cause.WALL_TIME, "The job used up its CPU time and was ended by Torque."),
 }
 
-# What getopt and Perl's Getopt::Long say, and Slurm's qsub if no file is named.
-_NOT_UNDERSTOOD = re.compile(r"^Unknown option: |invalid option -- |^Usage:\n\s+qsub \[-a start_time\]", re.MULTILINE)
-
-_RERUN = re.compile(r"#PBS -r (\w)")
 _HEADER = re.compile(r"Job Id:([ \t])(\S+)")
 _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
@@ -101,34 +98,39 @@ class Torque:
     listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
     silent_when_empty = True
     job_id_pattern = _SUBMITTED.pattern
-    script_kinds: tuple[str, ...] = ("#PBS -r n\n", "#PBS -r y\n")
+    # `-C ""`: no line of the script is an option. `-S`: else the login shell reads the script, whichever that is. The
+    # script opens its own log; Torque's would be copied only when all is over.
+    submit_command: tuple[str, ...] = ("qsub", "-C", "", "-S", "/bin/bash", "-j", "oe", "-o", "/dev/null", "-m", "n")
+    long_options = False
+    option_patterns: Mapping[str, str] = {
+        "N": r"[a-z][a-z0-9]{4,14}",
+        "q": NAME,
+        "l": "|".join(
+            (
+                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{_PROPERTY})*",
+                r"walltime=\d{2,6}:\d\d:\d\d",
+                r"p?mem=\d{1,9}mb",
+                "naccesspolicy=singlejob",
+                rf"(qos|advres)={NAME}",
+            )
+        ),
+        "A": NAME,
+        "r": "[yn]",
+        "W": rf"depend=afternotok:{_SINGLE_JOB.pattern}",
+    }
 
-    def directives(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
-        """Options of qsub, in forms that Slurm's sbatch reads too."""
+    def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
+        """Options of qsub."""
         return [
             ("N", label.tag),
             ("q", resources.partition),
             *(("l", wanted) for wanted in _wanted(resources)),
             *([("A", resources.account)] if resources.account else []),
-            # Else the login shell reads the script, whichever that is.
-            ("S", "/bin/bash"),
-            # The script opens its own log; Torque's would be copied only when all is over.
-            ("j", "oe"),
-            ("o", "/dev/null"),
             # A second run is another server at another place, so it is for those who are ready to wait for it.
             ("r", "y" if resources.requeue else "n"),
-            ("m", "n"),
-            *([("W", f"depend=afternotok:{_checked(label.follows)}")] if label.follows else []),
+            *([("W", f"depend=afternotok:{label.follows}")] if label.follows else []),
             *resources.directives,
         ]
-
-    def submit_commands(self, script: str = "") -> list[list[str]]:
-        """Torque's form, and the one for Slurm's qsub, which insists on a file.
-
-        That one hands its words to sbatch through a shell, where a blank one is none, so that sbatch reads standard
-        input. The options say what sbatch does not read, or qsub overrides, in a script.
-        """
-        return [["qsub"], ["qsub", "-j", "oe", "-o", "/dev/null", "-r", _rerun(script), " "]]
 
     def parse_submit(self, out: str) -> str:
         """`12.server`, or `12` from Slurm's qsub: as the listing writes it."""
@@ -202,10 +204,6 @@ class Torque:
             or bool(_NO_ANSWER.search(words) or SLURM_NO_ANSWER.search(words) or "Problem loading jobs" in words)
         )
 
-    def misunderstood(self, answer: Answer) -> bool:
-        """No such option, or a script on standard input is not taken. Nothing was submitted then."""
-        return answer.code == 2 and bool(_NOT_UNDERSTOOD.search(answer.err + answer.out))
-
     def lists_nothing(self, answer: Answer) -> bool:
         """Slurm's qstat fails without a word if there is no job at all."""
         return answer.code == _UNKNOWN_JOB and not answer.words
@@ -226,13 +224,6 @@ def _checked(job_id: str) -> str:
     if not _SUBMITTED.fullmatch(job_id):
         raise ValueError(f"not the id of a job: {job_id[:100]!r}")
     return job_id
-
-
-def _rerun(script: str) -> str:
-    """What the last `#PBS -r` above the script's first command says, "n" where there is none."""
-    head = takewhile(lambda line: line.startswith("#"), script.splitlines())
-    said = [str(match[1]) for line in head if (match := _RERUN.fullmatch(line))]
-    return said[-1] if said else "n"
 
 
 def _ended_with(status: int) -> Record:

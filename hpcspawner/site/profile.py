@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
+from hpcspawner.programs.helper import DIRECTIVE
 from hpcspawner.units import Memory, Walltime, shown
 
 ANY_GPU = "any"
@@ -318,6 +319,12 @@ class SiteProfile(Frozen):
         return _by_name(self.interfaces, name)
 
     @property
+    def directives(self) -> tuple[tuple[str, str], ...]:
+        """Every option that the admin adds to some jobs or to all, with its value."""
+        added = (self.job.directives, *(one.directives for one in self.partitions))
+        return tuple((one.option, one.value) for some in added for one in some)
+
+    @property
     def default_queue_limit(self) -> Walltime:
         """How long a job may wait whose user chose nothing."""
         return self.defaults.queue_limit or self.limits.queue
@@ -437,6 +444,7 @@ def _cross_checks(profile: SiteProfile) -> list[str]:
         *_unknown_defaults(profile),
         *_defaults_over_limit(profile),
         *_access_mistakes(profile),
+        *_options_in_scripts(profile),
         *_unknown_placeholders(profile),
     ]
 
@@ -487,8 +495,18 @@ def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
     access = profile.scheduler
     if access.type == "local" and access.command_prefix:
         yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
+    if access.type == "local" and profile.directives:
+        yield "directives: 'local' knows no further options; leave them out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
+
+
+def _options_in_scripts(profile: SiteProfile) -> Iterator[str]:
+    """A scheduler would read such a line as an option; job scripts hold none."""
+    for place, text in (("prologue", profile.job.prologue), ("epilogue", profile.job.epilogue)):
+        if found := DIRECTIVE.search(text.encode()):
+            line = shown(found.group().decode(errors="replace"))
+            yield f"job.{place}: {line} is an option for the scheduler; write it as one of job.directives"
 
 
 def _unknown_placeholders(profile: SiteProfile) -> Iterator[str]:

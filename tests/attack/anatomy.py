@@ -1,7 +1,6 @@
 """A job script taken apart: what a scheduler, a shell and the launcher would each read in it."""
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
+from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
 from hpcspawner.site.profile import SiteProfile
@@ -28,9 +28,8 @@ SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 
 @dataclass(frozen=True)
 class Anatomy:
-    """`directives` are the lines that any scheduler heeds, as words; `shell` is all else, the launcher left out."""
+    """`shell` is all but the launcher and its settings."""
 
-    directives: tuple[tuple[str, ...], ...]
     shell: tuple[str, ...]
     settings: dict[str, Any]
 
@@ -44,11 +43,8 @@ def dissect(text: str) -> Anatomy:
     assert lines.count(SETTINGS_END) == 1, "the settings do not end once"
     at = lines.index(SETTINGS_END) - 1
     settings = json.loads(lines.pop(at))
-    begins = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
-    head = [line for line in lines[:begins] if line.startswith(MARKERS)]
-    body = [line for line in lines if line not in head]
-    assert not [line for line in body if line.lstrip().startswith(MARKERS)], "a directive is not in the head"
-    return Anatomy(tuple(tuple(shlex.split(line)) for line in head), tuple(body), settings)
+    assert not [line for line in lines if line.lstrip().startswith(MARKERS)], "the script has an option for a scheduler"
+    return Anatomy(tuple(lines), settings)
 
 
 def full_site(kind: str) -> SiteProfile:
@@ -76,14 +72,18 @@ class Scripts:
         """The script, once it is seen to hold what the gate let through, each value as one word, and no more."""
         text = self.render(request)
         found = dissect(text)
-        pairs = self.scheduler.directives(request.resources, LABEL)
-        wanted = [_directive(self.scheduler.name, *pair) for pair in pairs]
-        if self.scheduler.name == "torque":
-            wanted.append(("#SBATCH", f"--chdir={request.resources.directory}"))
-        assert list(found.directives) == wanted
+        self._check_options(request)
         assert found.shell == self._shell(request.environment.name)
         _check_settings(found.settings, request, self.profile)
         return text
+
+    def _check_options(self, request: JobRequest) -> None:
+        """Every word of the submit command is one that the site's rules allow."""
+        options = self.scheduler.options(request.resources, LABEL)
+        words = submit_words(self.scheduler, options, self.profile.directives)[len(self.scheduler.submit_command) :]
+        for option, value in set(options) - set(self.profile.directives):
+            assert not set(value) & set(" \t\n\\'\"#`$;<>|"), (option, value)
+        assert len(words) == len(options) + sum(bool(value) for _, value in options) * (not self.scheduler.long_options)
 
     def _shell(self, environment: str) -> tuple[str, ...]:
         """The lines of bash that all requests for this environment have in common."""
@@ -93,17 +93,9 @@ class Scripts:
         return self._shells[environment]
 
 
-def _directive(kind: str, option: str, value: str) -> tuple[str, ...]:
-    if kind == "slurm":
-        return ("#SBATCH", f"--{option}={value}" if value else f"--{option}")
-    if kind == "torque":
-        return ("#PBS", f"-{option}", *([value] if value else []))
-    return ("#HPC", f"{option}={value}")
-
-
 def _check_settings(told: dict[str, Any], request: JobRequest, profile: SiteProfile) -> None:
     """The launcher's settings: what is the site's is unchanged, what is the user's stands in its own place."""
-    folder, interface = request.resources.directory, request.interface
+    folder, interface = request.directory, request.interface
     assert told["directory"] == folder
     assert told["variables"] == {"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": folder}
     assert (told["callback"], told["ticket"], told["ca"]) == (HOME.url, HOME.ticket, HOME.ca)

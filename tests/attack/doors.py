@@ -118,8 +118,8 @@ def _offered(request: JobRequest, profile: SiteProfile) -> None:
     assert asked.account is None or not offered or asked.account in offered
     for name in (asked.account, asked.reservation):
         assert name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", name)
-    assert asked.directory.startswith("/")
-    assert ".." not in asked.directory.split("/")
+    assert request.directory.startswith("/")
+    assert ".." not in request.directory.split("/")
     assert 0 < request.queue_limit.seconds <= profile.limits.queue.seconds
     assert request.idle_limit is None or profile.limits.idle is None or request.idle_limit <= profile.limits.idle
     assert 0 <= request.renewals <= profile.limits.renewals

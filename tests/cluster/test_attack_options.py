@@ -129,7 +129,7 @@ class Field:
         assert theirs.directives[2:] == ours.directives[2:]
         assert [words[1].partition("=")[0] for words in theirs.directives[:2]] == ["--job-name", "--comment"]
         assert _shell(theirs) == _shell(ours)
-        assert theirs.settings["directory"] == request.resources.directory
+        assert theirs.settings["directory"] == request.directory
         assert theirs.settings["command"][0] == request.interface.command[0]
 
     def judge(self, user, body):

@@ -21,6 +21,7 @@ from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerReject
 from hpcspawner.job.state import Cause, JobState
 from hpcspawner.schedulers import client as client_module
 from hpcspawner.schedulers import process as process_module
+from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.client import Client
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
@@ -56,6 +57,11 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
 shift
 exec "$@"
 """
+
+
+def job(script, *options):
+    """What is handed to the scheduler."""
+    return Submission(options, script)
 
 
 class Desk:
@@ -112,9 +118,10 @@ async def eventually(condition, seconds=5.0):
 
 async def test_the_argv_arrives_word_by_word(desk):
     desk.program("sbatch", RECORDS)
-    assert await desk.client().submit(ME, "#!/bin/bash\n") == "12"
+    submitted = job("#!/bin/bash\n", ("nodes", "1"), ("exclusive", ""))
+    assert await desk.client().submit(ME, submitted) == "12"
     (call,) = desk.calls("sbatch")
-    assert call["argv"] == [str(desk.folder / "sbatch"), "--parsable"]
+    assert call["argv"] == [str(desk.folder / "sbatch"), *Slurm.submit_command[1:], "--nodes=1", "--exclusive"]
 
 
 @pytest.mark.parametrize("word", NASTY)
@@ -122,9 +129,9 @@ async def test_a_word_of_the_prefix_arrives_as_it_is(desk, word):
     desk.program("sbatch", RECORDS)
     desk.program("become", BECOMES)
     client = desk.client(command_prefix=("become", word, "{user}", "as {user}!", "--"))
-    await client.submit(OTHER, "")
+    await client.submit(OTHER, job("x"))
     argv = desk.text("become.argv").split("\0")[:-1]
-    assert argv == [word, OTHER, f"as {OTHER}!", "--", str(desk.folder / "sbatch"), "--parsable"]
+    assert argv == [word, OTHER, f"as {OTHER}!", "--", str(desk.folder / "sbatch"), *Slurm.submit_command[1:]]
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -139,14 +146,14 @@ async def test_nothing_of_the_hubs_environment_arrives(desk, monkeypatch):
     monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "another")
     monkeypatch.setenv("SBATCH_ACCOUNT", "a choice that is not the user's")
     desk.program("sbatch", RECORDS)
-    await desk.client().submit(ME, "")
+    await desk.client().submit(ME, job("x"))
     (call,) = desk.calls("sbatch")
     assert call["environment"] == [f"PATH={desk.folder}", "LC_ALL=C"]
 
 
 async def test_a_program_runs_in_the_root_folder_and_a_session_of_its_own(desk):
     desk.program("sbatch", 'pwd >"$0.cwd"; ps -o sid= -p $$ >"$0.session"; echo $$ >"$0.pid"; echo 12')
-    await desk.client().submit(ME, "")
+    await desk.client().submit(ME, job("x"))
     assert desk.text("sbatch.cwd") == "/\n"
     assert desk.text("sbatch.session").strip() == desk.text("sbatch.pid").strip()
     assert desk.text("sbatch.session").strip() != str(os.getsid(0))
@@ -155,34 +162,63 @@ async def test_a_program_runs_in_the_root_folder_and_a_session_of_its_own(desk):
 @pytest.mark.parametrize(
     "script",
     [
-        pytest.param("", id="nothing"),
         pytest.param("#!/bin/bash\necho 'ünï' \"çødé\"\n", id="not ascii"),
         pytest.param("x" * 1_000_000 + "\n", id="a megabyte"),
     ],
 )
 async def test_the_script_arrives_byte_for_byte(desk, script):
     desk.program("sbatch", RECORDS)
-    await desk.client().submit(ME, script)
+    await desk.client().submit(ME, job(script))
     (call,) = desk.calls("sbatch")
     assert call["length"] == len(script.encode())
     assert call["stdin"] == hashlib.sha256(script.encode()).hexdigest()
 
 
+REFUSED = [
+    pytest.param(job("true", ("export-file", "/home/bob/env")), "the option 'export-file' may not be given", id="name"),
+    pytest.param(job("true", ("nodes", "1 --uid=0")), "the option nodes may not have the value", id="value"),
+    pytest.param(job("true", ("exclusive", "user")), "the option exclusive may not have the value", id="no value"),
+    pytest.param(job("#!/bin/bash\n#SBATCH --uid=0\ntrue"), "a line that a scheduler may read", id="line"),
+    pytest.param(job("\n"), "the script is empty", id="nothing"),
+]
+
+
+@pytest.mark.parametrize("helped_by", [True, False], ids=["helper", "itself"])
+@pytest.mark.parametrize(("submitted", "words"), REFUSED)
+async def test_what_is_no_option_of_a_job_reaches_no_program(desk, submitted, words, helped_by):
+    desk.program("sbatch", RECORDS)
+    client = helped(desk) if helped_by else desk.client()
+    with pytest.raises(SchedulerRejected, match=words):
+        await client.submit(ME if not helped_by else OTHER, submitted)
+    assert not desk.calls("sbatch")
+    assert not (desk.folder / "helper.submit").exists()
+
+
+async def test_what_the_site_adds_to_jobs_is_an_option_in_these_words_alone(desk):
+    desk.program("sbatch", RECORDS)
+    client = Client(Slurm(), desk.client().access, logging.getLogger("test"), [("mail-user", 'it\'s "me" \\ #1')])
+    await client.submit(ME, job("true", ("mail-user", 'it\'s "me" \\ #1')))
+    (call,) = desk.calls("sbatch")
+    assert call["argv"][-1] == '--mail-user=it\'s "me" \\ #1'
+    with pytest.raises(SchedulerRejected, match="mail-user"):
+        await client.submit(ME, job("true", ("mail-user", "bob")))
+
+
 async def test_a_program_that_does_not_read_the_script_is_heard_all_the_same(desk):
     desk.program("sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
     with pytest.raises(SchedulerRejected, match="Invalid account"):
-        await desk.client().submit(ME, "x" * 1_000_000)
+        await desk.client().submit(ME, job("x" * 1_000_000))
 
 
 async def test_a_submit_that_succeeds_without_reading_is_a_submit(desk):
     desk.program("sbatch", "echo 12")
-    assert await desk.client().submit(ME, "x" * 1_000_000) == "12"
+    assert await desk.client().submit(ME, job("x" * 1_000_000)) == "12"
 
 
 async def test_the_script_is_a_whole_file_before_the_program_starts(desk):
     """A Hub that ends in the middle leaves no half of it behind: nothing has to be fed."""
     desk.program("sbatch", 'readlink /proc/self/fd/0 >"$0.stdin"; stat -Lc %s /proc/self/fd/0 >"$0.size"; echo 12')
-    await desk.client().submit(ME, "x" * 1_000_000)
+    await desk.client().submit(ME, job("x" * 1_000_000))
     assert "memfd:" in desk.text("sbatch.stdin")
     assert desk.text("sbatch.size") == "1000000\n"
 
@@ -215,7 +251,7 @@ async def test_what_only_asks_is_run_by_the_hubs_own_account(desk):
 async def test_sudo_is_the_prefix_unless_the_profile_says_otherwise(desk):
     desk.program("sbatch", RECORDS)
     desk.program("sudo", 'printf "%s\\0" "$@" >"$0.argv"; shift 3; exec "$@"')
-    await desk.client().submit(OTHER, "")
+    await desk.client().submit(OTHER, job("x"))
     assert desk.text("sudo.argv").split("\0")[:3] == ["-n", "-u", OTHER]
 
 
@@ -223,7 +259,7 @@ async def test_the_hubs_own_account_needs_no_prefix(desk):
     for name in ("sbatch", "scancel"):
         desk.program(name, RECORDS)
     client = desk.client(command_prefix=("no-such-program",))
-    await client.submit(ME, "")
+    await client.submit(ME, job("x"))
     await client.cancel(ME, "12")
     assert len(desk.calls("sbatch")) == len(desk.calls("scancel")) == 1
 
@@ -254,7 +290,7 @@ async def test_what_is_no_name_of_an_account_reaches_no_command(desk, verb, user
         desk.program(name, RECORDS)
     client = desk.client(command_prefix=("become", "{user}"))
     with pytest.raises(SchedulerRejected, match="is not the name of a local account"):
-        await getattr(client, verb)(user, "12")
+        await getattr(client, verb)(user, "12" if verb == "cancel" else job("x"))
     assert not any(desk.folder.glob("*.calls"))
 
 
@@ -262,7 +298,7 @@ async def test_what_is_no_name_of_an_account_reaches_no_command(desk, verb, user
 async def test_ordinary_names_of_accounts_are_let_in(desk, user):
     desk.program("sbatch", RECORDS)
     desk.program("become", BECOMES)
-    assert await desk.client(command_prefix=("become", "{user}", "--")).submit(user, "") == "12"
+    assert await desk.client(command_prefix=("become", "{user}", "--")).submit(user, job("x")) == "12"
 
 
 # --- by the helper
@@ -288,9 +324,9 @@ def helped(desk, does="print(12)", scheduler=None, **access):
 
 async def test_the_helper_is_given_all_on_standard_input(desk):
     client = helped(desk)
-    assert await client.submit(OTHER, "#!/bin/bash\nüx\n") == "12"
+    assert await client.submit(OTHER, job("#!/bin/bash\nüx\n", ("nodes", "1"))) == "12"
     await client.cancel(OTHER, "4711")
-    assert desk.text("helper.submit") == "#!/bin/bash\nüx\n"
+    assert desk.text("helper.submit") == '[["nodes", "1"]]\n#!/bin/bash\nüx\n'
     assert desk.text("helper.cancel") == "4711"
 
 
@@ -298,7 +334,7 @@ async def test_the_helper_is_run_by_the_prefix_with_one_word(desk):
     desk.program("become", BECOMES)
     path = desk.program("helper", TAKES + "print(12)")
     client = desk.client(command_prefix=("become", "-u", "{user}", "--"), helper=str(path))
-    await client.submit(OTHER, "x")
+    await client.submit(OTHER, job("x"))
     assert desk.text("become.argv").split("\0")[:-1] == ["-u", OTHER, "--", str(path), "submit"]
 
 
@@ -314,16 +350,6 @@ async def test_a_listing_of_one_user_goes_by_the_helper_and_the_hubs_own_does_no
     assert not (desk.folder / "helper.list").exists()
 
 
-async def test_a_form_that_is_not_understood_is_followed_by_the_helpers_next(desk):
-    err = str(RECORDED / "slurm-torque-22.05" / "qsub-stdin.err")
-    does = f"if sys.argv[1] == 'submit': sys.stderr.write(open({err!r}).read()); sys.exit(2)\nprint(17)"
-    client = helped(desk, does, Torque())
-    assert await client.submit(OTHER, "#!/bin/bash\n#PBS -r y\n") == "17"
-    assert desk.text("helper.submit-3") == "#!/bin/bash\n#PBS -r y\n"
-    assert await client.submit(OTHER, "#!/bin/bash\n#PBS -r n\n") == "17"
-    assert desk.text("helper.submit-2") == "#!/bin/bash\n#PBS -r n\n"
-
-
 async def test_a_job_that_has_ended_is_cancelled_without_an_error_by_the_helper_too(desk):
     client = helped(desk, "sys.exit('scancel: error: Kill job error on job id 12: Invalid job id specified')")
     assert await client.cancel(OTHER, "12") is None
@@ -331,7 +357,7 @@ async def test_a_job_that_has_ended_is_cancelled_without_an_error_by_the_helper_
 
 async def test_the_helpers_input_stays_open_until_it_has_answered(desk):
     client = helped(desk, "print(12 if not select.select([0], [], [], 1)[0] else 'its input has ended')")
-    assert await client.submit(OTHER, "x") == "12"
+    assert await client.submit(OTHER, job("x")) == "12"
 
 
 WAITS = "select.select([0], [], [], 60); open(sys.argv[0] + '.ended', 'w').write(repr(os.read(0, 1)))"
@@ -350,7 +376,7 @@ async def test_a_helper_that_takes_too_long_is_told_by_the_end_of_its_input(desk
     monkeypatch.setattr(os, "kill", refuse)
     monkeypatch.setattr(os, "killpg", refuse)
     with pytest.raises(SchedulerUnreachable, match="did not answer within 1 s") as caught:
-        await client.submit(OTHER, "x")
+        await client.submit(OTHER, job("x"))
     assert not caught.value.lingering
     assert desk.text("helper.ended") == "b''"
 
@@ -359,21 +385,21 @@ async def test_a_helper_that_is_not_there_is_the_admins_affair(desk):
     client = helped(desk)
     (desk.folder / "helper").unlink()
     with pytest.raises(SchedulerNotSetUp, match="was not found on the Hub") as caught:
-        await client.submit(OTHER, "x")
+        await client.submit(OTHER, job("x"))
     assert "`hpcspawner helper`" in caught.value.cure
 
 
 async def test_what_the_helper_itself_says_is_the_admins_affair(desk):
     client = helped(desk, "sys.stderr.write('hpcspawner helper: one word is wanted\\n'); sys.exit(64)")
     with pytest.raises(SchedulerNotSetUp, match="can't do what it was asked") as caught:
-        await client.submit(OTHER, "x")
+        await client.submit(OTHER, job("x"))
     assert "`hpcspawner helper`" in caught.value.cure
 
 
 async def test_a_helper_that_has_ended_its_command_knows_nothing(desk):
     does = "print('hpcspawner helper: ended: no answer in time', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)"
     with pytest.raises(SchedulerUnreachable):
-        await helped(desk, does).submit(OTHER, "x")
+        await helped(desk, does).submit(OTHER, job("x"))
 
 
 # --- what comes back
@@ -390,21 +416,21 @@ async def test_a_rejection_keeps_the_schedulers_words(desk, words):
     (desk.folder / "words").write_text(words)
     desk.program("sbatch", 'cat >/dev/null; cat "$(dirname "$0")/words" >&2; exit 1')
     with pytest.raises(SchedulerRejected) as caught:
-        await desk.client().submit(ME, "#!/bin/bash\n")
+        await desk.client().submit(ME, job("#!/bin/bash\n"))
     assert (str(caught.value), caught.value.words) == (words, words)
-    assert caught.value.command == f"{desk.folder}/sbatch --parsable"
+    assert caught.value.command == f"{desk.folder}/" + " ".join(Slurm.submit_command)
 
 
 async def test_a_rejection_without_a_word_names_its_exit_code(desk):
     desk.program("sbatch", "exit 7")
     with pytest.raises(SchedulerRejected, match="exit code 7"):
-        await desk.client().submit(ME, "")
+        await desk.client().submit(ME, job("x"))
 
 
 async def test_words_on_standard_output_are_words_too(desk):
     desk.program("sbatch", "echo 'no such queue'; exit 1")
     with pytest.raises(SchedulerRejected, match="no such queue"):
-        await desk.client().submit(ME, "")
+        await desk.client().submit(ME, job("x"))
 
 
 @pytest.mark.parametrize(
@@ -428,7 +454,7 @@ async def test_a_scheduler_that_does_not_answer_is_unreachable_and_not_a_refusal
 async def test_a_submit_whose_answer_can_not_be_read_is_neither_a_job_nor_a_refusal(desk, answer):
     desk.program("sbatch", f"cat >/dev/null; printf '%s\\n' '{answer}'")
     with pytest.raises(SchedulerUnreachable, match="took the job but its answer could not be read"):
-        await desk.client().submit(ME, "#!/bin/bash\n")
+        await desk.client().submit(ME, job("#!/bin/bash\n"))
 
 
 @pytest.mark.parametrize("answer", ["", "slurm_load_jobs: nothing to see", "JOBID STATE"])
@@ -586,30 +612,30 @@ async def test_who_sees_all_is_asked_and_a_failure_promises_nothing(desk):
 
 async def test_a_missing_command_says_where_it_was_sought_and_how_to_cure_it(desk):
     with pytest.raises(SchedulerNotSetUp, match=r"'sbatch' was not found on the Hub") as caught:
-        await desk.client().submit(ME, "")
+        await desk.client().submit(ME, job("x"))
     assert str(desk.folder) in caught.value.words
     assert "add its folder to scheduler.path" in caught.value.cure
-    assert caught.value.command == "sbatch --parsable"
+    assert caught.value.command == " ".join(Slurm.submit_command)
 
 
 async def test_a_missing_prefix_is_said_by_its_name(desk):
     desk.program("sbatch", RECORDS)
     with pytest.raises(SchedulerNotSetUp, match="'become'"):
-        await desk.client(command_prefix=("become", "{user}")).submit(OTHER, "")
+        await desk.client(command_prefix=("become", "{user}")).submit(OTHER, job("x"))
 
 
 async def test_the_hubs_own_path_is_not_searched(desk, monkeypatch):
     monkeypatch.setenv("PATH", f"{desk.folder}:{os.environ['PATH']}")
     desk.program("sbatch", RECORDS)
     with pytest.raises(SchedulerNotSetUp):
-        await desk.client(path=("/usr/sbin/no-such",)).submit(ME, "")
+        await desk.client(path=("/usr/sbin/no-such",)).submit(ME, job("x"))
     assert not desk.calls("sbatch")
 
 
 async def test_a_command_that_can_not_be_started_says_so(desk):
     desk.program("sbatch", "#!/no/such/interpreter\n")
     with pytest.raises(SchedulerNotSetUp, match="can't be started") as caught:
-        await desk.client().submit(ME, "")
+        await desk.client().submit(ME, job("x"))
     assert caught.value.cure
 
 
@@ -621,10 +647,10 @@ async def test_a_hub_that_has_no_room_for_a_process_is_to_be_asked_again(desk):
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
     try:
         with pytest.raises(SchedulerUnreachable, match="at the moment: Too many open files"):
-            await client.submit(ME, "")
+            await client.submit(ME, job("x"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert await client.submit(ME, "") == "12"
+    assert await client.submit(ME, job("x")) == "12"
 
 
 # What sudo 1.9.13 prints with -n and LC_ALL=C, and the words of older releases.
@@ -662,7 +688,7 @@ async def test_what_sudo_says_is_for_the_admin_and_not_for_the_user(desk, words)
     desk.program("sbatch", RECORDS)
     desk.program("sudo", 'cat "$(dirname "$0")/words" >&2; exit 1')
     with pytest.raises(SchedulerNotSetUp, match="may not run the scheduler's commands") as caught:
-        await desk.client().submit(OTHER, "")
+        await desk.client().submit(OTHER, job("x"))
     assert caught.value.words == words
     assert f"`hpcspawner sudoers SITE.toml --account={ME} --group=GROUP`" in caught.value.cure
 
@@ -673,7 +699,7 @@ async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk):
     desk.program("sbatch", RECORDS)
     desk.program("sudo", 'cat "$(dirname "$0")/words" >&2; exit 1')
     with pytest.raises(SchedulerRejected, match="Invalid account"):
-        await desk.client().submit(OTHER, "")
+        await desk.client().submit(OTHER, job("x"))
 
 
 # --- bounds
@@ -717,7 +743,7 @@ async def test_a_child_that_holds_the_output_of_a_command_that_has_ended_is_kill
 async def test_a_command_that_reads_nothing_and_hangs_is_killed(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
     with pytest.raises(SchedulerUnreachable, match="did not answer"):
-        await desk.client(command_timeout_s=1).submit(ME, "x" * 1_000_000)
+        await desk.client(command_timeout_s=1).submit(ME, job("x" * 1_000_000))
     await eventually(lambda: not is_alive(int(desk.text("sbatch.pid"))))
 
 
@@ -732,7 +758,7 @@ async def test_an_answer_without_an_end_is_refused_and_its_writer_killed(desk, s
 async def test_a_command_that_was_killed_may_not_linger(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
     with pytest.raises(SchedulerUnreachable) as caught:
-        await desk.client(command_timeout_s=1).submit(ME, "x")
+        await desk.client(command_timeout_s=1).submit(ME, job("x"))
     assert not caught.value.lingering
     assert not any(is_alive(int(desk.text(f"sbatch.{name}"))) for name in ("pid", "child"))
 
@@ -741,7 +767,7 @@ async def test_a_child_in_a_session_of_its_own_is_killed_too(desk):
     """As sudo starts one where its rules say `use_pty`."""
     desk.program("sbatch", 'setsid bash -c "echo \\$\\$ >$0.child; exec sleep 60 >/dev/null 2>&1" & wait')
     with pytest.raises(SchedulerUnreachable) as caught:
-        await desk.client(command_timeout_s=1).submit(ME, "x")
+        await desk.client(command_timeout_s=1).submit(ME, job("x"))
     assert not caught.value.lingering
     assert not is_alive(int(desk.text("sbatch.child")))
 
@@ -750,7 +776,7 @@ async def test_whoever_still_holds_the_output_may_still_act_and_that_is_said(des
     desk.program("sbatch", "(setsid sleep 4 &); exec sleep 60")
     begun = time.monotonic()
     with pytest.raises(SchedulerUnreachable) as caught:
-        await desk.client(command_timeout_s=1).submit(ME, "x")
+        await desk.client(command_timeout_s=1).submit(ME, job("x"))
     assert caught.value.lingering
     assert 2.5 < time.monotonic() - begun < 8
 
@@ -765,7 +791,7 @@ async def test_a_command_that_can_not_be_killed_may_still_act_and_that_is_said(d
     monkeypatch.setattr(os, "killpg", refuse)
     monkeypatch.setattr(os, "kill", refuse)
     with pytest.raises(SchedulerUnreachable) as caught:
-        await desk.client(command_timeout_s=1).submit(ME, "x")
+        await desk.client(command_timeout_s=1).submit(ME, job("x"))
     monkeypatch.undo()
     assert caught.value.lingering
     with contextlib.suppress(ProcessLookupError):
@@ -775,7 +801,7 @@ async def test_a_command_that_can_not_be_killed_may_still_act_and_that_is_said(d
 async def test_a_refusal_leaves_nothing_that_lingers(desk):
     desk.program("sbatch", "echo 'Invalid account' >&2; exit 1")
     with pytest.raises(SchedulerRejected) as caught:
-        await desk.client().submit(ME, "x")
+        await desk.client().submit(ME, job("x"))
     assert not caught.value.lingering
 
 
@@ -866,46 +892,6 @@ async def test_many_commands_at_once_keep_their_answers_apart(desk):
 # --- forms of a command
 
 
-def torque_text():
-    return (RECORDED / "slurm-torque-22.05" / "qstat-f.txt").read_text()
-
-
-QSTAT = """\
-echo "$*" >>"$0.calls"
-here=$(dirname "$0")
-[ "$1" = -f ] || { cat "$here/misunderstood" >&2; exit 2; }
-[ ! -e "$here/down" ] || { echo 'cannot connect to server' >&2; exit 1; }
-cat "$here/listing"
-"""
-
-
-@pytest.fixture
-def without_xml(desk):
-    """Commands like Slurm's own qstat, which knows no XML."""
-    (desk.folder / "misunderstood").write_text((RECORDED / "slurm-torque-22.05" / "qstat-x.err").read_text())
-    (desk.folder / "listing").write_text(torque_text())
-    desk.program("qstat", QSTAT)
-    return desk
-
-
-async def test_the_form_that_is_understood_is_remembered(without_xml):
-    client = without_xml.client(Torque())
-    first = await client.listing()
-    second = await client.listing()
-    assert first.jobs == second.jobs != {}
-    assert without_xml.text("qstat.calls").splitlines() == ["-x", "-f", "-f"]
-
-
-async def test_a_scheduler_that_is_away_does_not_bring_a_form_back(without_xml):
-    (without_xml.folder / "down").touch()
-    client = without_xml.client(Torque())
-    with pytest.raises(SchedulerUnreachable):
-        await client.listing()
-    (without_xml.folder / "down").unlink()
-    assert (await client.listing()).jobs
-    assert without_xml.text("qstat.calls").splitlines() == ["-x", "-f", "-f"]
-
-
 async def test_xml_is_taken_where_it_is_spoken(desk):
     desk.program("qstat", f'echo "$*" >>"$0.calls"; cat {RECORDED}/torque-6.1.3/qstat-x.xml')
     client = desk.client(Torque())
@@ -919,27 +905,6 @@ async def test_a_failure_that_is_no_misunderstanding_tries_no_other_form(desk):
     with pytest.raises(SchedulerUnreachable):
         await desk.client(Torque()).listing()
     assert desk.text("qstat.calls").splitlines() == ["-x"]
-
-
-async def test_a_submit_that_was_misunderstood_is_made_once_in_the_other_form(desk):
-    err = (RECORDED / "slurm-torque-22.05" / "qsub-stdin.err").read_text()
-    (desk.folder / "misunderstood").write_text(err)
-    desk.program(
-        "qsub",
-        'here=$(dirname "$0"); [ $# -gt 0 ] || { cat "$here/misunderstood" >&2; exit 2; }\n'
-        'cat >>"$0.script"; printf "%s\\0" "$@" >>"$0.argv"; echo 17',
-    )
-    client = desk.client(Torque())
-    assert await client.submit(ME, "#!/bin/bash\necho 1\n") == "17"
-    assert desk.text("qsub.script") == "#!/bin/bash\necho 1\n"
-    assert desk.text("qsub.argv").split("\0")[:-1] == ["-j", "oe", "-o", "/dev/null", "-r", "n", " "]
-
-
-async def test_a_form_that_nobody_understands_is_an_error_and_no_loop(without_xml):
-    without_xml.program("qstat", 'echo "$*" >>"$0.calls"; cat "$(dirname "$0")/misunderstood" >&2; exit 2')
-    with pytest.raises(SchedulerError):
-        await without_xml.client(Torque()).listing()
-    assert without_xml.text("qstat.calls").splitlines() == ["-x", "-f"]
 
 
 async def test_a_torque_without_jobs_lists_nothing(desk):

@@ -26,7 +26,7 @@ def test_no_options_give_the_site_s_defaults():
     assert request.resources.partition == "debug"
     assert request.resources.walltime == Walltime(1800)
     assert request.resources.memory == Memory(2048)
-    assert request.resources.directory == "/home/alice"
+    assert request.directory == "/home/alice"
     assert request.environment.name == "science"
     assert request.interface.name == "lab"
     assert request.image is None
@@ -56,7 +56,7 @@ def test_every_option_arrives():
     assert (resources.partition, resources.account, resources.reservation) == ("gpu", "ddp363", "class")
     assert (resources.walltime, resources.cpus, resources.memory) == (Walltime(86400), 8, Memory(16384))
     assert (resources.gpus, resources.gpu_type) == (2, "a100")
-    assert resources.directory == "/home/alice/work"
+    assert request.directory == "/home/alice/work"
     assert (request.environment.name, request.image.name, request.interface.name) == ("plain", "torch", "notebook")
     assert request.details is True
 
@@ -156,12 +156,12 @@ def test_an_empty_value_is_no_value(value):
 
 @pytest.mark.parametrize("name", NASTY)
 def test_any_printable_name_of_a_directory_is_let_in_as_it_is(name):
-    assert make({"directory": f"/scratch/{name}"}, PROFILE, ALICE).resources.directory == f"/scratch/{name}"
+    assert make({"directory": f"/scratch/{name}"}, PROFILE, ALICE).directory == f"/scratch/{name}"
 
 
 def test_directories_are_kept_within_the_allowed_ones():
     profile = SiteProfile.model_validate({**FULL, "directories": {"allowed": ["~", "/scratch/{user}"]}})
-    assert make({"directory": "/scratch/alice/run"}, profile, ALICE).resources.directory == "/scratch/alice/run"
+    assert make({"directory": "/scratch/alice/run"}, profile, ALICE).directory == "/scratch/alice/run"
     assert "is not in one of: /home/alice, /scratch/alice" in str(refused({"directory": "/scratch/alice2"}, profile))
 
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcspawner.job.script import CallHome, render
+from hpcspawner.job.script import CallHome, submission
+from hpcspawner.programs import helper
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import rights
@@ -25,7 +26,7 @@ from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
-from hpcspawner.site.profile import Access, find_shipped, load
+from hpcspawner.site.profile import Access, SiteProfile, find_shipped, load
 
 # It acts for no root, and the suites run as root on the test machines.
 USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -57,13 +58,12 @@ class Desk:
         path.write_text(text if text.startswith("#!") else f"{head}{text}\n", encoding="utf-8")
         path.chmod(0o755)
 
-    def make(self, scheduler=None, limit_s=20):
+    def make(self, scheduler=None, limit_s=20, **access):
         scheduler = scheduler or Slurm()
         for name in ("sbatch", "scancel", "squeue", "qsub", "qdel", "qstat"):
             if not (self.folder / name).exists():
                 self.program(name, RECORDS)
-        access = Access(type=scheduler.name, path=(str(self.folder),), command_timeout_s=limit_s - 1)
-        self.program("helper", rights.program(access, scheduler, PYTHON))
+        self.program("helper", rights.program(profile_of(scheduler, self.folder, limit_s, **access), scheduler, PYTHON))
 
     def start(self, *words, user=USER, **environment):
         pipe = subprocess.PIPE
@@ -100,6 +100,24 @@ def frame(data):
     return b"%d\n%s" % (len(data), data)
 
 
+def job(script=b"true", options="[]"):
+    """What a submit is given."""
+    return frame(options.encode() + b"\n" + script)
+
+
+def profile_of(scheduler, folder, limit_s=20, **access):
+    """A site whose commands lie in this folder; it adds one option of its own to jobs."""
+    given = {"type": scheduler.name, "path": (str(folder),), "command_timeout_s": limit_s - 1, "min_uid": 1}
+    own = [{"option": "m", "value": "it's #1"}] if scheduler.name != "local" else []
+    return SiteProfile(
+        title="Test",
+        scheduler=Access(**given | access),
+        partitions=[{"name": "p", "max_walltime": "1h"}],
+        environments=[{"name": "e"}],
+        job={"directives": own},
+    )
+
+
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -129,11 +147,11 @@ def desk():
 def test_a_script_arrives_whole_in_an_environment_of_the_users_own(desk):
     desk.make()
     script = b"#!/bin/bash\n\xff\0" + b"x" * 1_000_000
-    assert desk.ask("submit", given=frame(script), SBATCH_ACCOUNT="x", PATH="/tmp", PYTHONPATH="/tmp") == (0, "", "")
+    assert desk.ask("submit", given=job(script), SBATCH_ACCOUNT="x", PATH="/tmp", PYTHONPATH="/tmp") == (0, "", "")
     (call,) = desk.calls()
     account = pwd.getpwnam(USER)
     assert call["stdin"].encode("latin-1") == script
-    assert call["argv"] == [str(desk.folder / "sbatch"), "--parsable"]
+    assert call["argv"] == [str(desk.folder / "sbatch"), *Slurm.submit_command[1:]]
     assert call["environment"] == {
         "PATH": str(desk.folder),
         "HOME": account.pw_dir,
@@ -149,12 +167,8 @@ def test_a_script_arrives_whole_in_an_environment_of_the_users_own(desk):
     ("scheduler", "verb", "given", "argv"),
     [
         (Slurm(), "cancel", "4711", ["scancel", "4711"]),
-        (Torque(), "submit", "", ["qsub"]),
-        (Torque(), "submit-2", "", ["qsub", "-j", "oe", "-o", "/dev/null", "-r", "n", " "]),
-        (Torque(), "submit-3", "", ["qsub", "-j", "oe", "-o", "/dev/null", "-r", "y", " "]),
         (Torque(), "cancel", "12[3].head.cluster", ["qdel", "12[3].head.cluster"]),
         (Torque(), "list", "0123456789abcdef", ["qstat", "-x"]),
-        (Torque(), "list-2", "0123456789abcdef", ["qstat", "-f"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -179,7 +193,7 @@ def test_an_answer_passes_as_it_is(desk, code):
     desk.program("sbatch", f"printf 'out\\xff'; printf 'a\\nb' >&2; exit {code}")
     desk.make()
     with desk.start("submit") as process:
-        process.stdin.write(frame(b"x"))
+        process.stdin.write(job())
         process.stdin.flush()
         out, err = process.stdout.read(), process.stderr.read()
     assert (process.returncode, out, err) == (code, b"out\xff", b"a\nb")
@@ -189,7 +203,7 @@ def test_an_answer_passes_as_it_is(desk, code):
 def test_an_end_by_a_signal_passes_too(desk, number):
     desk.program("sbatch", f"kill -{int(number)} $$")
     desk.make()
-    assert desk.ask("submit", given=frame(b"x"))[0] == -number
+    assert desk.ask("submit", given=job())[0] == -number
 
 
 # --- when it is over
@@ -199,7 +213,7 @@ def test_the_end_of_the_input_ends_the_command_and_its_children(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; trap '' TERM; wait")
     desk.make()
     with desk.start("submit") as process:
-        process.stdin.write(frame(b"x"))
+        process.stdin.write(job())
         process.stdin.flush()
         pids = desk.pids()
         assert all(map(is_alive, pids))
@@ -211,7 +225,7 @@ def test_the_end_of_the_input_ends_the_command_and_its_children(desk):
 def test_the_time_limit_ends_it(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
     desk.make(limit_s=2)
-    code, out, err = desk.ask("submit", given=frame(b"x"))
+    code, out, err = desk.ask("submit", given=job())
     assert (code, out) == (-signal.SIGKILL, "")
     assert err == "hpcspawner helper: ended: no answer in time\n"
     eventually(lambda: not any(map(is_alive, desk.pids())))
@@ -221,7 +235,7 @@ def test_a_signal_ends_it(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; wait")
     desk.make()
     with desk.start("submit") as process:
-        process.stdin.write(frame(b"x"))
+        process.stdin.write(job())
         process.stdin.flush()
         pids = desk.pids()
         process.terminate()
@@ -237,7 +251,7 @@ def test_it_does_not_outlive_its_parent(desk):
     helper = [str(desk.folder / "helper"), "submit"]
     who = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     with subprocess.Popen([PYTHON, "-c", between, *helper], stdin=subprocess.PIPE, **who) as parent:
-        parent.stdin.write(frame(b"x"))
+        parent.stdin.write(job())
         parent.stdin.flush()
         pids = desk.pids()
         parent.kill()
@@ -248,7 +262,7 @@ def test_what_a_command_leaves_behind_does_not_hold_up_the_answer(desk):
     desk.program("sbatch", f"{LEAVES_A_CHILD}; echo 12")
     desk.make()
     began = time.monotonic()
-    assert desk.ask("submit", given=frame(b"x")) == (0, "12\n", "")
+    assert desk.ask("submit", given=job()) == (0, "12\n", "")
     assert time.monotonic() - began < 15
     eventually(lambda: not any(map(is_alive, desk.pids())))
 
@@ -259,9 +273,9 @@ def test_what_a_command_leaves_behind_does_not_hold_up_the_answer(desk):
 @pytest.mark.parametrize("words", [(), ("submit", "submit"), ("root",), ("--help",), ("submit-2",), ("",)])
 def test_it_knows_its_verbs_and_nothing_else(desk, words):
     desk.make()
-    code, out, err = desk.ask(*words, given=frame(b"x"))
+    code, out, err = desk.ask(*words, given=job())
     assert (code, out) == (64, "")
-    assert err == "hpcspawner helper: one word is wanted, of: cancel, list, submit\n"
+    assert err == "hpcspawner helper: one word is wanted, of: submit, cancel, list\n"
     assert not desk.calls()
 
 
@@ -270,6 +284,7 @@ def test_it_acts_for_no_root(wrong, monkeypatch):
     namespace = loaded()
     for name in ("getuid", "geteuid"):
         monkeypatch.setattr(os, name, functools.partial(wrong.get, name, 1000))
+    namespace["SITE"]["min_uid"] = 1000
     with pytest.raises(namespace["Refusal"], match="ordinary users only, not for root") as caught:
         namespace["check_account"]()
     assert caught.value.code == 77
@@ -315,6 +330,96 @@ def test_a_script_that_stops_coming_is_given_up_in_time(desk):
     assert not desk.calls()
 
 
+PARTITION = '["partition", "compute"]'
+OPTIONS = [
+    pytest.param('[["export-file", "/home/alice/secret"]]', id="export-file"),
+    pytest.param('[["bbf", "/home/alice/secret"]]', id="bbf"),
+    pytest.param('[["error", "/tmp/x"]]', id="error"),
+    pytest.param('[["output", "/tmp/x"]]', id="output"),
+    pytest.param('[["chdir", "/home/alice"]]', id="chdir"),
+    pytest.param('[["uid", "0"]]', id="uid"),
+    pytest.param('[["wrap", "id"]]', id="wrap"),
+    pytest.param('[["export", "NIL"]]', id="export"),
+    pytest.param('[["partition=x --uid", "0"]]', id="two in a name"),
+    pytest.param('[["partition", "a b"]]', id="a blank"),
+    pytest.param('[["partition", "a,b"]]', id="a list"),
+    pytest.param('[["partition", ""]]', id="no value"),
+    pytest.param('[["partition", "compute\\n"]]', id="a line break"),
+    pytest.param('[["partition", "\\u0661"]]', id="other digits"),
+    pytest.param('[["requeue", "yes"]]', id="a value where there is none"),
+    pytest.param('[["dependency", "singleton"]]', id="another dependency"),
+    pytest.param('[["time", "UNLIMITED"]]', id="for ever"),
+    pytest.param('[["m", "another"]]', id="the site's option with another value"),
+    pytest.param('[["partition"]]', id="half a pair"),
+    pytest.param('[["partition", 1]]', id="a number"),
+    pytest.param('{"partition": "compute"}', id="an object"),
+    pytest.param('"partition"', id="text"),
+    pytest.param("1", id="one number"),
+    pytest.param("", id="nothing"),
+    pytest.param("[" * 100_000, id="nested too deeply"),
+    pytest.param(f"[{PARTITION}] [{PARTITION}]", id="two lists"),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_an_option_that_is_not_the_sites_reaches_no_command(desk, options):
+    desk.make()
+    code, out, err = desk.ask("submit", given=job(options=options))
+    assert (code, out) == (65, "")
+    assert err.startswith("hpcspawner helper: the ")
+    assert err.isascii()
+    assert err.count("\n") == 1
+    assert not desk.calls()
+
+
+LINES = ["#SBATCH --export-file=/home/alice/secret", "#PBS -o /x", "#BSUB -e x", "#BB x", "#DW y", "#SBATCHx --uid=0"]
+
+
+@pytest.mark.parametrize("place", ["#!/bin/bash\n{line}\ntrue\n", "{line}", "true\n{line}\n", "#!/bin/sh\n\n#\n{line}"])
+@pytest.mark.parametrize("line", LINES)
+def test_a_script_with_options_of_its_own_is_refused(desk, line, place):
+    desk.make()
+    code, _, err = desk.ask("submit", given=job(place.format(line=line).encode()))
+    assert code == 65
+    assert err.startswith("hpcspawner helper: the script has a line that a scheduler may read as an option: '#")
+    assert not desk.calls()
+
+
+@pytest.mark.parametrize("scheduler", [Slurm(), Torque()], ids=lambda scheduler: scheduler.name)
+def test_options_become_words_of_the_command(desk, scheduler):
+    desk.make(scheduler)
+    slurm = scheduler.name == "slurm"
+    mine = '["partition", "compute"], ["exclusive", ""]' if slurm else '["q", "compute"], ["l", "nodes=1:ppn=2:gpus=1"]'
+    assert desk.ask("submit", given=job(options=f'[{mine}, ["m", "it\'s #1"]]')) == (0, "", "")
+    (call,) = desk.calls()
+    words = ["--partition=compute", "--exclusive", "--m=it's #1"]
+    if not slurm:
+        words = ["-q", "compute", "-l", "nodes=1:ppn=2:gpus=1", "-m", "it's #1"]
+    assert call["argv"][1:] == [*scheduler.submit_command[1:], *words]
+
+
+def test_it_acts_for_no_account_of_the_system(desk):
+    uid = pwd.getpwnam(USER).pw_uid
+    desk.make(min_uid=uid + 1)
+    code, out, err = desk.ask("submit", given=job())
+    assert (code, out) == (77, "")
+    assert err == (
+        "hpcspawner helper: it acts for ordinary users only: "
+        f"uid {uid} is lower than the site's scheduler.min_uid, {uid + 1}\n"
+    )
+    assert not desk.calls()
+
+
+@pytest.mark.parametrize("verb", ["submit", "cancel", "list"])
+def test_a_closed_standard_input_is_said_in_one_line(desk, verb):
+    desk.make()
+    who = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    shell = ["/bin/sh", "-c", '"$@" <&-', "sh", str(desk.folder / "helper"), verb]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=60, **who)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert done.stderr == "hpcspawner helper: standard input is closed\n"
+
+
 WRONG = ["", "12\n", "\n12", "12 13", " 12", "-u", "--user=alice", "12;id", "$(id)", "12\0", "\u0663", "1e3", "1" * 301]
 
 
@@ -354,7 +459,7 @@ def test_the_helper_and_the_hub_agree_what_a_job_id_is(scheduler, word):
 def test_a_command_that_is_not_there_is_said(desk):
     desk.make()
     (desk.folder / "sbatch").unlink()
-    code, _, err = desk.ask("submit", given=frame(b"x"))
+    code, _, err = desk.ask("submit", given=job())
     assert code == 69
     assert err == f"hpcspawner helper: {desk.folder}/sbatch can't be started: No such file or directory\n"
 
@@ -362,38 +467,25 @@ def test_a_command_that_is_not_there_is_said(desk):
 # --- how it is made
 
 
-@pytest.mark.parametrize("requeue", [True, False])
-def test_every_script_that_is_rendered_has_a_verb(requeue):
-    """Torque's second form depends on what the script says."""
-    profile = load(find_shipped("tscc.toml"))
-    profile = profile.model_copy(update={"job": profile.job.model_copy(update={"requeue": requeue})})
-    request = make({}, profile, LocalAccount("alice", "/home/alice"))
+@pytest.mark.parametrize("name", ["comet.toml", "stratus.toml", "tscc.toml", "rhea.toml", "hydra.toml"])
+def test_every_job_of_a_shipped_profile_is_taken(name):
+    profile = load(find_shipped(name))
+    scheduler = Slurm() if profile.scheduler.type == "slurm" else Torque()
     home = CallHome("https://hub.example.org/hub/api/hpcspawner", "ticket")
-    for scheduler in (Slurm(), Torque()):
-        script = render(request, scheduler, profile.job, JobLabel("jupyter", "h0000example"), home)
-        for form in scheduler.submit_commands(script):
-            assert sum(verb.makes(rights.SUBMIT, form, script) for verb in rights.verbs(scheduler)) == 1
-
-
-@pytest.mark.parametrize("scheduler", [Slurm(), Torque()], ids=lambda scheduler: scheduler.name)
-def test_every_command_of_a_user_has_one_verb(scheduler):
-    verbs = rights.verbs(scheduler)
-    for job_id in ("1", "4711"):
-        assert [verb.name for verb in verbs if verb.makes(rights.CANCEL, scheduler.cancel_command(job_id), job_id)] == [
-            "cancel"
-        ]
-    mark = "0123456789abcdef"
-    for number, form in enumerate(scheduler.query_commands(mark), start=1):
-        (verb,) = (verb for verb in verbs if verb.makes(rights.LIST, form, mark))
-        assert verb.name == ("list" if number == 1 else f"list-{number}")
+    label = JobLabel("jupyter-alice", "h0000example", follows="12")
+    for partition in profile.partitions:
+        account = None if profile.account == "hidden" else (*profile.accounts, "abc123")[0]
+        request = make({"partition": partition.name, "account": account}, profile, LocalAccount("alice", "/home/alice"))
+        job = submission(request, scheduler, profile.job, label, home)
+        rights.submit_words(scheduler, job.options, profile.directives)
+        assert helper.checked_script(job.script.encode())
 
 
 @pytest.mark.parametrize("python", ["python3", "/usr/bin/env python3", "/x\n/bin/sh", ""])
 def test_what_can_be_no_first_line_is_refused(desk, python):
     desk.make()
-    access = Access(type="slurm", path=(str(desk.folder),))
     with pytest.raises(rights.RightsError, match="give the full path of a Python"):
-        rights.program(access, Slurm(), python)
+        rights.program(profile_of(Slurm(), desk.folder), Slurm(), python)
 
 
 WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
@@ -416,18 +508,18 @@ WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
 )
 def test_a_rule_that_would_allow_more_is_refused(account, group):
     with pytest.raises(rights.RightsError, match="can't be the"):
-        rights.sudoers(WITH_HELPER, Slurm(), account, group, listing=False)
+        rights.sudoers(WITH_HELPER, account, group, listing=False)
 
 
 @pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/sudo-rs", "-u", "{user}"), ()])
 def test_without_sudo_there_is_no_rule(prefix):
     access = WITH_HELPER.model_copy(update={"command_prefix": prefix})
     with pytest.raises(rights.RightsError, match="so sudo is not asked"):
-        rights.sudoers(access, Slurm(), "jupyterhub", "hpcusers", listing=False)
+        rights.sudoers(access, "jupyterhub", "hpcusers", listing=False)
 
 
 def test_rules_of_two_sites_stand_side_by_side():
-    text = rights.sudoers(WITH_HELPER, Torque(), "jupyterhub", "Domain_Users", listing=True)
+    text = rights.sudoers(WITH_HELPER, "jupyterhub", "Domain_Users", listing=True)
     (alias, *_), (rule,) = ([line for line in text.splitlines() if line.startswith(w)] for w in ("Cmnd", "jupyterhub"))
     assert alias.startswith("Cmnd_Alias HPC_HPCSPAWNER_COMET = /usr/local/libexec/hpcspawner-comet submit")
     assert rule == "jupyterhub ALL = (%Domain_Users, !root, !#0) NOPASSWD: NOSETENV: HPC_HPCSPAWNER_COMET"
@@ -438,6 +530,19 @@ def test_it_is_a_program_for_python_3_6():
     tree = ast.parse(text, feature_version=(3, 6))
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    known = {"contextlib", "os", "pwd", "re", "select", "signal", "subprocess", "sys", "tempfile", "time", "typing"}
+    known = {
+        "contextlib",
+        "json",
+        "os",
+        "pwd",
+        "re",
+        "select",
+        "signal",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "time",
+        "typing",
+    }
     assert imported | modules <= known
     assert text.startswith("#!/usr/bin/python3 -IS\n")

@@ -10,7 +10,20 @@ import pytest
 import hpcspawner
 
 PACKAGE = Path(hpcspawner.__file__).parent
-ORDER = ["_version", "errors", "units", "site", "job.state", "schedulers", "request", "job", "hub", "spawner", "cli"]
+ORDER = [
+    "_version",
+    "errors",
+    "units",
+    "programs",
+    "site",
+    "job.state",
+    "schedulers",
+    "request",
+    "job",
+    "hub",
+    "spawner",
+    "cli",
+]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-import pwd
+import shlex
 import signal
 import subprocess
 import time
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from hpcspawner.job.state import Cause, JobState
+from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers import spool as program
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.local import Local
+from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.units import Walltime
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
@@ -38,14 +40,15 @@ class Desk:
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def script(self, *lines, walltime=600, tag="hs3f2a9c0b1d"):
-        head = ["#!/bin/bash", f"#HPC walltime={walltime}", f"#HPC tag={tag}", f"#HPC directory='{self.folder}'"]
-        return "\n".join([*head, *lines, ""])
+    def script(self, *lines):
+        return "\n".join(["#!/bin/bash", f"cd {shlex.quote(str(self.folder))}", *lines, ""])
 
-    def submit(self, *lines, follows="", **directives):
-        [argv] = self.scheduler.submit_commands()
-        script = self.script(*lines, **directives).replace("\n", f"\n#HPC follows='{follows}'\n", 1)
-        answer = self.run(argv, script)
+    def submit_words(self, walltime=600, tag="hs3f2a9c0b1d", follows=""):
+        options = [("tag", tag), ("walltime", str(walltime)), *([("follows", follows)] if follows else [])]
+        return submit_words(self.scheduler, options, ())
+
+    def submit(self, *lines, **options):
+        answer = self.run(self.submit_words(**options), self.script(*lines))
         assert answer.code == 0, answer.words
         return self.scheduler.parse_submit(answer.out)
 
@@ -128,25 +131,17 @@ def test_a_signal_is_told(desk):
 
 
 def test_a_job_has_an_environment_of_its_own(desk):
-    desk.submit("env | sort > environment; pwd > folder; umask > umask")
+    desk.submit("env | sort > environment; echo $OLDPWD > folder; umask > umask")
     assert desk.text("umask") == "0022"
-    assert desk.text("folder") == str(desk.folder)
+    assert desk.text("folder") == "/"
     names = {line.partition("=")[0] for line in desk.text("environment").splitlines()}
     wanted = {"HPC_LOCAL_JOBID", "HPC_LOCAL_SPOOL", "HOME", "LANG", "USER", "LOGNAME", "SHELL", "PATH"}
     assert wanted <= names
     assert names <= wanted | {"PWD", "SHLVL", "_", "OLDPWD"}
 
 
-def test_a_job_in_a_folder_that_is_missing_runs_and_can_say_so(desk):
-    note = desk.folder / "where"
-    script = f"#!/bin/bash\n#HPC walltime=9\n#HPC directory=/no/such\npwd >{note}\n"
-    answer = desk.run(desk.scheduler.submit_commands()[0], script)
-    desk.wait_for(answer.out.strip(), JobState.ENDED)
-    assert note.read_text().strip() == pwd.getpwuid(os.getuid()).pw_dir
-
-
 def test_a_script_that_is_not_ascii_arrives_byte_for_byte(desk):
-    argv = desk.scheduler.submit_commands()[0]
+    argv = desk.submit_words()
     script = desk.script("printf %s 'ä\udcff' > bytes").encode("utf-8", "surrogateescape")
     subprocess.run(argv, input=script, env=ENVIRONMENT, check=True, capture_output=True)
     desk.wait_until((desk.folder / "bytes").exists)
@@ -188,7 +183,7 @@ def test_a_job_waits_for_a_slot_and_starts_when_one_is_free(tmp_path):
 def test_twenty_submits_at_once_get_twenty_ids_and_never_more_slots_than_there_are(tmp_path):
     desk = Desk(tmp_path, slots=3)
     script = desk.script("printf + >> log", "sleep 0.05", "printf -- - >> log")
-    argv = desk.scheduler.submit_commands()[0]
+    argv = desk.submit_words()
     submits = [
         subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         for _ in range(20)
@@ -356,7 +351,7 @@ def test_a_job_that_ended_is_listed_for_five_minutes(desk):
 
 
 def test_a_job_survives_the_death_of_all_that_submitted_it(desk):
-    argv = " ".join(desk.scheduler.submit_commands()[0])
+    argv = shlex.join(desk.submit_words())
     parent = subprocess.Popen(
         ["bash", "-c", f"{argv}; echo; sleep 60"],
         stdin=subprocess.PIPE,
@@ -422,7 +417,7 @@ FULL_DISK = ("prlimit", "--fsize=0")
 
 
 def test_a_full_disk_refuses_a_job_and_leaves_nothing_of_it(desk):
-    answer = desk.run([*FULL_DISK, *desk.scheduler.submit_commands()[0]], desk.script("true"))
+    answer = desk.run([*FULL_DISK, *desk.submit_words()], desk.script("true"))
     assert answer.code == program.IO_ERROR
     assert "large" in answer.words
     assert desk.list() == {}
@@ -450,22 +445,10 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_words(tmp_path):
     assert not desk.scheduler.already_gone(answer)
 
 
-@pytest.mark.parametrize(
-    ("script", "words"),
-    [
-        ("", "empty"),
-        ("#!/bin/bash\nsleep 1\n", "walltime"),
-        ("#!/bin/bash\nsleep 1\n#HPC walltime=10\n", "walltime"),
-        ("#!/bin/bash\n#HPC walltime=1h\n", "walltime"),
-        ("#!/bin/bash\n#HPC walltime=10\n#HPC partition=x\n", "'partition'"),
-        ("#!/bin/bash\n#HPC walltime=10 cpus=1\n", "key=value"),
-        ("#!/bin/bash\n#HPC name='a\n", "key=value"),
-    ],
-)
-def test_a_script_that_can_not_be_run_as_asked_is_refused(desk, script, words):
-    answer = desk.run(desk.scheduler.submit_commands()[0], script)
+def test_an_empty_script_is_refused(desk):
+    answer = desk.run(desk.submit_words(), " \n")
     assert answer.code == program.BAD_SCRIPT
-    assert words in answer.words
+    assert "empty" in answer.words
     assert desk.list() == {}
 
 
@@ -475,35 +458,29 @@ local = Local(Path("/var/lib/hub/spool"), 2)
 
 
 def test_values_arrive_as_they_were_given(desk):
-    resources = Resources("here", Walltime(5400), "/tmp/it's $HOME", cpus=3)
-    template = "".join(f"#HPC {key}={_quoted(value)}\n" for key, value in local.directives(resources, LABEL))
-    assert program._directives(f"#!/bin/bash\n{template}true\n") == {
-        "name": "a 'b' \\ $c",
+    resources = Resources("here", Walltime(5400), cpus=3)
+    label = JobLabel("jupyter-a.b_c", "hs3f2a9c0b1d")
+    answer = desk.run(submit_words(desk.scheduler, desk.scheduler.options(resources, label), ()), desk.script("true"))
+    job = desk.details(answer.out.strip())
+    assert {name: job[name] for name in ("name", "tag", "walltime", "cpus", "follows")} == {
+        "name": "jupyter-a.b_c",
         "tag": "hs3f2a9c0b1d",
         "walltime": 5400,
-        "directory": "/tmp/it's $HOME",
         "cpus": 3,
         "follows": "",
     }
 
 
 def test_a_job_follows_only_a_number():
-    resources = Resources("here", Walltime(60), "/")
-    assert ("follows", "12") in local.directives(resources, JobLabel("a", "b", "12"))
-    assert "follows" not in dict(local.directives(resources, LABEL))
-    with pytest.raises(ValueError, match="not the id"):
-        local.directives(resources, JobLabel("a", "b", "12\n#HPC x=y"))
-
-
-LABEL = JobLabel("a 'b' \\ $c", "hs3f2a9c0b1d")
-
-
-def _quoted(value):
-    return "'" + value.replace("'", "'\"'\"'") + "'"
+    resources = Resources("here", Walltime(60))
+    assert ("follows", "12") in local.options(resources, JobLabel("a", "b", "12"))
+    assert "follows" not in dict(local.options(resources, JobLabel("a", "b")))
+    with pytest.raises(Refusal, match="the option follows may not have the value"):
+        submit_words(local, local.options(resources, JobLabel("a", "hs3f2a9c0b1d", "12\n#HPC x=y")), ())
 
 
 def test_commands_need_nothing_but_an_interpreter_without_site_packages():
-    [argv] = local.submit_commands()
+    argv = list(local.submit_command)
     assert argv[1:4] == ["-I", "-S", program.__file__]
     assert argv[4:] == ["submit", "--spool", "/var/lib/hub/spool", "--slots", "2"]
     assert local.cancel_command("12")[4:6] == ["cancel", "12"]

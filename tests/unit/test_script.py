@@ -16,14 +16,17 @@ from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 from material import FULL, NASTY
 
+import hpcspawner
 from hpcspawner.job import launcher
 from hpcspawner.job import script as script_module
-from hpcspawner.job.script import LAUNCHER_END, SETTINGS_END, CallHome, quote, quote_path, render
+from hpcspawner.job.script import LAUNCHER_END, SETTINGS_END, CallHome, quote, quote_path, render, submission
+from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
 from hpcspawner.site.profile import SiteProfile, load
@@ -31,9 +34,10 @@ from hpcspawner.site.profile import SiteProfile, load
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
 BIN = Path(__file__).parent / "bin"
+# The embedded scheduler is started by its path.
+HERE = f"{Path(hpcspawner.__file__).parent}/"
 
 SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
-MARKERS = {"slurm": "#SBATCH", "torque": "#PBS", "local": "#HPC"}
 LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
 HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -94,18 +98,12 @@ def without_launcher(text):
     return text.replace(SOURCE, "# (hpcspawner/job/launcher.py stands here)\n")
 
 
-def directives(kind, text):
-    """The option and the raw value of each directive line, read as a shell would read them."""
-    found = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        if line.startswith(MARKERS[kind] + " "):
-            words = line.removeprefix(MARKERS[kind] + " ")
-            option, _, value = words.partition(" " if kind == "torque" else "=")
-            assert len(shlex.split(value)) <= 1, f"more than one word: {line}"
-            found.append((option.lstrip("-"), "".join(shlex.split(value))))
-    return found
+def words(kind, options, *, profile=None, label=LABEL):
+    """The words of the submit command."""
+    profile = profile or site(kind)
+    request = make(options, profile, LocalAccount("alice", "/home/alice"))
+    job = submission(request, SCHEDULERS[kind], profile.job, label, HOME)
+    return submit_words(SCHEDULERS[kind], job.options, profile.directives)
 
 
 def settings_of(text):
@@ -128,12 +126,17 @@ def checked_by_bash(text):
 def test_the_script_is_the_golden_one(golden, kind, case):
     home = replace(HOME, ca=PEM, fallback_path=("/opt/hub/bin",)) if case == "gpu" else HOME
     golden(f"{kind}/{case}.sh", without_launcher(script(kind, REQUESTS[case], home=home)))
+    golden(f"{kind}/{case}.words", "".join(f"{word}\n" for word in words(kind, REQUESTS[case])[1:]).replace(HERE, ""))
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_the_script_of_a_site_that_adds_nothing_is_the_golden_one(golden, kind):
     profile = SiteProfile.model_validate(SMALL_SITE | {"scheduler": {"type": kind}})
     golden(f"{kind}/bare-site.sh", without_launcher(script(kind, {}, profile=profile)))
+    golden(
+        f"{kind}/bare-site.words",
+        "".join(f"{word}\n" for word in words(kind, {}, profile=profile)[1:]).replace(HERE, ""),
+    )
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
@@ -179,56 +182,44 @@ def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
     text = script(kind, {"directory": f"/scratch/{name}"})
     assert settings_of(text)["directory"] == f"/scratch/{name}"
     assert settings_of(text)["variables"]["JUPYTERHUB_ROOT_DIR"] == f"/scratch/{name}"
-    found = dict(directives(kind, text))
-    if kind == "torque":
-        # Torque itself has no such directive; its launcher changes folder. Slurm's own qsub reads this one.
-        (line,) = [line for line in text.splitlines() if line.startswith("#SBATCH ")]
-        assert shlex.split(line.removeprefix("#SBATCH ")) == [f"--chdir=/scratch/{name}"]
-    else:
-        assert found["chdir" if kind == "slurm" else "directory"] == f"/scratch/{name}"
+    assert words(kind, {"directory": f"/scratch/{name}"}) == words(kind, {}), "it reaches no option"
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
 @pytest.mark.parametrize("name", NASTY)
-def test_a_job_of_any_name_arrives_as_it_is(kind, name, tmp_path):
-    text = script(kind, {}, label=JobLabel(name, "h3f2a9c0b1d4e55"))
-    if kind != "torque":
-        assert ("job-name" if kind == "slurm" else "name", name) in directives(kind, text)
-    line = next(line for line in text.splitlines() if line.startswith("hpc_name="))
-    shown = subprocess.run(
-        ["bash", "-c", f'{line}\nprintf %s "$hpc_name"'], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    assert shown.stdout == name
+def test_a_job_of_another_name_is_not_submitted(kind, name):
+    with pytest.raises(Refusal, match="may not have the value"):
+        words(kind, {}, label=JobLabel(name, name))
 
 
 @pytest.mark.parametrize("kind", ["slurm", "torque"])
 @pytest.mark.parametrize("name", NASTY)
 def test_a_directive_of_the_site_arrives_as_it_is(kind, name):
     extra = {"directives": [{"option": "x", "value": name}]}
-    assert ("x", name) in directives(kind, script(kind, {}, profile=site(kind, job=extra)))
+    found = words(kind, {}, profile=site(kind, job=extra))
+    assert found[-2:] == ["-x", name] if kind == "torque" else found[-1] == f"--x={name}"
 
 
 @pytest.mark.parametrize("kind", ["slurm", "torque"])
 def test_a_directive_without_a_value_is_an_option_alone(kind):
     extra = {"directives": [{"option": "x"}]}
-    lines = script(kind, {}, profile=site(kind, job=extra)).splitlines()
-    assert {"slurm": "#SBATCH --x", "torque": "#PBS -x"}[kind] in lines
+    assert words(kind, {}, profile=site(kind, job=extra))[-1] == {"slurm": "--x", "torque": "-x"}[kind]
 
 
 def test_an_account_arrives():
-    assert ("account", "tro100") in directives("slurm", script("slurm", {"account": "tro100"}))
-    assert ("A", "tro100") in directives("torque", script("torque", {"account": "tro100"}))
+    assert "--account=tro100" in words("slurm", {"account": "tro100"})
+    found = words("torque", {"account": "tro100"})
+    assert found[found.index("-A") + 1] == "tro100"
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
-def test_directives_stand_where_a_scheduler_looks_for_them(kind):
-    """Before the first line that is no comment; after it they would be ignored without a word."""
-    lines = script(kind, REQUESTS["gpu"]).splitlines()
-    first_command = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
-    marked = [number for number, line in enumerate(lines) if line.startswith((MARKERS[kind] + " ", "#SBATCH "))]
-    assert marked
-    assert max(marked) < first_command
-    assert lines[0] == "#!/bin/bash"
+def test_no_line_is_one_that_a_scheduler_reads(kind):
+    """Options are words of the submit command; a second grammar could be led astray."""
+    nasty = [{"directory": f"/scratch/{param.values[0]}"} for param in NASTY]
+    for options in (*REQUESTS.values(), *nasty, {"directory": "/scratch/#SBATCH --uid=0"}):
+        text = script(kind, options)
+        assert text.startswith("#!/bin/bash\n")
+        assert checked_script(text.encode()) == text.encode()
 
 
 # --- what the launcher is told

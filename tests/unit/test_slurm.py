@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hpcspawner.job.state import Cause, JobState
+from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import _REASONS, _STATES, Slurm
 from hpcspawner.units import Memory, Walltime
 
@@ -16,7 +18,7 @@ RECORDED = Path(__file__).parents[1] / "recorded" / "slurm-22.05"
 MARK = "5f0c9a7be1d24386"
 HEADER = ("JOBID", "STATE", "EXEC_HOST", "USER", "START_TIME", "REASON", "COMMENT")
 LABEL = JobLabel("hpc-alice-lab", "hs3f2a9c0b1d")
-SMALL = Resources("compute", Walltime(1800), "/home/alice")
+SMALL = Resources("compute", Walltime(1800))
 
 slurm = Slurm()
 
@@ -61,67 +63,56 @@ def recorded():
     ],
 )
 def test_resources_become_options_of_sbatch(changes, expected):
-    asked = dict(slurm.directives(_with(changes), LABEL))
+    asked = dict(slurm.options(_with(changes), LABEL))
     assert {option: asked.get(option) for option in expected} == expected
 
 
 def _with(changes):
-    return Resources(
-        **{"partition": "compute", "walltime": Walltime(1800), "directory": "/home/alice", "cpus": 1} | changes
-    )
+    return Resources(**{"partition": "compute", "walltime": Walltime(1800), "cpus": 1} | changes)
 
 
 def test_what_was_not_asked_is_left_to_slurm():
-    options = dict(slurm.directives(SMALL, LABEL))
+    options = dict(slurm.options(SMALL, LABEL))
     assert not {"mem", "gres", "account", "qos", "reservation", "constraint", "exclusive"} & set(options)
 
 
 def test_a_whole_node_has_no_number_of_tasks():
-    options = dict(slurm.directives(_with({"whole_nodes": True, "cpus": 24}), LABEL))
+    options = dict(slurm.options(_with({"whole_nodes": True, "cpus": 24}), LABEL))
     assert not {"ntasks-per-node", "cpus-per-task"} & set(options)
 
 
 def test_every_job_has_name_tag_and_no_second_run():
-    options = dict(slurm.directives(SMALL, LABEL))
+    options = dict(slurm.options(SMALL, LABEL))
     assert (options["job-name"], options["comment"]) == ("hpc-alice-lab", "hs3f2a9c0b1d")
     assert options["no-requeue"] == ""
-    assert options["output"] == "/dev/null"
 
 
 def test_the_admins_directives_come_last_so_that_they_win():
-    directives = slurm.directives(_with({"directives": (("mem", "3G"), ("exclusive", ""))}), LABEL)
-    assert directives[-2:] == [("mem", "3G"), ("exclusive", "")]
-
-
-def test_a_folder_that_only_the_node_can_name_is_left_to_the_script():
-    assert "chdir" not in dict(slurm.directives(_with({"directory": "~/work"}), LABEL))
+    options = slurm.options(_with({"directives": (("mem", "3G"), ("exclusive", ""))}), LABEL)
+    assert options[-2:] == [("mem", "3G"), ("exclusive", "")]
 
 
 def test_a_job_that_may_start_again_says_so():
-    options = dict(slurm.directives(_with({"requeue": True}), LABEL))
+    options = dict(slurm.options(_with({"requeue": True}), LABEL))
     assert options["requeue"] == ""
     assert "no-requeue" not in options
 
 
 def test_a_warning_goes_to_the_script_and_only_where_one_is_asked_for():
-    assert dict(slurm.directives(_with({"warning_s": 300}), LABEL))["signal"] == "B:USR1@300"
-    assert "signal" not in dict(slurm.directives(SMALL, LABEL))
+    assert dict(slurm.options(_with({"warning_s": 300}), LABEL))["signal"] == "B:USR1@300"
+    assert "signal" not in dict(slurm.options(SMALL, LABEL))
 
 
 def test_a_job_that_follows_another_never_waits_for_ever():
-    options = dict(slurm.directives(SMALL, replace(LABEL, follows="12")))
+    options = dict(slurm.options(SMALL, replace(LABEL, follows="12")))
     assert (options["dependency"], options["kill-on-invalid-dep"]) == ("afternotok:12", "yes")
-    assert not {"dependency", "kill-on-invalid-dep"} & set(dict(slurm.directives(SMALL, LABEL)))
+    assert not {"dependency", "kill-on-invalid-dep"} & set(dict(slurm.options(SMALL, LABEL)))
 
 
 @pytest.mark.parametrize("job_id", ["12,after:13", "12?after:1", "12_3", "-1", " ", "12\n"])
 def test_only_a_number_is_followed(job_id):
-    with pytest.raises(ValueError, match="not the id"):
-        slurm.directives(SMALL, replace(LABEL, follows=job_id))
-
-
-def test_the_script_goes_to_standard_input():
-    assert slurm.submit_commands() == [["sbatch", "--parsable"]]
+    with pytest.raises(Refusal, match="the option dependency may not have the value"):
+        submit_words(slurm, slurm.options(SMALL, replace(LABEL, follows=job_id)), ())
 
 
 @pytest.mark.parametrize(
@@ -575,7 +566,6 @@ def test_nobody_answered(words):
 def test_somebody_said_no(words):
     assert not slurm.unreachable(Answer(1, "", words))
     assert not slurm.already_gone(Answer(1, "", words))
-    assert not slurm.misunderstood(Answer(1, "", words))
 
 
 def test_a_command_that_was_killed_is_no_answer():

@@ -14,6 +14,7 @@ from hpcspawner.hub.ledger import End, Report
 from hpcspawner.hub.stop import end_job, finish, has_ended
 from hpcspawner.hub.submit import obtain
 from hpcspawner.job.state import Cause, JobState, JobStatus
+from hpcspawner.schedulers.base import Submission
 
 RUN = "run-" + "r" * 30
 ABSENT = JobStatus(JobState.ENDED)
@@ -207,7 +208,9 @@ async def test_a_job_is_not_cancelled_while_its_follow_up_may_still_start(desk, 
 async def test_a_submit_that_is_under_way_is_waited_for_and_its_job_cancelled(desk, end, until):
     row = desk.new_row()
     desk.order("hold")
-    start = asyncio.create_task(obtain(desk.cluster, row, lambda ticket: f"#SBATCH --comment={row.tag}\n", desk.say))
+    start = asyncio.create_task(
+        obtain(desk.cluster, row, lambda _: Submission((("comment", row.tag),), "true"), desk.say)
+    )
     await until(lambda: desk.submits)
     stopping = asyncio.create_task(end(row))
     await asyncio.sleep(0.2)

@@ -18,6 +18,7 @@ from hpcspawner.hub.ledger import digest, now
 from hpcspawner.hub.submit import look, obtain
 from hpcspawner.job.state import Cause
 from hpcspawner.schedulers import process
+from hpcspawner.schedulers.base import Submission
 
 NO_ANSWER = "Batch job submission failed: Unable to contact slurm controller (connect failure)"
 
@@ -31,7 +32,7 @@ class Start:
 
     def write(self, ticket):
         self.tickets.append(ticket)
-        return f"#!/bin/bash\n#SBATCH --comment={self.row.tag}\nticket={ticket}\n"
+        return Submission((("comment", self.row.tag),), f"#!/bin/bash\nticket={ticket}\n")
 
     async def obtain(self):
         await obtain(self.desk.cluster, self.row, self.write, self.desk.say)

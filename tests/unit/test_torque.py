@@ -8,7 +8,9 @@ from xml.sax.saxutils import escape
 import pytest
 
 from hpcspawner.job.state import Cause, JobState
+from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.torque import _REASONS, _STATES, Torque
 from hpcspawner.units import Memory, Walltime
 
@@ -61,8 +63,8 @@ def job(job_id="12.vm", state="R", **attributes):
 
 
 def asked(**changes):
-    wanted = {"partition": "batch", "walltime": Walltime(129600), "directory": "/home/alice"} | changes
-    return torque.directives(Resources(**wanted), LABEL)
+    wanted = {"partition": "batch", "walltime": Walltime(129600)} | changes
+    return torque.options(Resources(**wanted), LABEL)
 
 
 def asked_for(**changes):
@@ -101,22 +103,11 @@ def test_what_was_not_asked_is_left_to_torque():
 def test_every_job_has_its_tag_for_a_name_and_no_second_run():
     options = dict(asked(account="ddp363"))
     assert (options["N"], options["q"], options["A"]) == ("hs3f2a9c0b1d", "batch", "ddp363")
-    assert (options["r"], options["S"], options["j"], options["o"]) == ("n", "/bin/bash", "oe", "/dev/null")
-
-
-def test_no_option_is_used_that_slurms_sbatch_refuses_in_a_script():
-    assert not {"d", "n"} & set(dict(asked(whole_nodes=True, account="a", qos="q", reservation="r")))
+    assert options["r"] == "n"
 
 
 def test_the_admins_directives_come_last_so_that_they_win():
     assert asked(directives=(("m", "a"), ("V", "")))[-2:] == [("m", "a"), ("V", "")]
-
-
-def test_qsub_is_asked_in_torques_form_first_and_the_script_goes_to_standard_input():
-    first, second = torque.submit_commands()
-    assert first == ["qsub"]
-    assert second[0] == "qsub"
-    assert second[-1].isspace()
 
 
 @pytest.mark.parametrize("job_id", ["12", "2.vm", "123.head.cluster.example.org", "14[].vm", "14[3].vm"])
@@ -139,36 +130,23 @@ def test_only_an_id_is_cancelled_or_asked_for(job_id):
             command(job_id)
 
 
-def test_a_job_that_may_start_again_says_so_in_the_script_and_to_slurms_qsub():
-    options = dict(asked(requeue=True))
-    assert options["r"] == "y"
-    assert torque.submit_commands("#!/bin/bash\n#PBS -r y\n")[1][-3:] == ["-r", "y", " "]
+def test_a_job_that_may_start_again_says_so():
+    assert dict(asked(requeue=True))["r"] == "y"
 
 
-@pytest.mark.parametrize(
-    ("script", "rerun"),
-    [
-        pytest.param("", "n", id="nothing"),
-        pytest.param("#!/bin/bash\n#PBS -r n\n", "n", id="no"),
-        pytest.param("#!/bin/bash\n#PBS -r n\n#PBS -r y\n", "y", id="the admin's, which comes last"),
-        pytest.param("#!/bin/bash\n#PBS -r y\n#PBS -r n\n", "n", id="the admin's no"),
-        pytest.param("#!/bin/bash\ntrue\n#PBS -r y\n", "n", id="below the first command"),
-    ],
-)
-def test_slurms_qsub_is_told_what_the_script_says_of_a_second_run(script, rerun):
-    first, second = torque.submit_commands(script)
-    assert first == ["qsub"]
-    assert second[-3:] == ["-r", rerun, " "]
+def test_no_line_of_the_script_is_an_option():
+    words = torque.submit_command
+    assert words[words.index("-C") + 1] == ""
 
 
 def test_a_job_follows_another_by_its_whole_id():
-    resources = Resources("batch", Walltime(1800), "/home/alice")
-    options = torque.directives(resources, replace(LABEL, follows="12.vm"))
+    resources = Resources("batch", Walltime(1800))
+    options = torque.options(resources, replace(LABEL, follows="12.vm"))
     assert ("W", "depend=afternotok:12.vm") in options
     assert "W" not in dict(asked())
     for wrong in ("12.vm,depend=x", "12:13", "-1", " ", "12\n"):
-        with pytest.raises(ValueError, match="not the id"):
-            torque.directives(resources, replace(LABEL, follows=wrong))
+        with pytest.raises(Refusal, match="the option W may not have the value"):
+            submit_words(torque, torque.options(resources, replace(LABEL, follows=wrong)), ())
 
 
 def test_torque_has_no_warning():
@@ -447,7 +425,6 @@ def test_nobody_answered(code, out, err):
     answer = Answer(code, out, err)
     assert torque.unreachable(answer)
     assert not torque.already_gone(answer)
-    assert not torque.misunderstood(answer)
     assert not torque.lists_nothing(answer)
 
 
@@ -469,20 +446,13 @@ def test_somebody_said_no(code, err):
     answer = Answer(code, "", err)
     assert not torque.unreachable(answer)
     assert not torque.already_gone(answer)
-    assert not torque.misunderstood(answer)
 
 
 def test_the_refusal_of_slurms_qsub_is_a_refusal():
     answer = Answer(1, (OF_SLURM / "qsub-rejected.out").read_text(), "")
     assert "Invalid account" in answer.words
     assert not torque.unreachable(answer)
-    assert not torque.misunderstood(answer)
     assert not torque.already_gone(answer)
-
-
-@pytest.mark.parametrize("name", ["qstat-x.err", "qsub-stdin.err"])
-def test_slurms_commands_do_not_understand_torques_forms(name):
-    assert torque.misunderstood(Answer(2, "", (OF_SLURM / name).read_text()))
 
 
 @pytest.mark.parametrize(

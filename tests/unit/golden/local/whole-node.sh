@@ -1,13 +1,9 @@
 #!/bin/bash
-#HPC name=jupyter-alice
-#HPC tag=h3f2a9c0b1d4e55
-#HPC walltime=129600
-#HPC directory=/home/alice
-#HPC cpus=24
-
 # What the submit left behind is not for a notebook; what it left out, a login would have set.
 unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
 export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
+# On every scheduler the same; the launcher changes to the server's folder.
+cd 2>/dev/null || cd /
 
 # Warnings of the scheduler would end this shell; they are for the launcher.
 trap '' USR1 USR2

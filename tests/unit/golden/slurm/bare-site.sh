@@ -1,20 +1,9 @@
 #!/bin/bash
-#SBATCH --job-name=jupyter-alice
-#SBATCH --comment=h3f2a9c0b1d4e55
-#SBATCH --partition=debug
-#SBATCH --time=00:30:00
-#SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
-#SBATCH --cpus-per-task=1
-#SBATCH --chdir=/home/alice
-#SBATCH --no-requeue
-#SBATCH --signal=B:USR1@300
-#SBATCH --output=/dev/null
-#SBATCH --export=ALL
-
 # What the submit left behind is not for a notebook; what it left out, a login would have set.
 unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
 export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
+# On every scheduler the same; the launcher changes to the server's folder.
+cd 2>/dev/null || cd /
 
 # Warnings of the scheduler would end this shell; they are for the launcher.
 trap '' USR1 USR2

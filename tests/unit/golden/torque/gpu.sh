@@ -1,31 +1,15 @@
 #!/bin/bash
-#PBS -N h3f2a9c0b1d4e55
-#PBS -q gpu
-#PBS -l nodes=1:ppn=8:gpus=2:a100
-#PBS -l walltime=24:00:00
-#PBS -l mem=16384mb
-#PBS -l advres=class
-#PBS -A ddp363
-#PBS -S /bin/bash
-#PBS -j oe
-#PBS -o /dev/null
-#PBS -r n
-#PBS -m n
-#PBS -W umask=027
-#PBS -V
-# Only Slurm's own Torque commands read the next line. They refuse qsub's -d; on Torque the launcher changes folder.
-#SBATCH --chdir='/scratch/it'"'"'s here'
-
 # What the submit left behind is not for a notebook; what it left out, a login would have set.
 unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
 export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
+# On every scheduler the same; the launcher changes to the server's folder.
+cd 2>/dev/null || cd /
 
 # Warnings of the scheduler would end this shell; they are for the launcher.
 trap '' USR1 USR2
 
 # The log is opened here and not by the scheduler, so that it lies at the same place everywhere.
-# Slurm's own Torque commands set SLURM_JOB_ID as well as or in place of PBS_JOBID.
-hpc_job=${PBS_JOBID:-$SLURM_JOB_ID}
+hpc_job=$PBS_JOBID
 
 hpc_folder="$HOME"/.hpcspawner
 hpc_name=jupyter-alice

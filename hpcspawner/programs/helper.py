@@ -1,12 +1,15 @@
 #!/usr/bin/python3 -IS
 """Hands a user's jobs to the batch system: the one program that sudo lets a JupyterHub run as that user.
 
-    hpcspawner VERB
+    hpcspawner submit | cancel | list
 
 Everything else comes on standard input: a number of bytes in decimal, a line break, and exactly so many bytes. For a
-submit these are the job script, for a cancel the job's id, for a list a mark. Standard input then stays open until
-the answer is there. Should it end sooner, whoever asked has gone: the batch system's command is ended, and nothing is
-submitted of a script that is not whole.
+cancel these are the job's id, for a list a mark. For a submit they are a line of JSON, the options as a list of pairs,
+and after it the job script. Standard input then stays open until the answer is there. If it ends sooner, the caller
+has gone: the batch system's command is ended, and a script that is not whole is not submitted.
+
+Options become words of the submit command, each checked against the site's list. The script can hold none: lines that
+a batch system would read as options are refused.
 
 Output, error output and exit code are the command's own; it is SIGKILL for one that was ended here. What this program
 says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h.
@@ -15,6 +18,7 @@ It is one file for Python 3.6 and later with the standard library alone, and nee
 """
 
 import contextlib
+import json
 import os
 import pwd
 import re
@@ -24,15 +28,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import IO, Any, Dict
+from typing import IO, Any, Dict, List, Tuple
 
 # What is the site's own; `hpcspawner helper site.toml` prints this program with the line filled in.
 SITE: Dict[str, Any] = {}
 
 SAYS = "hpcspawner helper: "
 BAD_USAGE, BAD_INPUT, UNAVAILABLE, NOT_PERMITTED = 64, 65, 69, 77
-SCRIPT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit
+SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
 WORD_BYTES = 300
+VERBS = ("submit", "cancel", "list")
+# At the start of a line: options of Slurm, of Torque and OpenPBS, of LSF (sbatch reads those too) and of burst buffers.
+# Whatever follows: sbatch looks for no blank after them.
+DIRECTIVE = re.compile(rb"^#(?:SBATCH|PBS|BSUB|BB|DW|STB)[^\n]{0,60}", re.MULTILINE)
 # The user's jobs inherit it; it is what sudo sets too.
 UMASK = 0o022
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -86,15 +94,14 @@ def main(words: "list[str]") -> int:
     """Do what the verb says; an exit code."""
     try:
         check_account()
-        argv, pattern = verb(words)
+        verb = verb_of(words)
+        check_input()
         os.umask(UMASK)
         os.chdir("/")
         watch = Watch(SITE["limit_s"])
-        given = read_input(watch, WORD_BYTES if pattern else SCRIPT_BYTES)
-        if pattern:
-            word = checked(given, pattern)
-            argv = [part.replace(GIVEN, word) for part in argv]
-        child = start(argv, b"" if pattern else given)
+        given = read_input(watch, SUBMIT_BYTES if verb == "submit" else WORD_BYTES)
+        argv, script = command(verb, given)
+        child = start(argv, script)
     except Refusal as refusal:
         say(str(refusal))
         return refusal.code
@@ -102,18 +109,89 @@ def main(words: "list[str]") -> int:
 
 
 def check_account() -> None:
-    """Only somebody's own rights, and never root's."""
+    """Only a user's own rights, and never those of root or of an account of the system."""
     if 0 in (os.getuid(), os.geteuid()) or os.getuid() != os.geteuid():
         raise Refusal(NOT_PERMITTED, "it acts for ordinary users only, not for root")
+    if os.getuid() < SITE["min_uid"]:
+        words = "it acts for ordinary users only: uid %d is lower than the site's scheduler.min_uid, %d"
+        raise Refusal(NOT_PERMITTED, words % (os.getuid(), SITE["min_uid"]))
 
 
-def verb(words: "list[str]") -> "tuple[list[str], str]":
-    """The argv of a verb, and the pattern of the word that belongs into it; none where a script is to be read."""
-    verbs = SITE["verbs"]
-    if len(words) != 1 or words[0] not in verbs:
-        raise Refusal(BAD_USAGE, "one word is wanted, of: %s" % ", ".join(sorted(verbs)))
-    argv, pattern = verbs[words[0]]
-    return list(argv), pattern
+def verb_of(words: "list[str]") -> str:
+    """The one word that it is called with."""
+    if len(words) != 1 or words[0] not in VERBS:
+        raise Refusal(BAD_USAGE, "one word is wanted, of: %s" % ", ".join(VERBS))
+    return words[0]
+
+
+def check_input() -> None:
+    """There is a standard input; else the first file that is opened would become it."""
+    try:
+        os.fstat(0)
+    except OSError:
+        raise Refusal(BAD_INPUT, "standard input is closed") from None
+
+
+def command(verb: str, given: bytes) -> "tuple[list[str], bytes]":
+    """The batch system's command for a verb, and what it reads."""
+    if verb == "submit":
+        options, script = unpacked(given)
+        return [*SITE["submit"], *option_words(options, SITE)], checked_script(script)
+    word = checked(given, SITE["given"][verb])
+    return [part.replace(GIVEN, word) for part in SITE[verb]], b""
+
+
+# The two that follow serve the Hub as well, where it runs the submit command itself.
+
+
+def option_words(options: "List[Tuple[str, str]]", rules: "Dict[str, Any]") -> "list[str]":
+    """Words of the submit command for pairs of option and value, which the site's rules must allow.
+
+    `rules["options"]` has a pattern for each option that a job may have, `rules["directives"]` the pairs that the site
+    adds to jobs, which are taken as they are.
+    """
+    words = []  # type: List[str]
+    for name, value in options:
+        pattern = rules["options"].get(name)
+        if [name, value] not in rules["directives"]:
+            if pattern is None:
+                raise Refusal(BAD_INPUT, "the option %s may not be given" % ascii(name[:60]))
+            if not re.compile(pattern, re.ASCII).fullmatch(value):
+                raise Refusal(BAD_INPUT, "the option %s may not have the value %s" % (name, ascii(value[:100])))
+        if rules["long_options"]:
+            words.append("--%s=%s" % (name, value) if value else "--" + name)
+        else:
+            words += ["-" + name, value] if value else ["-" + name]
+    return words
+
+
+def checked_script(script: bytes) -> bytes:
+    """The script, if a batch system finds no option of its own in it."""
+    found = DIRECTIVE.search(script)
+    if found:
+        line = ascii(found.group().decode("ascii", "replace"))
+        raise Refusal(BAD_INPUT, "the script has a line that a scheduler may read as an option: %s" % line)
+    if not script.strip():
+        raise Refusal(BAD_INPUT, "the script is empty")
+    return script
+
+
+def packed(options: "List[Tuple[str, str]]", script: bytes) -> bytes:
+    """Options and script as `unpacked` reads them."""
+    return json.dumps(options).encode("ascii") + b"\n" + script
+
+
+def unpacked(given: bytes) -> "tuple[list[tuple[str, str]], bytes]":
+    """Pairs of option and value from the first line, and the script after it."""
+    line, _, script = given.partition(b"\n")
+    try:
+        pairs = json.loads(line.decode("ascii"))
+        options = [(name, value) for name, value in pairs]
+    except (ValueError, TypeError, RecursionError):
+        options = [(None, None)]
+    if not all(isinstance(text, str) for pair in options for text in pair):
+        raise Refusal(BAD_INPUT, "the first line is not a list of options and their values in JSON")
+    return options, script
 
 
 def read_input(watch: Watch, longest: int) -> bytes:
@@ -225,7 +303,7 @@ def follow(pid: int, watch: Watch) -> str:
 
 def say(words: str) -> None:
     """A line for the log of who asked, if there still is somebody."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # there may be no error output either
         sys.stderr.write(SAYS + words + "\n")
         sys.stderr.flush()
 
