@@ -37,6 +37,10 @@ PAYLOADS = (
     f"--wrap={CANARY}",
     "-o /tmp/x",
     "--uid=0",
+    # A backslash ends no quotes for a shell; for sbatch's own reader of directives it does.
+    "x\\'\"'\"'\" --time=47:00:00 --export-file=/shared/env --wckey=\\'",
+    "\\' --uid=0 '",
+    '\\" -l walltime=99:00:00 "',
     "=",
     "#",
     "!!",
@@ -215,6 +219,25 @@ def _offers(profile: SiteProfile) -> dict[str, Sequence[Any]]:
         "features": [features, features[:1], ",".join(features), []],
         "gpu_type": [*(kind for one in partitions for kind in one.gpus), "h100"],
     }
+
+
+_SIGNS = (
+    *("'", '"', "\\", " ", "#", "=", ",", ";", "`", "\t", "x", "/", "--", "-", "\\'", '\\"', "'\"'\"'"),
+    *(
+        "--time=47:00:00",
+        "--export-file=/shared/env",
+        "--uid=0",
+        "--wrap=id",
+        "-l walltime=99:00:00",
+        "-W x=y",
+        "#SBATCH",
+    ),
+)
+
+
+def soup(chance: random.Random) -> str:
+    """Signs that end or begin a word in some grammar, in any order."""
+    return "".join(chance.choice(_SIGNS) for _ in range(chance.randint(1, 12)))
 
 
 def deep(levels: int, shape: type) -> Any:

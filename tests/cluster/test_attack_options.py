@@ -13,7 +13,7 @@ import pytest
 import requests
 from attack.anatomy import HOME, LABEL, SCHEDULERS, dissect
 from attack.options import CANARY, Bodies
-from cluster.conftest import drained, jobs_of, on_head, queue_is_empty_within
+from cluster.conftest import drained, jobs_of, on_head, queue_is_empty_within, shown
 from support.hub import PASSWORD, server_path
 
 from hpcspawner.errors import RequestError
@@ -22,6 +22,7 @@ from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.site.profile import load
+from hpcspawner.units import Walltime
 
 SEED = 20261122
 # Each stored one makes a job: where it does not fit, the defaults take its place.
@@ -125,9 +126,10 @@ class Field:
         request = self.judge(user, outcome.body) or self.judge(user, {})
         theirs = dissect(on_head("scontrol", "write", "batch_script", outcome.job_id, "-"))
         ours = dissect(render(request, SCHEDULERS["slurm"], self.profile.job, LABEL, HOME))
-        # The first two are the job's name and its tag.
-        assert theirs.directives[2:] == ours.directives[2:]
-        assert [words[1].partition("=")[0] for words in theirs.directives[:2]] == ["--job-name", "--comment"]
+        asked, seen = request.resources, shown(outcome.job_id)
+        assert (seen["Partition"], seen["WorkDir"], seen["StdOut"]) == (asked.partition, "/", "/dev/null")
+        assert seen["TimeLimit"] == Walltime(-(-asked.walltime.seconds // 60) * 60).clock()
+        assert seen["Features"] == ("&".join(asked.features) or "(null)")
         assert _shell(theirs) == _shell(ours)
         assert theirs.settings["directory"] == request.directory
         assert theirs.settings["command"][0] == request.interface.command[0]
@@ -251,7 +253,9 @@ def _may_start(field, door, outcome):
 def _must_start(field, door, outcome):
     """Whether the scheduler has to take it as well: it alone knows which accounts, QOS and reservations there are."""
     if not _may_start(field, door, outcome):
-        assert outcome.status == (200 if door == "link" else 400), f"{door}: {outcome}"
+        # A refusal that comes after `slow_spawn_timeout` stands on the server's page; there is no job either way.
+        late = (201, 202, 302) if door != "link" and not outcome.job_id else ()
+        assert outcome.status in ((200,) if door == "link" else (400, *late)), f"{door}: {outcome}"
         return False
     request = field.judge("u001", outcome.body)
     asked = request.resources if request else None

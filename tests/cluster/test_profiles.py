@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from cluster.conftest import on_head
 
-from hpcspawner.job.script import CallHome, render
+from hpcspawner.job.script import CallHome, submission
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.site.profile import load
 
@@ -34,8 +35,9 @@ def test_comet_and_its_partitions_are_among_them():
 
 
 @pytest.mark.parametrize(("profile", "partition"), REQUESTS)
-def test_sbatch_accepts_the_script(profile, partition, lab):
+def test_sbatch_accepts_the_job(profile, partition, lab):
     request = make({"partition": partition}, profile, ALICE)
     home = CallHome("https://hub.example.org/hub/api/hpcspawner", "ticket")
-    script = render(request, Slurm(), profile.job, JobLabel("jupyter", "h0000test"), home)
-    on_head("sbatch", "--test-only", user="alice", stdin=script)
+    job = submission(request, Slurm(), profile.job, JobLabel("jupyter", "h0000test"), home)
+    words = submit_words(Slurm(), job.options, profile.directives)
+    on_head(*words, "--test-only", user="alice", stdin=job.script)

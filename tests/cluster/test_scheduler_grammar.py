@@ -1,0 +1,193 @@
+"""What the scheduler's own submit command finds in a job: each option by its name and value, whatever users type."""
+
+import itertools
+import json
+import os
+import random
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+from attack.options import Bodies, soup
+from cluster.conftest import PROFILE
+
+from hpcspawner.errors import RequestError
+from hpcspawner.job.script import CallHome, submission
+from hpcspawner.request.form import read
+from hpcspawner.request.gate import make
+from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.rights import submit_words
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.site.profile import load
+
+SEED = 20261126
+COUNT = int(os.environ.get("GRAMMAR_JOBS", "2000"))
+"""Jobs that are looked at; as many bodies again, and more, are refused by the gate."""
+ALICE = LocalAccount("alice", "/home/alice")
+LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
+HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "ticket")
+# As root, which need not become alice: nothing is submitted.
+TEST = ("-vvv", "--test-only")
+
+
+@pytest.fixture(scope="module")
+def profile(lab, tmp_path_factory):
+    site = tmp_path_factory.mktemp("site") / "site.toml"
+    text = PROFILE.format(scheduler="slurm", lab=lab, gpus="v100")
+    site.write_text('reservation = "optional"\n' + text, encoding="utf-8")
+    return load(site)
+
+
+def bodies(profile):
+    """Options with hostile texts in every field, as each door hands them on, for ever."""
+    chance = random.Random(SEED)
+    for number, body in enumerate(Bodies(SEED, profile, hostility=0.3)):
+        if chance.random() < 0.8:
+            body["directory"] = f"/scratch/{soup(chance)}"
+        for name in ("account", "reservation"):
+            if chance.random() < 0.1:
+                body[name] = soup(chance)
+        yield _DOORS[number % len(_DOORS)](body)
+
+
+def by_form(body):
+    return read(_as_form(body))
+
+
+def by_link(body):
+    return read(parse_qs(urlencode(_as_form(body), doseq=True), keep_blank_values=True))
+
+
+def by_rest(body):
+    return json.loads(json.dumps(body))
+
+
+_DOORS = (by_form, by_link, by_rest)
+
+
+def _as_form(body):
+    texts = {name: value if isinstance(value, list) else [value] for name, value in body.items()}
+    return {
+        str(name).encode("utf-8", "replace").decode(): [
+            (one if isinstance(one, str) else json.dumps(one)).encode("utf-8", "replace").decode() for one in values
+        ]
+        for name, values in texts.items()
+    }
+
+
+def accepted(profile):
+    """Requests that the gate lets through, and how many bodies it refused for them."""
+    requests, refused = [], 0
+    for body in bodies(profile):
+        try:
+            requests.append(make(body, profile, ALICE))
+        except RequestError:
+            refused += 1
+        if len(requests) == COUNT:
+            return requests, refused
+    raise AssertionError("the supply has no end")
+
+
+# What sbatch says that it has found, between these two lines.
+_FOUND = re.compile(r"sbatch: defined options\nsbatch: [- ]+\n(.*?)sbatch: [- ]+\nsbatch: end of defined", re.DOTALL)
+
+
+def found_by_sbatch(words, script):
+    done = subprocess.run(
+        [*words, *TEST],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    match = _FOUND.search(done.stderr)
+    assert match, f"sbatch could not read it: {done.stderr[-500:]}"
+    pairs = [line.removeprefix("sbatch: ").split(":", 1) for line in match[1].splitlines()]
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def wanted_of_slurm(request):
+    """What the request asks for, in sbatch's words; by the documentation of sbatch, not by our own code."""
+    asked = request.resources
+    size = {
+        "ntasks-per-node": asked.cpus if asked.nodes > 1 else 1,
+        "cpus-per-task": 1 if asked.nodes > 1 else asked.cpus,
+    }
+    gpus = ":".join(filter(None, ("gres:gpu", asked.gpu_type, str(asked.gpus)))) if asked.gpus else None
+    options = {
+        "account": asked.account,
+        "qos": asked.qos,
+        "reservation": asked.reservation,
+        "constraint": "&".join(asked.features) or None,
+        "gres": gpus,
+        "mem": _memory(asked.memory.mib) if asked.memory else None,
+        "nodes": asked.nodes,
+        "partition": asked.partition,
+        "time": _time(asked.walltime.seconds),
+        "signal": "B:USR1@300" if asked.warning_s else None,
+        **size,
+    }
+    fixed = {
+        "chdir": "/",
+        "comment": LABEL.tag,
+        "export": "ALL",
+        "ignore-pbs": "set",
+        "job-name": LABEL.name,
+        "no-requeue": "no-requeue",
+        "output": "/dev/null",
+        "parsable": "set",
+        "test-only": "set",
+        "verbose": "3",
+    }
+    return fixed | {name: str(value) for name, value in options.items() if value is not None}
+
+
+def _memory(mib):
+    units = itertools.takewhile(lambda unit: mib % 1024**unit == 0, range(1, 4))
+    power = max(units, default=0)
+    return f"{mib // 1024**power}{('', 'G', 'T', 'P')[power]}"
+
+
+def _time(seconds):
+    """Slurm counts in minutes, and rounds up."""
+    minutes = -(-seconds // 60)
+    days, rest = divmod(minutes, 24 * 60)
+    return f"{f'{days}-' if days else ''}{rest // 60:02}:{rest % 60:02}:00"
+
+
+def test_sbatch_finds_what_was_asked_for_and_nothing_else(profile):
+    requests, refused = accepted(profile)
+    assert refused > COUNT / 10, "a gate that refuses nothing shows nothing"
+    scheduler = Slurm()
+
+    def look(request):
+        job = submission(request, scheduler, profile.job, LABEL, HOME)
+        words = submit_words(scheduler, job.options, profile.directives)
+        return found_by_sbatch(words, job.script), request
+
+    with ThreadPoolExecutor(4) as pool:
+        for found, request in pool.map(look, requests):
+            assert found == wanted_of_slurm(request), request.directory
+    hostile = sum(bool(set("'\"\\#") & set(request.directory)) for request in requests)
+    print(f"{len(requests)} jobs read by sbatch, {hostile} of them with quotes, backslashes or # in their folder")
+    assert hostile > COUNT / 3
+
+
+def test_a_script_with_an_option_would_be_seen(profile):
+    """The examination itself: sbatch says what it finds in a script, and it is not what was asked for."""
+    request = make({}, profile, ALICE)
+    job = submission(request, Slurm(), profile.job, LABEL, HOME)
+    words = submit_words(Slurm(), job.options, profile.directives)
+    spoiled = job.script.replace(
+        "#!/bin/bash\n",
+        "#!/bin/bash\n#SBATCH --chdir='/x\\'\"'\"'\" --wckey=bob --x=\\'\n".replace("--x", "--comment"),
+        1,
+    )
+    found = found_by_sbatch(words, spoiled)
+    assert found != wanted_of_slurm(request)
+    assert found["wckey"] == "bob"
