@@ -82,7 +82,7 @@ class Scripts:
         options = self.scheduler.options(request.resources, LABEL)
         words = submit_words(self.scheduler, options, self.profile.directives)[len(self.scheduler.submit_command) :]
         for option, value in set(options) - set(self.profile.directives):
-            assert not set(value) & set(" \t\n\\'\"#`$;<>|"), (option, value)
+            assert not set(value) & set(" \t\n\\'\"#`$;<>|"), f"{option} {value}"
         assert len(words) == len(options) + sum(bool(value) for _, value in options) * (not self.scheduler.long_options)
 
     def _shell(self, environment: str) -> tuple[str, ...]:
