@@ -331,7 +331,7 @@ _opened: list[Ledger] = []
 def open_ledger(url: str, keys: Keys, log: logging.Logger) -> Ledger:
     """The Hub's one ledger, opened when it is first asked for."""
     if not _opened:
-        _opened.append(Ledger(Store(url, keys.hub), keys, log))
+        _opened.append(Ledger(Store(url, keys.hub, log), keys, log))
     return _opened[0]
 
 

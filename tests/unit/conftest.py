@@ -233,7 +233,7 @@ def in_database(ledger_file):
     """The rows that are committed, by tag, as another process reads them."""
 
     def read():
-        store = Store(f"sqlite:///{ledger_file}", KEYS.hub)
+        store = Store(f"sqlite:///{ledger_file}", KEYS.hub, logging.getLogger("test"))
         try:
             return {row["tag"]: row for row in store.load(0)}
         finally:

@@ -372,7 +372,9 @@ async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept
     await opened_row(kept)
     await opened_row(kept, end=End(Cause.IDLE, "", time.time()))
     other = ledger_module.Ledger(
-        ledger_module.Store(f"sqlite:///{ledger_file}", "other"), Keys(b"s" * 32, "other"), logging.getLogger("test")
+        ledger_module.Store(f"sqlite:///{ledger_file}", "other", logging.getLogger("test")),
+        Keys(b"s" * 32, "other"),
+        logging.getLogger("test"),
     )
     assert other.live() == []
     other.close()
