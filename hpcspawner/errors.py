@@ -58,6 +58,10 @@ class RequestError(HPCSpawnerError):
         super().__init__(" ".join(problem.message for problem in self.problems))
 
 
+class AccountRefused(RequestError):
+    """The account is root's or the system's own; no job is submitted for it, and none is taken up."""
+
+
 class SchedulerError(HPCSpawnerError):
     """A scheduler command did not do what it should.
 

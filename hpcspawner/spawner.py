@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import os
-import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -17,7 +15,7 @@ from cryptography.x509 import CertificateSigningRequest
 from jupyterhub import apihandlers
 from traitlets import Bool, Enum, Float, List, Unicode, default
 
-from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, Problem, RequestError
+from hpcspawner.errors import AccountRefused, HPCSpawnerError, LedgerUnavailable, RequestError
 from hpcspawner.hub import audit, boot, tokens
 from hpcspawner.hub.background import in_background
 from hpcspawner.hub.certificates import AUTHORITY
@@ -31,6 +29,7 @@ from hpcspawner.hub.submit import obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
 from hpcspawner.job.script import CallHome, render
 from hpcspawner.job.state import JobState
+from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
@@ -331,6 +330,9 @@ class HPCSpawner(BatchSpawnerBase):
         """The request behind a job that may be there; None where the site does not offer it any more."""
         try:
             return await self._judge(row.choices)
+        except AccountRefused:
+            # Nothing is ended for it: a wrong min_uid in the profile must not cost servers that run.
+            raise
         except RequestError as error:
             if row.job_id:
                 return None
@@ -367,12 +369,14 @@ class HPCSpawner(BatchSpawnerBase):
         return handler.get_json_body() is None
 
     async def _judge(self, options: object) -> JobRequest:
-        self._account = await asyncio.to_thread(_local_account, self.user.name, own=not self._becomes_user)
+        # Off the loop: accounts may come from a directory service.
+        self._account = await asyncio.to_thread(self._local_account)
         return make(options, self.cluster.profile, self._account)
 
-    @property
-    def _becomes_user(self) -> bool:
-        return bool(self.cluster.profile.scheduler.prefix)
+    def _local_account(self) -> LocalAccount:
+        """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
+        access = self.cluster.profile.scheduler
+        return accounts.of_user(self.user.name, access.min_uid) if access.prefix else accounts.of_hub()
 
     # Life: start, poll, stop.
 
@@ -711,16 +715,6 @@ class HPCSpawner(BatchSpawnerBase):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
-
-
-def _local_account(name: str, *, own: bool) -> LocalAccount:
-    """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
-    try:
-        entry = pwd.getpwuid(os.geteuid()) if own else pwd.getpwnam(name)
-    except KeyError as error:
-        message = f"There is no account {name!r} on the cluster, so no job can be submitted for it."
-        raise RequestError([Problem("user", message)]) from error
-    return LocalAccount(entry.pw_name, entry.pw_dir)
 
 
 async def _quiet(_: str) -> None:

@@ -93,6 +93,12 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
 # An account that a rule is for; in sudoers a word in capitals is the name of a list, ALL is everybody.
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 _GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+# Groups that give more than an ordinary account has on some system: root by a rule of sudo's or by a daemon that obeys
+# them, devices and memory, files of the system, passwords and logs.
+_POWERFUL_GROUPS = frozenset(
+    "adm admin backup bin daemon disk docker incus incus-admin input kmem kvm libvirt libvirt-qemu lxc lxd mem munge "
+    "operator podman root shadow slurm src staff sudo sudoers sys systemd-journal tape torque tty utmp video wheel".split()
+)
 
 _SUDOERS = """\
 # The account {account} may submit and cancel{also} jobs as any member of the group {group}, and nothing else:
@@ -117,18 +123,28 @@ def sudoers(access: Access, scheduler: Scheduler, account: str, group: str, *, l
         )
     if not _ACCOUNT.fullmatch(account) or account == "root":
         raise RightsError(f"{account!r} can't be the Hub's account: name an account in lower case, and not root")
-    if not _GROUP.fullmatch(group) or group == "root":
-        raise RightsError(f"{group!r} can't be the users' group: name a group of letters and digits, and not root")
     helper_path = str(access.helper)
     names = [verb.name for verb in verbs(scheduler) if listing or not verb.pattern or verb.name == CANCEL]
     return _SUDOERS.format(
         account=account,
-        group=group,
+        group=_checked_group(group),
         also=" and list" if listing else "",
         helper=helper_path,
         alias=_alias(helper_path),
         commands=", \\\n    ".join(f"{helper_path} {name}" for name in names),
     )
+
+
+def _checked_group(group: str) -> str:
+    """The users' group, unless it is no group's name or one whose members have rights of their own."""
+    if not _GROUP.fullmatch(group):
+        raise RightsError(f"{group!r} can't be the users' group: name a group of letters, digits, '.', '_' and '-'")
+    if group.lower() in _POWERFUL_GROUPS:
+        raise RightsError(
+            f"{group!r} can't be the users' group: its members can become root or read what is not theirs, and through "
+            "them so could the Hub. Make a group for the Hub's users alone, such as hpcusers"
+        )
+    return group
 
 
 def _alias(path: str) -> str:

@@ -1,0 +1,95 @@
+"""Whose jobs may be submitted: a login may be called anything, so the uid counts."""
+
+import os
+import pwd
+import types
+
+import pytest
+
+from hpcspawner.errors import AccountRefused, RequestError
+from hpcspawner.request import accounts
+from hpcspawner.spawner import HPCSpawner
+
+# What every system has.
+SYSTEM = [entry for entry in pwd.getpwall() if 0 < entry.pw_uid < 1000]
+
+
+def named(name, uid):
+    return pwd.struct_passwd((name, "x", uid, uid, "", "/", "/bin/sh"))
+
+
+def test_root_gets_no_job():
+    with pytest.raises(AccountRefused, match=r"The account 'root' is root's \(uid 0\), and no job is submitted for root"):
+        accounts.of_user("root", 1)
+
+
+@pytest.mark.parametrize("entry", SYSTEM, ids=lambda entry: entry.pw_name)
+def test_an_account_of_the_system_gets_no_job(entry):
+    with pytest.raises(AccountRefused, match=f"has uid {entry.pw_uid}, and jobs are submitted only for .* uid 1000 or"):
+        accounts.of_user(entry.pw_name, 1000)
+
+
+@pytest.mark.parametrize(
+    ("entry", "min_uid", "refused"),
+    [
+        pytest.param(named("toor", 0), 1, True, id="root by another name"),
+        pytest.param(named("munge", 999), 1000, True, id="just below"),
+        pytest.param(named("alice", 1000), 1000, False, id="the first"),
+        pytest.param(named("alice", 500), 500, False, id="a site that begins at 500"),
+        pytest.param(named("alice", 1000), 10000, True, id="a site that begins at 10000"),
+    ],
+)
+def test_the_uid_decides(entry, min_uid, refused):
+    assert bool(accounts.refusal(entry, min_uid)) is refused
+
+
+@pytest.mark.parametrize("name", ["no-such-account", "", "a\0b", "a\nb"])
+def test_no_account_is_another_error(name):
+    """A user database that is away says the same, so this one is tried again."""
+    with pytest.raises(RequestError, match="There is no account") as caught:
+        accounts.of_user(name, 1000)
+    assert not isinstance(caught.value, AccountRefused)
+
+
+def test_no_job_runs_as_a_hub_that_is_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(AccountRefused, match="The Hub runs as root, and this site runs all jobs as the Hub's own"):
+        accounts.of_hub()
+
+
+def test_a_hub_of_an_ordinary_account_may_have_jobs(monkeypatch):
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
+    assert accounts.of_hub().name == "nobody"
+
+
+def spawner_of(name, profile, row=None, prefix=("sudo", "-n", "-u", "{user}")):
+    """As much of a spawner as judging takes."""
+    profile = profile.model_copy(
+        update={"scheduler": profile.scheduler.model_copy(update={"command_prefix": prefix})}
+    )
+    spawner = types.SimpleNamespace(
+        user=types.SimpleNamespace(name=name),
+        cluster=types.SimpleNamespace(profile=profile),
+        ledger=None,
+        log=None,
+    )
+    for method in ("_judge", "_judge_kept", "_local_account"):
+        setattr(spawner, method, types.MethodType(getattr(HPCSpawner, method), spawner))
+    return spawner
+
+
+@pytest.mark.parametrize("name", ["root", SYSTEM[0].pw_name])
+async def test_nothing_is_judged_for_an_account_of_the_system(profile, name):
+    with pytest.raises(AccountRefused):
+        await spawner_of(name, profile)._judge({})
+
+
+@pytest.mark.parametrize("job_id", ["", "12"])
+async def test_no_row_of_an_account_of_the_system_is_taken_up(profile, desk, job_id):
+    """Nothing is ended either: a wrong number in the profile must not cost those who work."""
+    row = await desk.submitted(job_id)
+    with pytest.raises(AccountRefused):
+        await spawner_of("root", profile)._judge_kept(row)
+    assert row.wanted
+    assert "end" not in row.tasks
