@@ -99,6 +99,10 @@ class SchedulerNotSetUp(SchedulerError):
         super().__init__(message, command, words)
 
 
+class SecretUnusable(HPCSpawnerError):
+    """The file with the Hub's own secret is missing and can't be made, or can't be trusted; the admin must act."""
+
+
 class LedgerUnavailable(HPCSpawnerError):
     """The Hub's own record of jobs can't be written, so nothing is submitted that might get lost."""
 

@@ -16,7 +16,7 @@ from jupyterhub import apihandlers
 from traitlets import Bool, Enum, Float, List, Unicode, default
 
 from hpcspawner.errors import AccountRefused, HPCSpawnerError, LedgerUnavailable, RequestError
-from hpcspawner.hub import audit, boot, tokens
+from hpcspawner.hub import audit, boot, secret, tokens
 from hpcspawner.hub.background import in_background
 from hpcspawner.hub.certificates import AUTHORITY
 from hpcspawner.hub.keys import Keys
@@ -171,6 +171,16 @@ class HPCSpawner(BatchSpawnerBase):
         in a table of its own.
         """,
     )
+    secret_file = Unicode(
+        config=True,
+        help="""
+        File with the secret of which marks of jobs, tokens of servers and keys for reports are derived.
+
+        Made at the first start, with 32 random bytes in hexadecimal digits and mode 0600; the Hub does not start with
+        one that other accounts may read. Keep it: without it servers that run are not recognised. Default:
+        `hpcspawner_secret` beside the Hub's own database where that is SQLite, else in the Hub's working directory.
+        """,
+    )
     housekeeping_interval_s = Float(
         60.0,
         config=True,
@@ -197,6 +207,17 @@ class HPCSpawner(BatchSpawnerBase):
         Only write to the log which jobs would be cancelled because nobody wants them.
 
         For a first look on a site with jobs of other Hubs; servers that are stopped are ended all the same.
+        """,
+    )
+
+    allow_root = Bool(
+        False,
+        config=True,
+        help="""
+        Let all jobs run as root, where the Hub runs as root and the site runs jobs as the Hub's own account.
+
+        Every user is root then: only for a container that has no other account and nothing to lose. Without it such a
+        Hub submits no job. It changes nothing where jobs run as their users: root gets none there.
         """,
     )
 
@@ -240,6 +261,10 @@ class HPCSpawner(BatchSpawnerBase):
     def _ledger_url_default(self) -> str:
         return boot.ledger_url_beside_the_hubs()
 
+    @default("secret_file")
+    def _secret_file_default(self) -> str:
+        return boot.secret_file_beside_the_hubs()
+
     @default("ip")
     def _ip_default(self) -> str:
         return self.cluster.client.scheduler.listen_ip
@@ -268,7 +293,11 @@ class HPCSpawner(BatchSpawnerBase):
     @property
     def ledger(self) -> Ledger:
         """The Hub's record of its jobs, opened when it is first needed."""
-        return open_ledger(self.ledger_url, Keys(boot.secret(), self._hub_id), self.log)
+        return open_ledger(self.ledger_url, self.keys, self.log)
+
+    def keys(self) -> Keys:
+        """What this Hub derives from its secret, which is read, or made, now. Raises SecretUnusable."""
+        return Keys(secret.kept(Path(self.secret_file), self.log), self._hub_id, boot.cookie_secret())
 
     # Doors: form, link, REST, stored options. All lead to `request.gate.make`.
 
@@ -376,7 +405,9 @@ class HPCSpawner(BatchSpawnerBase):
     def _local_account(self) -> LocalAccount:
         """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
         access = self.cluster.profile.scheduler
-        return accounts.of_user(self.user.name, access.min_uid) if access.prefix else accounts.of_hub()
+        if access.prefix:
+            return accounts.of_user(self.user.name, access.min_uid)
+        return accounts.of_hub(allow_root=self.allow_root)
 
     # Life: start, poll, stop.
 

@@ -23,13 +23,16 @@ def of_user(name: str, min_uid: int) -> LocalAccount:
     return LocalAccount(entry.pw_name, entry.pw_dir)
 
 
-def of_hub() -> LocalAccount:
-    """The account that the Hub runs as, for sites where that is the account of all jobs; AccountRefused for root."""
+def of_hub(*, allow_root: bool) -> LocalAccount:
+    """The account that the Hub runs as, for sites where that is the account of all jobs.
+
+    Raises AccountRefused for root, unless `allow_root`; RequestError where the account has no name.
+    """
     uid = os.geteuid()
-    if uid == 0:
+    if uid == 0 and not allow_root:
         message = (
             "The Hub runs as root, and this site runs all jobs as the Hub's own account, so no job is submitted: run "
-            "the Hub as an ordinary account."
+            "the Hub as an ordinary account. (HPCSpawner.allow_root is for containers in which there is no other.)"
         )
         raise AccountRefused([Problem("user", message)])
     try:

@@ -96,8 +96,12 @@ _GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 # Groups that give more than an ordinary account has on some system: root by a rule of sudo's or by a daemon that obeys
 # them, devices and memory, files of the system, passwords and logs.
 _POWERFUL_GROUPS = frozenset(
-    "adm admin backup bin daemon disk docker incus incus-admin input kmem kvm libvirt libvirt-qemu lxc lxd mem munge "
-    "operator podman root shadow slurm src staff sudo sudoers sys systemd-journal tape torque tty utmp video wheel".split()
+    [
+        *("root", "sudo", "sudoers", "wheel", "admin", "staff", "operator", "munge", "slurm", "torque"),
+        *("docker", "podman", "incus", "incus-admin", "lxc", "lxd", "kvm", "libvirt", "libvirt-qemu"),
+        *("disk", "kmem", "mem", "tape", "tty", "video", "input"),
+        *("adm", "backup", "bin", "daemon", "shadow", "src", "sys", "systemd-journal", "utmp"),
+    ]
 )
 
 _SUDOERS = """\

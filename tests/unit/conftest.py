@@ -66,7 +66,7 @@ def reopened(ledger_file):
 
     def again():
         close_ledger()
-        return open_ledger(f"sqlite:///{ledger_file}", KEYS, logging.getLogger("test"))
+        return open_ledger(f"sqlite:///{ledger_file}", lambda: KEYS, logging.getLogger("test"))
 
     yield again
     close_ledger()

@@ -1,5 +1,6 @@
 """Whose jobs may be submitted: a login may be called anything, so the uid counts."""
 
+import logging
 import os
 import pwd
 import types
@@ -7,9 +8,12 @@ import types
 import pytest
 
 from hpcspawner.errors import AccountRefused, RequestError
+from hpcspawner.hub import proof
 from hpcspawner.request import accounts
+from hpcspawner.site.profile import Access
 from hpcspawner.spawner import HPCSpawner
 
+APP = types.SimpleNamespace(log=logging.getLogger("test"))
 # What every system has.
 SYSTEM = [entry for entry in pwd.getpwall() if 0 < entry.pw_uid < 1000]
 
@@ -19,7 +23,9 @@ def named(name, uid):
 
 
 def test_root_gets_no_job():
-    with pytest.raises(AccountRefused, match=r"The account 'root' is root's \(uid 0\), and no job is submitted for root"):
+    with pytest.raises(
+        AccountRefused, match=r"The account 'root' is root's \(uid 0\), and no job is submitted for root"
+    ):
         accounts.of_user("root", 1)
 
 
@@ -54,24 +60,35 @@ def test_no_account_is_another_error(name):
 def test_no_job_runs_as_a_hub_that_is_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(AccountRefused, match="The Hub runs as root, and this site runs all jobs as the Hub's own"):
-        accounts.of_hub()
+        accounts.of_hub(allow_root=False)
+
+
+def test_a_container_of_root_alone_may_say_so(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert accounts.of_hub(allow_root=True).name == "root"
+
+
+def test_allow_root_lets_no_user_be_root(profile):
+    spawner = spawner_of("root", profile)
+    spawner.allow_root = True
+    with pytest.raises(AccountRefused):
+        spawner._local_account()
 
 
 def test_a_hub_of_an_ordinary_account_may_have_jobs(monkeypatch):
     nobody = pwd.getpwnam("nobody")
     monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
-    assert accounts.of_hub().name == "nobody"
+    assert accounts.of_hub(allow_root=False).name == "nobody"
 
 
-def spawner_of(name, profile, row=None, prefix=("sudo", "-n", "-u", "{user}")):
+def spawner_of(name, profile, prefix=("sudo", "-n", "-u", "{user}")):
     """As much of a spawner as judging takes."""
-    profile = profile.model_copy(
-        update={"scheduler": profile.scheduler.model_copy(update={"command_prefix": prefix})}
-    )
+    profile = profile.model_copy(update={"scheduler": profile.scheduler.model_copy(update={"command_prefix": prefix})})
     spawner = types.SimpleNamespace(
         user=types.SimpleNamespace(name=name),
         cluster=types.SimpleNamespace(profile=profile),
         ledger=None,
+        allow_root=False,
         log=None,
     )
     for method in ("_judge", "_judge_kept", "_local_account"):
@@ -93,3 +110,34 @@ async def test_no_row_of_an_account_of_the_system_is_taken_up(profile, desk, job
         await spawner_of("root", profile)._judge_kept(row)
     assert row.wanted
     assert "end" not in row.tasks
+
+
+async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(AccountRefused, match="run the Hub as an ordinary account"):
+        await spawner_of("alice", profile, prefix=())._judge({})
+
+
+# --- said at the Hub's start
+
+
+@pytest.mark.parametrize(
+    ("uid", "allow_root", "told"),
+    [
+        pytest.param(65534, False, "That account is nobody.", id="an ordinary account"),
+        pytest.param(0, False, "That account is root, so no job is submitted", id="root"),
+        pytest.param(0, True, "That account is root.", id="root, allowed"),
+        pytest.param(54321, False, "That account is uid 54321.", id="an account without a name"),
+    ],
+)
+def test_a_hub_that_runs_all_jobs_as_itself_says_so(monkeypatch, caplog, uid, allow_root, told):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    proof.tell_whose_jobs(APP, Access(type="local"), allow_root=allow_root)
+    assert len(caplog.records) == 1
+    assert "ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is 'local', its" in caplog.text
+    assert told in caplog.text
+
+
+def test_a_hub_that_runs_jobs_as_their_users_has_nothing_to_say(caplog):
+    proof.tell_whose_jobs(APP, Access(type="slurm"), allow_root=False)
+    assert caplog.text == ""
