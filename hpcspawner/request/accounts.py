@@ -6,6 +6,9 @@ import pwd
 from hpcspawner.errors import AccountRefused, Problem, RequestError
 from hpcspawner.request.model import LocalAccount
 
+# What the cluster's trust rests on; Debian's package gives `slurm` a uid far above those of people.
+_SCHEDULERS_OWN = frozenset({"slurm", "munge", "torque", "pbs"})
+
 
 def of_user(name: str, min_uid: int) -> LocalAccount:
     """The account with a user's name. A login service may give any name, so its uid is what counts.
@@ -47,6 +50,8 @@ def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
     """Why this account gets no job, as a sentence; "" if it may have one."""
     if entry.pw_uid == 0:
         return f"The account {entry.pw_name!r} is root's (uid 0), and no job is submitted for root."
+    if entry.pw_name in _SCHEDULERS_OWN:
+        return f"The account {entry.pw_name!r} is the scheduler's own, and no job is submitted for it."
     if entry.pw_uid < min_uid:
         return (
             f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and jobs are submitted only for accounts with uid "
