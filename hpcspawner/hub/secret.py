@@ -1,4 +1,4 @@
-"""The Hub's own secret: made once, in a file for its account alone. Whoever reads it can act as every server."""
+"""The Hub's own secret: made once, in a file for its account alone. Its reader can act as every server."""
 
 import contextlib
 import logging
