@@ -58,6 +58,10 @@ class RequestError(HPCSpawnerError):
         super().__init__(" ".join(problem.message for problem in self.problems))
 
 
+class AccountRefused(RequestError):
+    """The account is root's or the system's own; no job is submitted for it, and none is taken up."""
+
+
 class SchedulerError(HPCSpawnerError):
     """A scheduler command did not do what it should.
 
@@ -93,6 +97,10 @@ class SchedulerNotSetUp(SchedulerError):
     def __init__(self, message: str, command: str, words: str, cure: str):
         self.cure = cure
         super().__init__(message, command, words)
+
+
+class SecretUnusable(HPCSpawnerError):
+    """The file with the Hub's own secret is missing and can't be made, or can't be trusted; the admin must act."""
 
 
 class LedgerUnavailable(HPCSpawnerError):

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import os
-import pwd
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -17,8 +15,8 @@ from cryptography.x509 import CertificateSigningRequest
 from jupyterhub import apihandlers
 from traitlets import Bool, Enum, Float, List, Unicode, default
 
-from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, Problem, RequestError
-from hpcspawner.hub import audit, boot, tokens
+from hpcspawner.errors import AccountRefused, HPCSpawnerError, LedgerUnavailable, RequestError
+from hpcspawner.hub import audit, boot, secret, tokens
 from hpcspawner.hub.background import in_background
 from hpcspawner.hub.certificates import AUTHORITY
 from hpcspawner.hub.keys import Keys
@@ -31,6 +29,7 @@ from hpcspawner.hub.submit import Write, obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
 from hpcspawner.job.script import CallHome, submission
 from hpcspawner.job.state import JobState
+from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
@@ -173,6 +172,16 @@ class HPCSpawner(BatchSpawnerBase):
         in a table of its own.
         """,
     )
+    secret_file = Unicode(
+        config=True,
+        help="""
+        File with the secret of which marks of jobs, tokens of servers and keys for reports are derived.
+
+        Made at the first start, with 32 random bytes in hexadecimal digits and mode 0600; the Hub does not start with
+        one that other accounts may read. Keep it: without it servers that run are not recognised. Default:
+        `hpcspawner_secret` beside the Hub's own database where that is SQLite, else in the Hub's working directory.
+        """,
+    )
     housekeeping_interval_s = Float(
         60.0,
         config=True,
@@ -199,6 +208,17 @@ class HPCSpawner(BatchSpawnerBase):
         Only write to the log which jobs would be cancelled because nobody wants them.
 
         For a first look on a site with jobs of other Hubs; servers that are stopped are ended all the same.
+        """,
+    )
+
+    allow_root = Bool(
+        False,
+        config=True,
+        help="""
+        Let all jobs run as root, where the Hub runs as root and the site runs jobs as the Hub's own account.
+
+        Every user is root then: only for a container that has no other account and nothing to lose. Without it such a
+        Hub submits no job. It changes nothing where jobs run as their users: root gets none there.
         """,
     )
 
@@ -242,6 +262,10 @@ class HPCSpawner(BatchSpawnerBase):
     def _ledger_url_default(self) -> str:
         return boot.ledger_url_beside_the_hubs()
 
+    @default("secret_file")
+    def _secret_file_default(self) -> str:
+        return boot.secret_file_beside_the_hubs()
+
     @default("ip")
     def _ip_default(self) -> str:
         return self.cluster.client.scheduler.listen_ip
@@ -270,7 +294,11 @@ class HPCSpawner(BatchSpawnerBase):
     @property
     def ledger(self) -> Ledger:
         """The Hub's record of its jobs, opened when it is first needed."""
-        return open_ledger(self.ledger_url, Keys(boot.secret(), self._hub_id), self.log)
+        return open_ledger(self.ledger_url, self.keys, self.log)
+
+    def keys(self) -> Keys:
+        """What this Hub derives from its secret, which is read, or made, now. Raises SecretUnusable."""
+        return Keys(secret.kept(Path(self.secret_file), self.log), self._hub_id, boot.cookie_secret())
 
     # Doors: form, link, REST, stored options. All lead to `request.gate.make`.
 
@@ -332,6 +360,9 @@ class HPCSpawner(BatchSpawnerBase):
         """The request behind a job that may be there; None where the site does not offer it any more."""
         try:
             return await self._judge(row.choices)
+        except AccountRefused:
+            # Nothing is ended for it: a wrong min_uid in the profile must not cost servers that run.
+            raise
         except RequestError as error:
             if row.job_id:
                 return None
@@ -368,12 +399,16 @@ class HPCSpawner(BatchSpawnerBase):
         return handler.get_json_body() is None
 
     async def _judge(self, options: object) -> JobRequest:
-        self._account = await asyncio.to_thread(_local_account, self.user.name, own=not self._becomes_user)
+        # Off the loop: accounts may come from a directory service.
+        self._account = await asyncio.to_thread(self._local_account)
         return make(options, self.cluster.profile, self._account)
 
-    @property
-    def _becomes_user(self) -> bool:
-        return bool(self.cluster.profile.scheduler.prefix)
+    def _local_account(self) -> LocalAccount:
+        """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
+        access = self.cluster.profile.scheduler
+        if access.prefix:
+            return accounts.of_user(self.user.name, access.min_uid)
+        return accounts.of_hub(allow_root=self.allow_root)
 
     # Life: start, poll, stop.
 
@@ -712,16 +747,6 @@ class HPCSpawner(BatchSpawnerBase):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
-
-
-def _local_account(name: str, *, own: bool) -> LocalAccount:
-    """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
-    try:
-        entry = pwd.getpwuid(os.geteuid()) if own else pwd.getpwnam(name)
-    except KeyError as error:
-        message = f"There is no account {name!r} on the cluster, so no job can be submitted for it."
-        raise RequestError([Problem("user", message)]) from error
-    return LocalAccount(entry.pw_name, entry.pw_dir)
 
 
 async def _quiet(_: str) -> None:

@@ -1,4 +1,4 @@
-"""Human text for times and sizes, parsed once; what schedulers read differently is refused."""
+"""Human text for times and sizes, parsed once; what schedulers read differently is refused. Foreign text, made safe."""
 
 import re
 import reprlib
@@ -12,6 +12,17 @@ _MEMORY_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
 # Beyond these what is written could not be read again; no scheduler takes as much.
 _LONGEST_S = 10_000 * 86400 - 1
 _MOST_MIB = 999_999_999
+
+
+def printable(text: str) -> str:
+    """The same text on one line: each line break, control character and unseen mark becomes a space.
+
+    For all that others have written and we log, keep or show: no line of a log can be forged with it.
+
+    >>> printable("no\\n200 GET /hub/admin \\x1b[2J")
+    'no 200 GET /hub/admin  [2J'
+    """
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def shown(value: object, longest: int = 60) -> str:

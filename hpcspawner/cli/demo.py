@@ -14,15 +14,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from traitlets import Integer, Unicode
 from traitlets.config import Application
 
+from hpcspawner.cli.become import become
 from hpcspawner.cli.certificate import write_certificate
 from hpcspawner.errors import ProfileError
+from hpcspawner.request.accounts import refusal
 from hpcspawner.schedulers.local import Local
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
 
@@ -84,21 +85,28 @@ class Demo(Application):
         for program in ("jupyterhub", "configurable-http-proxy", "node"):
             if shutil.which(program) is None:
                 self._fail(f"{program} is not on PATH; `make demo` installs what the demo needs")
+        site = path.read_bytes()
+        with _account(self.user, profile.scheduler.min_uid) as account:
+            if account.pw_uid == os.geteuid():
+                self._run_until_stopped(account, profile, site)
+            else:
+                raise SystemExit(become(account, lambda: self._run_until_stopped(account, profile, site)))
+
+    def _run_until_stopped(self, account: pwd.struct_passwd, profile: SiteProfile, site: bytes) -> None:
         with contextlib.ExitStack() as stack:
             try:
-                self._run(stack, profile, path)
+                self._run(stack, account, profile, site)
             except KeyboardInterrupt:
                 print("\nStopping: ending the servers and the Hub …", flush=True)
 
-    def _run(self, stack: contextlib.ExitStack, profile: SiteProfile, path: Path) -> None:
-        account = stack.enter_context(_account(self.user))
-        folder = Path(stack.enter_context(_work_folder(account)))
+    def _run(self, stack: contextlib.ExitStack, account: pwd.struct_passwd, profile: SiteProfile, site: bytes) -> None:
+        folder = Path(stack.enter_context(_work_folder()))
         local = profile.scheduler.type == "local"
-        stack.callback(_end_local_jobs, folder, account) if local else None
+        stack.callback(_end_local_jobs, folder) if local else None
         host = "127.0.0.1" if local else socket.getfqdn()
         address = f"https://localhost:{self.port}/" if local else f"https://{host}:{self.port}/"
         password = secrets.token_urlsafe(9)
-        shutil.copyfile(path, folder / "site.toml")
+        (folder / "site.toml").write_bytes(site)
         write_certificate(
             folder, ["localhost", "127.0.0.1", *({socket.gethostname(), socket.getfqdn()} - {"localhost"})]
         )
@@ -106,7 +114,6 @@ class Demo(Application):
         file = folder / "jupyterhub_config.py"
         file.touch(mode=0o600)
         file.write_text(config, encoding="utf-8")
-        _give(folder, account)
         hub = stack.enter_context(_hub(folder, account))
         self._wait_until_ready(hub, folder)
         print(
@@ -182,27 +189,11 @@ _WELCOME = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """Keyword arguments that start a process as an account; none where it is our own already."""
-
-    account: pwd.struct_passwd
-
-    def arguments(self) -> dict[str, Any]:
-        """For subprocess."""
-        if self.account.pw_uid == os.geteuid():
-            return {}
-        return {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
-
-
 @contextlib.contextmanager
-def _account(name: str) -> Any:
+def _account(name: str, min_uid: int) -> Any:
     """The account that runs the Hub: the one named, our own, or as root one made for this run."""
     if name:
-        try:
-            yield pwd.getpwnam(name)
-        except KeyError:
-            raise SystemExit(f"hpcspawner demo: there is no account {name!r} on this machine") from None
+        yield _named(name, min_uid)
         return
     if os.geteuid() != 0:
         yield pwd.getpwuid(os.geteuid())
@@ -215,20 +206,20 @@ def _account(name: str) -> Any:
         subprocess.run(["/usr/sbin/userdel", "--remove", made], check=False, stderr=subprocess.DEVNULL)
 
 
-@contextlib.contextmanager
-def _work_folder(account: pwd.struct_passwd) -> Any:
-    folder = Path(tempfile.mkdtemp(prefix="hpcspawner-demo-"))
+def _named(name: str, min_uid: int) -> pwd.struct_passwd:
     try:
-        _give(folder, account)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        account = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise SystemExit(f"hpcspawner demo: there is no account {name!r} on this machine") from None
+    if why := refusal(account, min_uid):
+        raise SystemExit(f"hpcspawner demo: {why}")
+    if os.geteuid() not in (0, account.pw_uid):
+        raise SystemExit(f"hpcspawner demo: only root can run it as {name!r}; leave out --user to run it as yourself")
+    return account
 
 
-def _give(folder: Path, account: pwd.struct_passwd) -> None:
-    if account.pw_uid != os.geteuid():
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, account.pw_uid, account.pw_gid)
+def _work_folder() -> contextlib.AbstractContextManager[str]:
+    return tempfile.TemporaryDirectory(prefix="hpcspawner-demo-", ignore_cleanup_errors=True)
 
 
 @contextlib.contextmanager
@@ -249,7 +240,6 @@ def _hub(folder: Path, account: pwd.struct_passwd) -> Any:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **_Identity(account).arguments(),
         )
     try:
         yield hub
@@ -264,22 +254,19 @@ def _hub(folder: Path, account: pwd.struct_passwd) -> Any:
         hub.wait()
 
 
-def _end_local_jobs(folder: Path, account: pwd.struct_passwd) -> None:
+def _end_local_jobs(folder: Path) -> None:
     """Cancel what a Hub that died could not; the scheduler's own processes end with their jobs."""
     local = Local(folder / "spool", slots=1)
-    as_account = _Identity(account).arguments()
     deadline = time.monotonic() + _STOP_S
     while time.monotonic() < deadline and (folder / "spool").exists():
         mark = secrets.token_hex(8)
-        listed = subprocess.run(
-            local.query_commands(mark)[0], capture_output=True, text=True, check=False, cwd="/", **as_account
-        )
+        listed = subprocess.run(local.query_commands(mark)[0], capture_output=True, text=True, check=False, cwd="/")
         jobs = local.parse_query(listed.stdout, mark)
         alive = [job_id for job_id, status in jobs.items() if status.state.value != "ended"]
         if not alive:
             return
         for job_id in alive:
-            subprocess.run(local.cancel_command(job_id), capture_output=True, check=False, cwd="/", **as_account)
+            subprocess.run(local.cancel_command(job_id), capture_output=True, check=False, cwd="/")
         time.sleep(0.5)
 
 

@@ -1,6 +1,8 @@
 """`hpcspawner render`: the job script that a request makes, without a Hub and without a scheduler."""
 
+import contextlib
 import getpass
+import pwd
 import shlex
 import sys
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 from traitlets import Unicode
 from traitlets.config import Application
 
-from hpcspawner.errors import ProfileError, RequestError
+from hpcspawner.errors import AccountRefused, Problem, ProfileError, RequestError
 from hpcspawner.job.script import CallHome, submission
+from hpcspawner.request.accounts import refusal
 from hpcspawner.request.gate import OPTIONS, make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import rights
@@ -38,17 +41,24 @@ class Render(Application):
         user = self.user or getpass.getuser()
         try:
             profile = load(path)
+            self._check_account(profile.scheduler.min_uid)
             request = make(options, profile, LocalAccount(user, f"/home/{user}"))
         except (ProfileError, RequestError) as error:
             print(f"hpcspawner render: {error}", file=sys.stderr)
             return self.exit(1)
         home = CallHome("https://hub.example.org/hub/api/hpcspawner", "A-TICKET-STANDS-HERE")
         scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"))
-        job = submission(request, scheduler, profile.job, JobLabel("jupyter", "h0000example"), home)
+        job = submission(request, scheduler, profile.job, JobLabel("jupyter", "k0000example"), home)
         # Apart from the script, which may go into a file.
         print("$", shlex.join(rights.submit_words(scheduler, job.options, profile.directives)), file=sys.stderr)
         print(job.script, end="")
         return None
+
+    def _check_account(self, min_uid: int) -> None:
+        """Refuse what a Hub refuses, where the account is named and is known on this machine."""
+        with contextlib.suppress(KeyError):
+            if why := self.user and refusal(pwd.getpwnam(self.user), min_uid):
+                raise AccountRefused([Problem("user", why)])
 
     def _words(self) -> tuple[str, dict[str, Any]]:
         words = self.extra_args

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from hpcspawner.hub import audit, headers, proof
 from hpcspawner.hub.keeper import Habits, Keeper
@@ -40,6 +40,7 @@ async def _when_assembled() -> None:
     audit.install(app)
     try:
         proof.endpoint_absent(app)
+        proof.secret_is_fit(app)
         await proof.reachable(app)
     except Exception:
         app.log.critical("hpcspawner: what must hold can't be checked. The Hub stops.", exc_info=True)
@@ -76,14 +77,20 @@ async def _keep_house(app: JupyterHub) -> None:
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
+    proof.tell_whose_jobs(app, spawner.cluster.profile.scheduler, allow_root=spawner.allow_root)
     habits = Habits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
     await Keeper(app, spawner.cluster, habits, app.log).run()
 
 
-def secret() -> bytes:
-    """What the Hub keeps to itself across restarts: that which signs its cookies."""
-    kept: bytes = JupyterHub.instance().cookie_secret
-    return kept
+def cookie_secret() -> bytes:
+    """Of which marks were made before there was a secret file; to be removed with `Keys.older`."""
+    signs: bytes = JupyterHub.instance().cookie_secret
+    return signs
+
+
+def secret_file_beside_the_hubs() -> str:
+    """Beside the Hub's SQLite; else in its working directory, as JupyterHub's own secret."""
+    return str(_folder_of(make_url(JupyterHub.instance().db_url)) / "hpcspawner_secret")
 
 
 def ledger_url_beside_the_hubs() -> str:
@@ -91,9 +98,13 @@ def ledger_url_beside_the_hubs() -> str:
     url = make_url(JupyterHub.instance().db_url)
     if url.get_backend_name() != "sqlite":
         return url.render_as_string(hide_password=False)
-    in_memory = url.database in (None, "", ":memory:")
-    folder = Path.cwd() if in_memory else Path(str(url.database)).absolute().parent
-    return f"sqlite:///{folder / 'hpcspawner.sqlite'}"
+    return f"sqlite:///{_folder_of(url) / 'hpcspawner.sqlite'}"
+
+
+def _folder_of(url: URL) -> Path:
+    """Where the Hub's database is, if it is a file."""
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(str(url.database)).absolute().parent if is_file else Path.cwd()
 
 
 def _is_no_link(record: logging.LogRecord) -> bool:

@@ -102,7 +102,7 @@ class Keeper:
             return True
         spawner = self._spawner(row)
         if spawner is not None and spawner.row is row:
-            if spawner.ready and row.renewals:
+            if spawner.ready and row.renewals and self._has_user(row):
                 in_background(once(row.tasks, "renew", spawner.renew, self.log), self.log)
             if self._is_unattended(row, spawner):
                 if now() - self._unattended[row.tag] > _STOP_COMES_S:
@@ -129,7 +129,9 @@ class Keeper:
 
     async def _see_to_follower(self, row: Row) -> None:
         """A follow-up in the queue needs nothing; one whose submit was cut off is cleared away and asked for again."""
-        if not row.job_id:
+        if not self._has_user(row):
+            self._give_up(row)
+        elif not row.job_id:
             in_background(end_job(self.cluster, row, None), self.log)
 
     def _spawner(self, row: Row) -> Any:

@@ -13,6 +13,8 @@ TICKET, API_TOKEN, REPORT_KEY = "hpct_", "hpca_", "hpcr_"
 _TOKEN_INDEX = 4
 _LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
 _NONCE_LENGTH, _PROOF_LENGTH = 6, 8
+# The first letter of a tag says of which secret it is made.
+_OWN, _OLDER = "k", "h"
 
 
 def new_ticket() -> str:
@@ -22,41 +24,48 @@ def new_ticket() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Derives secrets by HMAC-SHA256 (RFC 2104) from one that the Hub keeps across restarts.
+    """Derives secrets by HMAC-SHA256 (RFC 2104) from one that the Hub keeps across restarts, for nothing else.
 
-    `hub` tells this Hub from another one that might have a copy of the same secret.
+    `hub` tells this Hub from another one that might have a copy of the same secret. `older` is JupyterHub's
+    `cookie_secret`, of which tags were made before there was a secret of our own; it is to be removed, with its letter,
+    as soon as no job from then can run: one minor version later.
     """
 
     secret: bytes = field(repr=False)
     hub: str
+    older: bytes = field(default=b"", repr=False)
 
     def token(self, tag: str) -> str:
         """The API token of the server in the job with this tag: the same after every restart of the Hub."""
-        token = self._derived("token", tag)
+        token = self._derived(tag, "token", tag)
         return f"{token[:_TOKEN_INDEX]}{API_TOKEN}{token[_TOKEN_INDEX:]}"
 
     def report_key(self, tag: str, run: str) -> str:
         """What one run of a job's launcher shows with its reports."""
-        return REPORT_KEY + self._derived("report", tag, run)
+        return REPORT_KEY + self._derived(tag, "report", tag, run)
 
     def nonce(self, tag: str, run: str) -> str:
         """What names one run's server, and no other: no secret, 16 letters and digits that a host name may hold."""
-        return self._derived("name", tag, run, encode=base64.b32encode)[:16].lower()
+        return self._derived(tag, "name", tag, run, encode=base64.b32encode)[:16].lower()
 
     def new_tag(self, owner: str) -> str:
         """A mark for one job of this owner: a letter first and 15 characters long, for old Torques keep no more."""
         nonce = "".join(secrets.choice(_LETTERS) for _ in range(_NONCE_LENGTH))
-        return f"h{nonce}{self._proof(owner, nonce)}"
+        return f"{_OWN}{nonce}{self._proof(_OWN, owner, nonce)}"
 
     def is_ours(self, owner: str, tag: str) -> bool:
         """Whether this Hub made this tag for a job of this owner; nobody else can."""
-        nonce, proof = tag[1 : 1 + _NONCE_LENGTH], tag[1 + _NONCE_LENGTH :]
-        return tag[:1] == "h" and tag.isascii() and secrets.compare_digest(proof, self._proof(owner, nonce))
+        first, nonce, proof = tag[:1], tag[1 : 1 + _NONCE_LENGTH], tag[1 + _NONCE_LENGTH :]
+        if first not in (_OWN, _OLDER) or not tag.isascii():
+            return False
+        return secrets.compare_digest(proof, self._proof(first, owner, nonce))
 
-    def _proof(self, owner: str, nonce: str) -> str:
-        return self._derived("tag", owner, nonce, encode=base64.b32encode)[:_PROOF_LENGTH].lower()
+    def _proof(self, first: str, owner: str, nonce: str) -> str:
+        return self._derived(first, "tag", owner, nonce, encode=base64.b32encode)[:_PROOF_LENGTH].lower()
 
-    def _derived(self, purpose: str, *parts: str, encode: Callable[[bytes], bytes] = base64.urlsafe_b64encode) -> str:
+    def _derived(self, tag: str, *parts: str, encode: Callable[[bytes], bytes] = base64.urlsafe_b64encode) -> str:
+        """Made of the purpose and its parts, with the secret that the tag's first letter names."""
+        secret = self.older if self.older and tag[:1] == _OLDER else self.secret
         # No part holds a line break, so no two lists of parts make the same text.
-        text = "\n".join(("hpcspawner", self.hub, purpose, *parts))
-        return encode(hmac.digest(self.secret, text.encode(), "sha256")).decode().rstrip("=")
+        text = "\n".join(("hpcspawner", self.hub, *parts))
+        return encode(hmac.digest(secret, text.encode(), "sha256")).decode().rstrip("=")

@@ -246,6 +246,13 @@ class Ledger:
             )
         for row in map(Row.from_stored, store.load(time.time() - _KEEP_ENDED_S)):
             self._place(row)
+        if lost := [row for row in self.live() if not keys.is_ours(row.owner, row.tag)]:
+            log.warning(
+                "hpcspawner: %s living jobs have marks of another secret, so their servers are not recognised. Put the "
+                "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s",
+                len(lost),
+                ", ".join(row.job_id or f"one of {row.owner}" for row in lost),
+            )
 
     def new_row(self, username: str, server: str, owner: str, follows: Row | None = None) -> Row:
         """A row for a job that is about to be asked for; not kept before `open`."""
@@ -328,10 +335,11 @@ class Ledger:
 _opened: list[Ledger] = []
 
 
-def open_ledger(url: str, keys: Keys, log: logging.Logger) -> Ledger:
+def open_ledger(url: str, make_keys: Callable[[], Keys], log: logging.Logger) -> Ledger:
     """The Hub's one ledger, opened when it is first asked for."""
     if not _opened:
-        _opened.append(Ledger(Store(url, keys.hub), keys, log))
+        keys = make_keys()
+        _opened.append(Ledger(Store(url, keys.hub, log), keys, log))
     return _opened[0]
 
 

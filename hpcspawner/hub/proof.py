@@ -1,12 +1,16 @@
 """What must hold before a Hub serves; one that does not hold stops it with what to do."""
 
 import asyncio
+import os
+import pwd
 from typing import Any
 from urllib.parse import urlsplit
 
 from jupyterhub.app import JupyterHub
 
+from hpcspawner.errors import SecretUnusable
 from hpcspawner.hub import certificates, hooks, names
+from hpcspawner.site.profile import Access
 
 _FORBIDDEN = "batchspawner"
 # JupyterHub makes them for five years and does not renew them.
@@ -42,6 +46,38 @@ def _rules(router: Any) -> list[Any]:
         if hasattr(rule.target, "rules"):
             found += _rules(rule.target)
     return found
+
+
+def secret_is_fit(app: JupyterHub) -> None:
+    """The Hub has a secret that nobody else may read."""
+    if not hasattr(app.spawner_class, "ledger"):
+        return
+    try:
+        app.spawner_class(config=app.config, hub=app.hub).keys()
+    except SecretUnusable as error:
+        app.log.critical("hpcspawner: %s The Hub stops.", error)
+        app.exit(1)
+
+
+def tell_whose_jobs(app: JupyterHub, access: Access, *, allow_root: bool) -> None:
+    """Say that all users share one account, where they do."""
+    if access.prefix:
+        return
+    refused = os.geteuid() == 0 and not allow_root
+    account = "root, so no job is submitted: run the Hub as an ordinary account" if refused else _own_account()
+    app.log.warning(
+        "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix empty), so "
+        "each user can read and end what the others have, and the Hub's own files. That account is %s.",
+        access.type,
+        account,
+    )
+
+
+def _own_account() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
 
 
 async def reachable(app: JupyterHub) -> None:

@@ -1,15 +1,19 @@
-"""A second line of defence: what looks like a secret does not get into the Hub's log.
+"""A second line of defence: what looks like a secret, or forges a line, does not get into the Hub's log.
 
-The first is that nobody logs one. This covers every record that the Hub's process makes, whichever logger and handler
-it goes through. It does not cover what other processes print, such as the proxy, whose output JupyterHub passes on.
+The first is that nobody logs one, and that foreign text is made printable where it enters. This covers every record
+that the Hub's process makes, whichever logger and handler it goes through. It does not cover what other processes
+print, such as the proxy, whose output JupyterHub passes on.
 """
 
 import logging
+import os
 import re
 import traceback
+from pathlib import Path
 from typing import Any
 
 from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET
+from hpcspawner.units import printable
 
 GONE = "[secret]"
 
@@ -36,6 +40,10 @@ _HINTS = (
     *("private key", "authorization", "jupyterhub-", "xsrf", "token", "ticket", "secret", "passw", "report_key"),
 )
 
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
+# All that moves the cursor, starts a line or turns the text around, but line break and tab.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
 
 def redact(text: str) -> str:
     """The text without what looks like a secret."""
@@ -46,8 +54,13 @@ def redact(text: str) -> str:
     return text
 
 
+def escape(text: str) -> str:
+    """The text with its control characters written out; line breaks and tabs stay."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def install() -> None:
-    """Redact all that is logged from now on, by whatever logger, to handlers of now and later. Again does nothing."""
+    """Clean all that is logged from now on, by whatever logger, to handlers of now and later. Again does nothing."""
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return
@@ -63,7 +76,7 @@ def install() -> None:
 
 
 def _clean(record: logging.LogRecord) -> None:
-    """Redact message, arguments and traceback; a line that can't be looked through is dropped, not its caller."""
+    """Redact and escape message, arguments and traceback; a line that can't be looked through is dropped."""
     try:
         _clean_message(record)
         _clean_traceback(record)
@@ -77,15 +90,17 @@ def _clean_message(record: logging.LogRecord) -> None:
         # An event, which its handler writes as JSON.
         record.msg = _clean_values(record.msg)
         return
+    # What this package logs is one line; others write tables and lists.
+    make_safe = printable if record.pathname.startswith(_PACKAGE) else escape
     try:
         text = record.getMessage()
     except Exception:
         # Logging would print its arguments as they are.
         text = f"{record.msg!s} {record.args!r} (its arguments do not fit)"
     else:
-        if redact(text) == text:
+        if make_safe(redact(text)) == text:
             return  # as it was, with its arguments
-    record.msg, record.args = redact(text), None
+    record.msg, record.args = make_safe(redact(text)), None
 
 
 def _clean_values(value: Any) -> Any:
@@ -101,7 +116,7 @@ def _clean_values(value: Any) -> Any:
 def _clean_traceback(record: logging.LogRecord) -> None:
     if record.exc_info and record.exc_info[0] is not None:
         text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
-        clean = redact(text)
+        clean = escape(redact(text))
         if clean != text:
             # Handlers show this instead of the traceback that they would make.
             record.exc_text = clean

@@ -23,15 +23,11 @@ from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
 from hpcspawner.hub import audit, certificates
 from hpcspawner.hub.ledger import Report, Row, ledger, now
 from hpcspawner.job.state import JobState
+from hpcspawner.units import printable
 
 _BODY_CAP = 64 * 1024
 _REQUEST_CAP = 4096
 Secret = Annotated[str, Field(min_length=20, max_length=200)]
-
-
-def _printable(text: str) -> str:
-    """No line break or control character of a job gets into the Hub's log or database."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class _Body(BaseModel):
@@ -94,10 +90,10 @@ class Ended(_Body):
         "never-listened",
         "no-key",
     ]
-    message: Annotated[str, Field(max_length=500), AfterValidator(_printable)] = ""
+    message: Annotated[str, Field(max_length=500), AfterValidator(printable)] = ""
     exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
     signal: Annotated[int, Field(ge=1, le=64)] | None = None
-    log: Annotated[list[Annotated[str, Field(max_length=300), AfterValidator(_printable)]], Field(max_length=20)] = []
+    log: Annotated[list[Annotated[str, Field(max_length=300), AfterValidator(printable)]], Field(max_length=20)] = []
 
 
 class Warned(_Body):

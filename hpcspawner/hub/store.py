@@ -1,6 +1,10 @@
 """The ledger's table in a database: one thread, one transaction for each change."""
 
 import asyncio
+import contextlib
+import logging
+import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,8 +71,8 @@ _JOBS = Table(
 class Store:
     """The table, reached through a thread of its own: a locked or slow database never holds up the Hub's loop."""
 
-    def __init__(self, url: str, hub: str):
-        self._url, self._hub = url, hub
+    def __init__(self, url: str, hub: str, log: logging.Logger):
+        self._url, self._hub, self._log = url, hub, log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hpcspawner-ledger")
         self._engine: Engine | None = None
 
@@ -99,7 +103,10 @@ class Store:
 
     def _opened(self) -> Engine:
         if self._engine is None:
-            sqlite = make_url(self._url).get_backend_name() == "sqlite"
+            url = make_url(self._url)
+            sqlite = url.get_backend_name() == "sqlite"
+            if sqlite and url.database and url.database != ":memory:":
+                _keep_to_ourselves(Path(url.database), self._log)
             # A connection that a server dropped while idle is noticed and made anew.
             self._engine = create_engine(
                 self._url,
@@ -109,9 +116,6 @@ class Store:
                 connect_args={"timeout": LOCK_TIMEOUT_S} if sqlite else {},
             )
             _JOBS.metadata.create_all(self._engine)
-            if sqlite and (path := make_url(self._url).database):
-                # Hashes and names only, but whose business is it?
-                Path(path).chmod(0o600)
         return self._engine
 
     def _load(self, since: float) -> list[dict[str, Any]]:
@@ -133,3 +137,20 @@ class Store:
     def _prune(self, before: float) -> None:
         with self._opened().begin() as connection:
             connection.execute(delete(_JOBS).where(_JOBS.c.hub == self._hub, _JOBS.c.ended_at < before))
+
+
+def _keep_to_ourselves(path: Path, log: logging.Logger) -> None:
+    """Make SQLite's file for the Hub's account alone before SQLite does; one that others may read is narrowed.
+
+    It holds hashes and names, and the last lines of users' logs. SQLite gives its journals the mode of the database.
+    """
+    # Where the folder is missing, SQLite says so.
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    for file in (path, *(Path(f"{path}{end}") for end in ("-journal", "-wal", "-shm"))):
+        # By name: to close a file here would take SQLite's locks from another connection of this process.
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & 0o077:
+                file.chmod(0o600)
+                log.warning("hpcspawner: %s had mode %04o, so others could read it; it has 0600 now", file, mode)

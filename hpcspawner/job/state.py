@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from hpcspawner.units import printable
+
 
 class JobState(Enum):
     """The states that a Hub must tell apart."""
@@ -21,7 +23,7 @@ class JobStatus:
 
     `word` is the scheduler's own state, `host` the first node, `owner` the account that owns the job, `tag` the
     mark that its submitter gave it, `starts` the expected or real start as the scheduler writes it ("" if unknown).
-    `hopeless` marks a job that waits for what will never come; `reason` says why.
+    `hopeless` marks a job that waits for what will never come; `reason` says why. Every text is made printable.
     """
 
     state: JobState
@@ -32,6 +34,9 @@ class JobStatus:
     starts: str = ""
     word: str = ""
     hopeless: bool = False
+
+    def __post_init__(self) -> None:
+        _make_printable(self, "host", "reason", "owner", "tag", "starts", "word")
 
 
 class Cause(StrEnum):
@@ -53,8 +58,8 @@ class Cause(StrEnum):
 class Record:
     """What a scheduler remembers of a job that has ended.
 
-    `message` is one sentence for people. `exit_code` and `signal` are the script's, None where there was none; `by`
-    is the account that cancelled it, "" if that is not known.
+    `message` is one printable sentence for people. `exit_code` and `signal` are the script's, None where there was
+    none; `by` is the account that cancelled it, "" if that is not known.
     """
 
     cause: Cause
@@ -62,3 +67,14 @@ class Record:
     exit_code: int | None = None
     signal: int | None = None
     by: str = ""
+
+    def __post_init__(self) -> None:
+        _make_printable(self, "message", "by")
+
+
+def _make_printable(value: JobStatus | Record, *names: str) -> None:
+    """A comment is its user's own text, a reason an operator's: a line break in one gets no further than here."""
+    for name in names:
+        text = getattr(value, name)
+        if text is not None and not text.isprintable():
+            object.__setattr__(value, name, printable(text))

@@ -38,6 +38,8 @@ BAD_USAGE, BAD_INPUT, UNAVAILABLE, NOT_PERMITTED = 64, 65, 69, 77
 SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
 WORD_BYTES = 300
 VERBS = ("submit", "cancel", "list")
+# Accounts that the cluster's trust rests on. Debian's package gives `slurm` a uid far above those of people.
+SCHEDULERS_OWN = frozenset({"slurm", "munge", "torque", "pbs"})
 # At the start of a line: options of Slurm, of Torque and OpenPBS, of LSF (sbatch reads those too) and of burst buffers.
 # Whatever follows: sbatch looks for no blank after them.
 DIRECTIVE = re.compile(rb"^#(?:SBATCH|PBS|BSUB|BB|DW|STB)[^\n]{0,60}", re.MULTILINE)
@@ -115,6 +117,16 @@ def check_account() -> None:
     if os.getuid() < SITE["min_uid"]:
         words = "it acts for ordinary users only: uid %d is lower than the site's scheduler.min_uid, %d"
         raise Refusal(NOT_PERMITTED, words % (os.getuid(), SITE["min_uid"]))
+    if account().pw_name in SCHEDULERS_OWN:
+        raise Refusal(NOT_PERMITTED, "it acts for ordinary users only, not for %s" % account().pw_name)
+
+
+def account() -> "pwd.struct_passwd":
+    """Whose rights it has, by the system's word."""
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise Refusal(UNAVAILABLE, "there is no account with the number %d" % os.geteuid()) from None
 
 
 def verb_of(words: "list[str]") -> str:
@@ -260,16 +272,13 @@ def unnamed() -> "IO[bytes]":
 
 def environment() -> "dict[str, str]":
     """What a command gets, and a job inherits: the user's own, by the system's word, and nothing of the caller's."""
-    try:
-        account = pwd.getpwuid(os.geteuid())
-    except KeyError:
-        raise Refusal(UNAVAILABLE, "there is no account with the number %d" % os.geteuid()) from None
+    who = account()
     return {
         "PATH": SITE["path"],
-        "HOME": account.pw_dir,
-        "USER": account.pw_name,
-        "LOGNAME": account.pw_name,
-        "SHELL": account.pw_shell or "/bin/sh",
+        "HOME": who.pw_dir,
+        "USER": who.pw_name,
+        "LOGNAME": who.pw_name,
+        "SHELL": who.pw_shell or "/bin/sh",
         "LC_ALL": "C",
     }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpcspawner.job.state import JobStatus, Record
-from hpcspawner.units import Memory, Walltime
+from hpcspawner.units import Memory, Walltime, printable
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}"
 """A name in an option: a partition, an account, a feature. No sign in it means anything to a shell or a scheduler."""
@@ -70,8 +70,8 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """What it said, for people: standard error, else standard output."""
-        return (self.err.strip() or self.out.strip())[:2000]
+        """What it said, for people, on one line: standard error, else standard output."""
+        return printable((self.err.strip() or self.out.strip())[:2000])
 
 
 class Scheduler(Protocol):

@@ -83,6 +83,16 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
 # An account that a rule is for; in sudoers a word in capitals is the name of a list, ALL is everybody.
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
 _GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+# Groups that give more than an ordinary account has on some system: root by a rule of sudo's or by a daemon that obeys
+# them, devices and memory, files of the system, passwords and logs.
+_POWERFUL_GROUPS = frozenset(
+    [
+        *("root", "sudo", "sudoers", "wheel", "admin", "staff", "operator", "munge", "slurm", "torque"),
+        *("docker", "podman", "incus", "incus-admin", "lxc", "lxd", "kvm", "libvirt", "libvirt-qemu"),
+        *("disk", "kmem", "mem", "tape", "tty", "video", "input"),
+        *("adm", "backup", "bin", "daemon", "shadow", "src", "sys", "systemd-journal", "utmp"),
+    ]
+)
 
 _SUDOERS = """\
 # The account {account} may submit and cancel{also} jobs as any member of the group {group}, and nothing else:
@@ -107,18 +117,28 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool) -> str:
         )
     if not _ACCOUNT.fullmatch(account) or account == "root":
         raise RightsError(f"{account!r} can't be the Hub's account: name an account in lower case, and not root")
-    if not _GROUP.fullmatch(group) or group == "root":
-        raise RightsError(f"{group!r} can't be the users' group: name a group of letters and digits, and not root")
     helper_path = str(access.helper)
     names = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
     return _SUDOERS.format(
         account=account,
-        group=group,
+        group=_checked_group(group),
         also=" and list" if listing else "",
         helper=helper_path,
         alias=_alias(helper_path),
         commands=", \\\n    ".join(f"{helper_path} {name}" for name in names),
     )
+
+
+def _checked_group(group: str) -> str:
+    """The users' group, unless it is no group's name or one whose members have rights of their own."""
+    if not _GROUP.fullmatch(group):
+        raise RightsError(f"{group!r} can't be the users' group: name a group of letters, digits, '.', '_' and '-'")
+    if group.lower() in _POWERFUL_GROUPS:
+        raise RightsError(
+            f"{group!r} can't be the users' group: its members can become root or read what is not theirs, and through "
+            "them so could the Hub. Make a group for the Hub's users alone, such as hpcusers"
+        )
+    return group
 
 
 def _alias(path: str) -> str:

@@ -73,14 +73,24 @@ class Spool:
     @contextlib.contextmanager
     def locked(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
         """Alone with the folder; gives up after `patience_s`, so that a stuck process never stops the Hub."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Scripts are run from here, so nobody else may have a say in it.
-        if self.folder.stat().st_uid != os.getuid():
-            raise SpoolError(NOT_OURS, f"{self.folder} belongs to another account")
-        self.folder.chmod(0o700)
+        self._keep_to_ourselves()
         with (self.folder / "lock").open("a") as lock:
             _wait_for(lock.fileno(), patience_s)
             yield
+
+    def _keep_to_ourselves(self) -> None:
+        """Scripts are run from here, so nobody else may have a say in it; nor may a link lead to a folder of ours."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except NotADirectoryError:
+            raise SpoolError(NOT_OURS, f"{self.folder} is a link; name the folder itself") from None
+        try:
+            if os.fstat(folder).st_uid != os.getuid():
+                raise SpoolError(NOT_OURS, f"{self.folder} belongs to another account")
+            os.fchmod(folder, 0o700)
+        finally:
+            os.close(folder)
 
     def jobs(self) -> list[Job]:
         """All jobs, oldest first."""

@@ -52,7 +52,7 @@ class Field:
         )
         made = hub.api("POST", "/users/alice/tokens", json={})
         row = self.row(self.working)
-        self.keys = Keys(self._cookie_secret(), hashlib.sha256(f"{hub.url}{PATH}".encode()).hexdigest())
+        self.keys = Keys(self._secret(), hashlib.sha256(f"{hub.url}{PATH}".encode()).hexdigest())
         self.report_key = self.keys.report_key(row["tag"], row["run"])
         self.tokens = (made.json()["token"], self.keys.token(row["tag"]))
 
@@ -80,8 +80,8 @@ class Field:
         (row,) = (row for row in self.rows() if row["job_id"] == job.number)
         return row
 
-    def _cookie_secret(self):
-        return bytes.fromhex((self.hub.folder / "cookie_secret").read_text().strip())
+    def _secret(self):
+        return bytes.fromhex((self.hub.folder / "hpcspawner_secret").read_text().strip())
 
     def seen(self):
         """All that JupyterHub, its proxy and the ledger have of alice's servers."""

@@ -37,6 +37,18 @@ def test_the_scheduler_s_own_words_are_shown(hub):
     assert re.search(r"sudo -n -u alice \S*/sbatch --parsable", hub.log())
 
 
+@pytest.mark.parametrize("user", ["root", "munge", "slurm"])
+def test_a_login_with_the_name_of_an_account_of_the_system_gets_no_job(hub, user):
+    """A login service may let anybody be called so, and a Hub that is root could submit as any of them."""
+    hub.api("POST", f"/users/{user}")
+    code, message, _ = start(hub, {}, user=user)
+    assert code == 400
+    assert f"The account {user!r} is " in message
+    assert "no job is submitted for" in message
+    assert jobs_of(user) == []
+    assert f"-u {user} " not in hub.log()
+
+
 def test_the_scheduler_s_own_words_are_shown_on_the_page(hub):
     with a_page() as page:
         log_in(page, hub, "alice")

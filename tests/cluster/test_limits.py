@@ -68,7 +68,7 @@ def test_a_job_that_will_never_start_fails_at_once_with_the_scheduler_s_words(hu
 def stray(hub, user, secret=None):
     """A job of this user with a tag that the ledger does not have: made with the Hub's own secret, or another."""
     address = f"{hub.url}/hub/api/hpcspawner"
-    kept = bytes.fromhex((hub.folder / "cookie_secret").read_text().strip())
+    kept = bytes.fromhex((hub.folder / "hpcspawner_secret").read_text().strip())
     tag = Keys(secret or kept, hashlib.sha256(address.encode()).hexdigest()).new_tag(user)
     argv = ["sbatch", "--parsable", f"--comment={tag}", "--time=5", "--mem=10M", "--output=/dev/null"]
     return on_head(*argv, user=user, stdin="#!/bin/bash\nsleep 200\n").strip()

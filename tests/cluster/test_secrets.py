@@ -93,6 +93,7 @@ def secrets_of(alice):
     assert hub.post("/hub/api/hpcspawner/report", {"report_key": key, "event": "warned"}).ok
     yield "report key", key
     yield "the Hub's cookie secret", (hub.folder / "cookie_secret").read_text().strip()
+    yield "the Hub's own secret", (hub.folder / "hpcspawner_secret").read_text().strip()
     yield "the proxy's token", environment(int((hub.folder / "proxy.pid").read_text()))["CONFIGPROXY_AUTH_TOKEN"]
     for cookie in alice.session.cookies:
         yield f"cookie {cookie.name} of {cookie.path}", cookie.value.strip('"')

@@ -1,7 +1,10 @@
 """What stops a Hub before it serves anybody, and what it proves when it starts."""
 
+import os
+import stat
+
 import pytest
-from support.hub import Hub
+from support.hub import Hub, server_path
 
 pytestmark = pytest.mark.both_hubs
 
@@ -55,3 +58,42 @@ c.JupyterHub.extra_handlers = [*c.JupyterHub.extra_handlers, ("/api/batchspawner
             hub.start()
     finally:
         hub.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [
+        pytest.param(
+            "ab" * 32, 0o644, "has mode 0644, but only the Hub's account may read or write it", id="for others"
+        ),
+        pytest.param("ab" * 31, 0o600, "must hold 32 bytes or more", id="too short"),
+    ],
+)
+def test_a_hub_whose_secret_others_may_know_stops_at_its_start(make_hub, text, mode, words):
+    hub = make_hub()
+    file = hub.folder / "hpcspawner_secret"
+    file.write_text(text)
+    file.chmod(mode)
+    try:
+        with pytest.raises(RuntimeError, match=words):
+            hub.start()
+    finally:
+        hub.stop()
+
+
+def test_a_hub_makes_its_secret_and_says_whose_account_runs_the_jobs(hub):
+    file = hub.folder / "hpcspawner_secret"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len(bytes.fromhex(file.read_text())) == 32
+    assert file.read_text().strip() not in hub.log()
+    assert "ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT" in hub.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a Hub as root")
+def test_a_hub_that_runs_as_root_submits_no_job_as_itself(make_hub):
+    with make_hub(extra="c.HPCSpawner.allow_root = False") as hub:
+        answer = hub.api("POST", server_path("alice"), json={"partition": "short"})
+        assert "The Hub runs as root" in answer.text
+        assert not answer.ok
+        assert "That account is root, so no job is submitted" in hub.log()
+        assert not (hub.folder / "spool" / "last-id").exists()

@@ -40,6 +40,8 @@ _PLACE = """
 c.HPCSpawner.ca_file = {folder!r} + "/ca.pem"
 c.HPCSpawner.spool = {folder!r} + "/spool"
 c.HPCSpawner.poll_interval_s = 1
+# The tests may run as root, and the embedded scheduler runs all jobs as the Hub's own account.
+c.HPCSpawner.allow_root = True
 c.JupyterHub.hub_bind_url = {hub_url!r}
 c.ConfigurableHTTPProxy.api_url = ("https" if c.JupyterHub.get("internal_ssl") else "http") + {api_url!r}
 c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"

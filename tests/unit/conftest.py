@@ -66,7 +66,7 @@ def reopened(ledger_file):
 
     def again():
         close_ledger()
-        return open_ledger(f"sqlite:///{ledger_file}", KEYS, logging.getLogger("test"))
+        return open_ledger(f"sqlite:///{ledger_file}", lambda: KEYS, logging.getLogger("test"))
 
     yield again
     close_ledger()
@@ -233,7 +233,7 @@ def in_database(ledger_file):
     """The rows that are committed, by tag, as another process reads them."""
 
     def read():
-        store = Store(f"sqlite:///{ledger_file}", KEYS.hub)
+        store = Store(f"sqlite:///{ledger_file}", KEYS.hub, logging.getLogger("test"))
         try:
             return {row["tag"]: row for row in store.load(0)}
         finally:

@@ -499,7 +499,11 @@ WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
         pytest.param("ADMINS", "hpcusers", id="a list of accounts"),
         pytest.param("%wheel", "hpcusers", id="a group as the account"),
         pytest.param("jupyterhub, bob", "hpcusers", id="two accounts"),
-        pytest.param("jupyterhub", "root", id="root's group"),
+        *(
+            pytest.param("jupyterhub", group, id=f"group {group}")
+            for name in ("root", "sudo", "wheel", "admin", "docker", "lxd", "disk", "adm", "shadow", "kmem", "staff")
+            for group in (name, name.upper(), name.capitalize())
+        ),
         pytest.param("jupyterhub", "hpcusers, ALL", id="two groups"),
         pytest.param("jupyterhub", "#0", id="a group by number"),
         pytest.param("jupyterhub", "a) NOPASSWD: ALL", id="a rule of its own"),
@@ -509,6 +513,16 @@ WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
 def test_a_rule_that_would_allow_more_is_refused(account, group):
     with pytest.raises(rights.RightsError, match="can't be the"):
         rights.sudoers(WITH_HELPER, account, group, listing=False)
+
+
+@pytest.mark.parametrize("group", ["hpcusers", "Domain_Users", "sudoku", "wheelers"])
+def test_a_group_of_users_is_let_in(group):
+    assert f"(%{group}, !root, !#0)" in rights.sudoers(WITH_HELPER, Slurm(), "jupyterhub", group, listing=False)
+
+
+def test_why_a_group_is_refused_is_said():
+    with pytest.raises(rights.RightsError, match=r"'Docker' can't be the users' group: its members can become root"):
+        rights.sudoers(WITH_HELPER, Slurm(), "jupyterhub", "Docker", listing=False)
 
 
 @pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/sudo-rs", "-u", "{user}"), ()])

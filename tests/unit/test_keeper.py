@@ -90,6 +90,59 @@ async def test_a_server_that_stays_unattended_is_let_go_of(desk, housekeeping, f
         await until(forsaken.left.is_set)
 
 
+# --- follow-ups
+
+
+@pytest.fixture
+async def ready(desk, monkeypatch):
+    """A server that works and may start again; what housekeeping has asked of it is counted."""
+    row = await desk.submitted("12", renewals=1, port=20000, host="n1")
+    asked = []
+
+    async def renew():
+        asked.append(row.tag)
+
+    spawner = types.SimpleNamespace(row=row, ready=True, unattended=False, renew=renew, asked=asked)
+    monkeypatch.setattr(Keeper, "_spawner", lambda self, other: spawner)
+    desk.shows(desk.line(row))
+    return spawner
+
+
+def block(hub):
+    hub.authenticator.blocked_users = {"alice"}
+
+
+def remove(hub):
+    hub.db.delete(orm.User.find(hub.db, "alice"))
+    hub.db.commit()
+
+
+async def test_a_server_that_may_start_again_gets_its_follow_up(housekeeping, ready, until):
+    async with housekeeping():
+        await until(lambda: ready.asked)
+
+
+@pytest.mark.parametrize("turn_away", [block, remove])
+async def test_no_follow_up_is_asked_for_a_user_who_was_blocked_or_removed(desk, hub, housekeeping, ready, turn_away):
+    turn_away(hub)
+    async with housekeeping():
+        await some_rounds(desk)
+    assert ready.asked == []
+    assert desk.cancelled == [], "what runs is its user's until an admin stops it"
+
+
+@pytest.mark.parametrize("turn_away", [block, remove])
+async def test_a_follow_up_in_the_queue_ends_when_its_user_is_blocked(desk, hub, housekeeping, ready, until, turn_away):
+    follower = await desk.submitted("13", follows=ready.row)
+    desk.shows(desk.line(ready.row), desk.line(follower, "PENDING", reason="Dependency"))
+    async with housekeeping():
+        await some_rounds(desk, 2)
+        assert desk.cancelled == []
+        turn_away(hub)
+        await until(lambda: desk.cancelled)
+    assert set(desk.cancelled) == {"13"}
+
+
 # --- jobs that the ledger does not know
 
 

@@ -12,6 +12,7 @@ from jupyterhub import orm
 from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET, Keys, new_ticket
 
 KEYS = Keys(b"s" * 32, "hub")
+UPGRADED = Keys(b"o" * 32, "hub", older=b"s" * 32)
 OTHERS = [
     pytest.param(replace(KEYS, secret=b"t" * 32), id="another secret"),
     pytest.param(replace(KEYS, hub="other"), id="another hub with the same secret"),
@@ -21,10 +22,18 @@ NAMES = st.text(alphabet=st.characters(exclude_characters="\n", exclude_categori
 
 def test_what_is_derived_is_the_same_after_a_restart():
     """Fixed for ever: servers that run while the package is upgraded hold these."""
-    assert KEYS.token("h123456abcdefgh") == "LbZehpca_CQ440VRq3inG1gd3hTm_13UBao_eCCAbVraQxj8"
-    assert KEYS.report_key("h123456abcdefgh", "run") == "hpcr_KOxtHGRJEwxF9izCMZFQ_eGNUry1-Pl0BM84ZiEr7IU"
-    assert KEYS.is_ours("alice", "habcdefi4a6cxac")
-    assert KEYS.nonce("h123456abcdefgh", "run") == "m6kd7zbw2dselhah"
+    assert KEYS.token("k123456abcdefgh") == "5J68hpca_AVuQ0syiUOQH34k36M2XYmEIOg2icz-Snl94ds0"
+    assert KEYS.report_key("k123456abcdefgh", "run") == "hpcr_wnBXJreVaZEEZ_zuj7_S23_8ze_AI_2kkVqVUAEFpZ0"
+    assert KEYS.is_ours("alice", "kabcdefi4a6cxac")
+    assert KEYS.nonce("k123456abcdefgh", "run") == "yahfjqb5h5dtqqyb"
+
+
+def test_what_was_derived_of_the_cookie_secret_before_is_still_known():
+    """A tag says of which secret it was made: servers of the version before keep their tokens, keys and names."""
+    assert UPGRADED.token("h123456abcdefgh") == "LbZehpca_CQ440VRq3inG1gd3hTm_13UBao_eCCAbVraQxj8"
+    assert UPGRADED.report_key("h123456abcdefgh", "run") == "hpcr_KOxtHGRJEwxF9izCMZFQ_eGNUry1-Pl0BM84ZiEr7IU"
+    assert UPGRADED.is_ours("alice", "habcdefi4a6cxac")
+    assert UPGRADED.nonce("h123456abcdefgh", "run") == "m6kd7zbw2dselhah"
 
 
 @pytest.mark.parametrize("others", OTHERS)
@@ -94,7 +103,8 @@ def test_a_tag_counts_for_the_owner_it_was_made_for():
     "spoiled",
     [
         pytest.param(lambda tag: "", id="none"),
-        pytest.param(lambda tag: "h", id="its first letter"),
+        pytest.param(lambda tag: "h", id="another letter alone"),
+        pytest.param(lambda tag: tag[:1], id="its first letter"),
         pytest.param(lambda tag: tag[:-1], id="too short"),
         pytest.param(lambda tag: tag + "a", id="too long"),
         pytest.param(lambda tag: tag[:7], id="no proof"),
@@ -118,3 +128,21 @@ def test_whatever_stands_in_a_listing_can_be_asked_about(owner, tag):
 
 def test_the_secret_is_not_shown():
     assert "sss" not in repr(KEYS)
+    assert "sss" not in repr(UPGRADED)
+
+
+def test_no_new_tag_is_a_check_for_guesses_of_the_cookie_secret():
+    """Everyone on the cluster reads tags: one made of the cookie secret would tell whether a guess of it is right."""
+    tag = UPGRADED.new_tag("alice")
+    with_another = replace(UPGRADED, older=b"t" * 32)
+    assert with_another.is_ours("alice", tag)
+    assert with_another.token(tag) == UPGRADED.token(tag)
+    assert with_another.report_key(tag, "run") == UPGRADED.report_key(tag, "run")
+    assert not with_another.is_ours("alice", f"h{tag[1:]}")
+
+
+def test_a_tag_of_before_is_no_tag_of_the_new_secret():
+    """Nor the other way round: who knows one secret makes no tags of the other."""
+    before = Keys(b"s" * 32, "hub", older=b"s" * 32)._proof("h", "alice", "abcdef")
+    assert UPGRADED.is_ours("alice", f"habcdef{before}")
+    assert not UPGRADED.is_ours("alice", f"kabcdef{before}")

@@ -365,14 +365,35 @@ async def test_the_log_tells_nothing_of_a_row_when_the_database_is_away(kept, le
 
 def test_there_is_one_ledger(kept, tmp_path):
     assert ledger() is kept
-    assert open_ledger(f"sqlite:///{tmp_path}/other", Keys(b"", ""), logging.getLogger("test")) is kept
+    assert open_ledger(f"sqlite:///{tmp_path}/other", lambda: Keys(b"", ""), logging.getLogger("test")) is kept
+
+
+async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recognise(kept, ledger_file, caplog):
+    await opened_row(kept, job_id="12")
+    await opened_row(kept, job_id="13", end=End(Cause.IDLE, "", time.time()))
+    for secret, told in ((b"s" * 32, 0), (b"t" * 32, 1)):
+        store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
+        ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test")).close()
+        assert caplog.text.count("1 living jobs have marks of another secret") == told
+    assert caplog.text.endswith("or cancel these jobs: 12\n")
+
+
+async def test_jobs_of_the_version_before_are_recognised(kept, ledger_file, caplog):
+    """Their tags were made of JupyterHub's cookie secret."""
+    before = Keys(b"c" * 32, "hub", older=b"c" * 32)
+    await opened_row(kept, label=JobLabel("jupyter", f"habcdef{before._proof('h', 'alice', 'abcdef')}"))
+    store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
+    ledger_module.Ledger(store, Keys(b"n" * 32, "hub", older=b"c" * 32), logging.getLogger("test")).close()
+    assert "another secret" not in caplog.text
 
 
 async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept, ledger_file, caplog):
     await opened_row(kept)
     await opened_row(kept, end=End(Cause.IDLE, "", time.time()))
     other = ledger_module.Ledger(
-        ledger_module.Store(f"sqlite:///{ledger_file}", "other"), Keys(b"s" * 32, "other"), logging.getLogger("test")
+        ledger_module.Store(f"sqlite:///{ledger_file}", "other", logging.getLogger("test")),
+        Keys(b"s" * 32, "other"),
+        logging.getLogger("test"),
     )
     assert other.live() == []
     other.close()

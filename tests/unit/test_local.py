@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -508,3 +509,20 @@ def test_an_answer_that_is_no_list_is_not_believed(out):
 def test_a_state_that_is_not_known_is_unknown_and_never_gone():
     row = {"id": "1", "state": "new", "host": None, "reason": "", "owner": "a", "tag": "t", "starts": ""}
     assert local.parse_query(json.dumps([row]), MARK)["1"].state is JobState.UNKNOWN
+
+
+# --- a spool that somebody else has a hand in
+
+
+def test_a_spool_that_is_a_link_is_refused_and_what_it_leads_to_is_left_alone(tmp_path):
+    """A Hub that is root must not shut a folder of root's to which somebody has put a link."""
+    target = tmp_path / "etc"
+    target.mkdir(mode=0o755)
+    spool = tmp_path / "spool"
+    spool.symlink_to(target)
+    argv = Local(spool, slots=1).query_commands("0" * 16)[0]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 77
+    assert f"{spool} is a link; name the folder itself" in done.stderr
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+    assert list(target.iterdir()) == []

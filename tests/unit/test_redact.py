@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -172,6 +173,62 @@ def test_a_line_without_a_secret_is_left_as_it_is(written, caplog):
     log, _ = written
     record = log.makeRecord(log.name, logging.INFO, __file__, 1, "%s of %s", ("one", "two"), None)
     assert (record.msg, record.args) == ("%s of %s", ("one", "two"))
+
+
+# --- one line is one record
+
+FORGED = (
+    "no\n[I 2026-11-26 10:00:00 JupyterHub log:190] 200 GET /hub/admin (root@10.0.0.1)\r\x1b[2J\x9b1A\u2028\u202eend"
+)
+OURS = str(Path(redact.__file__).parents[1] / "schedulers" / "client.py")
+
+
+def logged(log, path, *words):
+    """A record as the code in the file at `path` makes it."""
+    log.handle(log.makeRecord(log.name, logging.WARNING, path, 1, *words, None))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param((FORGED, ()), id="message"),
+        pytest.param(("it said: %s", (FORGED,)), id="argument"),
+        pytest.param(("it said: %(words)s", ({"words": FORGED},)), id="named argument"),
+        pytest.param(("it said: %d", (FORGED,)), id="arguments that do not fit"),
+    ],
+)
+def test_nothing_that_this_package_logs_can_forge_a_line(written, words):
+    log, out = written
+    logged(log, OURS, *words)
+    # One line for each of two handlers.
+    assert [line.isprintable() for line in out.getvalue().removesuffix("\n").split("\n")] == [True, True]
+    assert out.getvalue().count("200 GET /hub/admin") == 2
+
+
+def test_what_others_log_keeps_its_lines_and_moves_no_cursor(written):
+    log, out = written
+    logged(log, "/usr/lib/python3/dist-packages/other.py", "a\ttable:\n%s", (FORGED,))
+    shown = out.getvalue()
+    assert "a\ttable:\nno\n" in shown
+    assert r"(root@10.0.0.1)\r\x1b[2J\x9b1A\u2028\u202eend" in shown
+    assert all(letter.isprintable() or letter in "\n\t" for letter in shown)
+
+
+def test_a_traceback_keeps_its_lines_and_moves_no_cursor(written):
+    log, out = written
+    try:
+        raise RuntimeError("first\n\x1b[2Jsecond")
+    except RuntimeError:
+        log.exception("lookup failed")
+    shown = out.getvalue()
+    assert shown.count("Traceback (most recent call last)") == 2
+    assert shown.count("\\x1b[2Jsecond\n") == 2
+    assert "\x1b" not in shown
+
+
+@given(st.text(max_size=100))
+def test_no_text_has_a_control_character_left(text):
+    assert all(letter in "\n\t" or ord(letter) >= 32 for letter in redact.escape(text))
 
 
 def test_what_can_not_even_be_shown_does_no_harm(written):

@@ -119,7 +119,7 @@ class Answer:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     file = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
-    open_ledger(f"sqlite:///{file}", Keys(b"s" * 32, "hub"), logging.getLogger("test"))
+    open_ledger(f"sqlite:///{file}", lambda: Keys(b"s" * 32, "hub"), logging.getLogger("test"))
     server = Server()
     yield server
     server.stop()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcspawner.job.state import Cause, JobState
+from hpcspawner.job.state import Cause, JobState, Record
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import _REASONS, _STATES, Slurm
-from hpcspawner.units import Memory, Walltime
+from hpcspawner.units import Memory, Walltime, printable
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "slurm-22.05"
 MARK = "5f0c9a7be1d24386"
@@ -182,7 +182,7 @@ def test_a_recorded_job_has_tag_start_and_word():
 def test_a_recorded_comment_is_neither_cut_nor_taken_for_a_job():
     jobs = recorded()
     assert jobs["50"].tag == "x" * 900
-    assert jobs["48"].tag == "two\nlines 99|COMPLETED"
+    assert jobs["48"].tag == "two lines 99|COMPLETED"
     assert "99" not in jobs
 
 
@@ -312,7 +312,7 @@ def test_a_reason_to_hold_does_not_hold_a_job_that_runs():
 def test_a_comment_can_hold_anything_and_forges_nothing(comment):
     jobs = parsed(job("7", comment=comment), job("8"))
     assert set(jobs) == {"7", "8"}
-    assert jobs["7"].tag == comment.strip()
+    assert jobs["7"].tag == printable(comment.strip())
     assert jobs["8"].state is JobState.RUNNING
 
 
@@ -607,3 +607,19 @@ def test_without_a_reason_nothing_is_said(reason):
 def test_every_explanation_is_a_sentence():
     assert len(_REASONS) > 25
     assert all(text[0].isupper() and text.endswith(".") for text in _REASONS.values())
+
+
+# --- what users and operators write is somebody else's text
+
+
+@pytest.mark.parametrize("field", ["host", "user", "start", "reason", "comment"])
+def test_no_field_of_a_listing_can_forge_a_line(field):
+    status = parsed(job(**{field: "x\n[I] 200 GET /hub/admin\x1b[2J\u2028y"}))["12"]
+    told = [status.host, status.owner, status.starts, status.reason, status.tag]
+    assert "x [I] 200 GET /hub/admin [2J y" in told
+    assert all(text.isprintable() for text in told)
+
+
+def test_no_field_of_a_record_can_forge_a_line():
+    record = Record(Cause.CANCELLED, "by bob\n[I] 200 GET /hub/admin", by="bob\x1b[2J")
+    assert (record.message, record.by) == ("by bob [I] 200 GET /hub/admin", "bob [2J")

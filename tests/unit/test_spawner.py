@@ -184,6 +184,8 @@ def test_the_traits_are_the_documented_ones():
         "start_limit_s",
         "stop_limit_s",
         "ledger_url",
+        "secret_file",
+        "allow_root",
         "housekeeping_interval_s",
         "orphan_grace_s",
         "reaper_dry_run",

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import stat
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,7 +35,7 @@ def opened(file):
     with contextlib.ExitStack() as stack:
 
         def another(hub="hub"):
-            store = Store(f"sqlite:///{file}", hub)
+            store = Store(f"sqlite:///{file}", hub, logging.getLogger("test"))
             stack.callback(store.close)
             return store
 
@@ -167,7 +169,7 @@ async def test_a_database_that_can_not_be_written_is_an_error_and_the_next_write
 
 
 def test_a_folder_that_there_is_not_is_told_when_the_hub_starts(tmp_path):
-    store = Store(f"sqlite:///{tmp_path}/none/ledger.sqlite", "hub")
+    store = Store(f"sqlite:///{tmp_path}/none/ledger.sqlite", "hub", logging.getLogger("test"))
     with pytest.raises(SQLAlchemyError, match="unable to open database file"):
         store.load(0)
     store.close()
@@ -189,4 +191,55 @@ async def test_nobody_else_may_read_the_file(opened, file):
         await opened().write(a_row())
     finally:
         os.umask(before)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert mode(file) == 0o600
+
+
+def mode(file):
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def test_the_file_is_never_there_for_others_not_even_while_it_is_made(opened, file, monkeypatch):
+    """The process may be killed, or the file be opened, before its mode is changed: so SQLite finds it made."""
+    modes = []
+
+    def creates(self, engine):
+        modes.append(mode(file))
+
+    monkeypatch.setattr("sqlalchemy.MetaData.create_all", creates)
+    before = os.umask(0)
+    try:
+        opened()._opened()
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+
+
+async def test_a_file_that_others_may_read_is_narrowed_with_its_journals_and_told(opened, file, caplog):
+    await opened().write(a_row())
+    journal = Path(f"{file}-journal")
+    journal.touch()
+    file.chmod(0o644)
+    journal.chmod(0o664)
+    opened().load(0)
+    assert mode(file) == 0o600
+    assert not journal.exists() or mode(journal) == 0o600
+    assert f"{file} had mode 0644, so others could read it; it has 0600 now" in caplog.text
+    assert f"{journal} had mode 0664" in caplog.text
+    caplog.clear()
+    opened().load(0)
+    assert "had mode" not in caplog.text
+
+
+async def test_journals_are_for_the_hub_alone_too(opened, file):
+    before = os.umask(0)
+    try:
+        store = opened()
+        await store.write(a_row())
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            other.execute("PRAGMA journal_mode=WAL")
+            await store.write(a_row("h2"))
+            journals = sorted(file.parent.glob(f"{file.name}-*"))
+            assert {path.name for path in journals} == {f"{file.name}-wal", f"{file.name}-shm"}
+            assert {mode(path) for path in journals} == {0o600}
+    finally:
+        os.umask(before)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcspawner.units import Memory, Walltime
+from hpcspawner.units import Memory, Walltime, printable
 
 DAY = 86400
 WALLTIMES = st.integers(1, 366 * DAY).map(Walltime)
@@ -216,3 +216,19 @@ def test_memory_is_written_in_the_largest_unit_without_a_fraction(mib, text):
 def test_memory_compares_by_size():
     assert Memory.parse("1024M") == Memory.parse("1G")
     assert Memory.parse("1023M") < Memory.parse("1G") < Memory.parse("1T")
+
+
+# --- foreign text
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_made_one_printable_line_of_the_same_length(text):
+    made = printable(text)
+    assert made.isprintable()
+    assert len(made) == len(text)
+    assert all(after in (before, " ") for before, after in zip(text, made, strict=True))
+
+
+@pytest.mark.parametrize("text", ["", "no such partition", "über 3 µs: «ja»", "名前"])
+def test_text_of_any_language_stays_as_it_is(text):
+    assert printable(text) == text

@@ -1,0 +1,58 @@
+"""Whose jobs may be submitted: those of people, never of root or of an account that the system itself uses."""
+
+import os
+import pwd
+
+from hpcspawner.errors import AccountRefused, Problem, RequestError
+from hpcspawner.programs.helper import SCHEDULERS_OWN
+from hpcspawner.request.model import LocalAccount
+
+
+def of_user(name: str, min_uid: int) -> LocalAccount:
+    """The account with a user's name. A login service may give any name, so its uid is what counts.
+
+    Raises AccountRefused where the uid is root's or below `min_uid`, RequestError where there is no such account.
+    """
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError) as error:
+        # A name with a null byte is a ValueError.
+        message = f"There is no account {name!r} on the cluster, so no job can be submitted for it."
+        raise RequestError([Problem("user", message)]) from error
+    if why := refusal(entry, min_uid):
+        raise AccountRefused([Problem("user", why)])
+    return LocalAccount(entry.pw_name, entry.pw_dir)
+
+
+def of_hub(*, allow_root: bool) -> LocalAccount:
+    """The account that the Hub runs as, for sites where that is the account of all jobs.
+
+    Raises AccountRefused for root, unless `allow_root`; RequestError where the account has no name.
+    """
+    uid = os.geteuid()
+    if uid == 0 and not allow_root:
+        message = (
+            "The Hub runs as root, and this site runs all jobs as the Hub's own account, so no job is submitted: run "
+            "the Hub as an ordinary account. (HPCSpawner.allow_root is for containers in which there is no other.)"
+        )
+        raise AccountRefused([Problem("user", message)])
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError as error:
+        message = f"The Hub's own account, uid {uid}, has no name on this machine, so no job can be submitted."
+        raise RequestError([Problem("user", message)]) from error
+    return LocalAccount(entry.pw_name, entry.pw_dir)
+
+
+def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
+    """Why this account gets no job, as a sentence; "" if it may have one."""
+    if entry.pw_uid == 0:
+        return f"The account {entry.pw_name!r} is root's (uid 0), and no job is submitted for root."
+    if entry.pw_name in SCHEDULERS_OWN:
+        return f"The account {entry.pw_name!r} is the scheduler's own, and no job is submitted for it."
+    if entry.pw_uid < min_uid:
+        return (
+            f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and jobs are submitted only for accounts with uid "
+            f"{min_uid} or higher (scheduler.min_uid in the site's profile)."
+        )
+    return ""

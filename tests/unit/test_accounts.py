@@ -1,0 +1,147 @@
+"""Whose jobs may be submitted: a login may be called anything, so the uid counts."""
+
+import logging
+import os
+import pwd
+import types
+
+import pytest
+
+from hpcspawner.errors import AccountRefused, RequestError
+from hpcspawner.hub import proof
+from hpcspawner.request import accounts
+from hpcspawner.site.profile import Access
+from hpcspawner.spawner import HPCSpawner
+
+APP = types.SimpleNamespace(log=logging.getLogger("test"))
+# What every system has.
+SYSTEM = [entry for entry in pwd.getpwall() if 0 < entry.pw_uid < 1000]
+
+
+def named(name, uid):
+    return pwd.struct_passwd((name, "x", uid, uid, "", "/", "/bin/sh"))
+
+
+def test_root_gets_no_job():
+    with pytest.raises(
+        AccountRefused, match=r"The account 'root' is root's \(uid 0\), and no job is submitted for root"
+    ):
+        accounts.of_user("root", 1)
+
+
+@pytest.mark.parametrize("entry", SYSTEM, ids=lambda entry: entry.pw_name)
+def test_an_account_of_the_system_gets_no_job(entry):
+    with pytest.raises(
+        AccountRefused, match=f"has uid {entry.pw_uid}, and jobs are submitted only|is the scheduler's own"
+    ):
+        accounts.of_user(entry.pw_name, 1000)
+
+
+@pytest.mark.parametrize(
+    ("entry", "min_uid", "refused"),
+    [
+        pytest.param(named("toor", 0), 1, True, id="root by another name"),
+        pytest.param(named("ntp", 999), 1000, True, id="just below"),
+        pytest.param(named("slurm", 64030), 1000, True, id="the scheduler's own on Debian"),
+        pytest.param(named("munge", 1001), 1000, True, id="the scheduler's own where an admin has made it"),
+        pytest.param(named("alice", 1000), 1000, False, id="the first"),
+        pytest.param(named("alice", 500), 500, False, id="a site that begins at 500"),
+        pytest.param(named("alice", 1000), 10000, True, id="a site that begins at 10000"),
+    ],
+)
+def test_the_uid_decides(entry, min_uid, refused):
+    assert bool(accounts.refusal(entry, min_uid)) is refused
+
+
+@pytest.mark.parametrize("name", ["no-such-account", "", "a\0b", "a\nb"])
+def test_no_account_is_another_error(name):
+    """A user database that is away says the same, so this one is tried again."""
+    with pytest.raises(RequestError, match="There is no account") as caught:
+        accounts.of_user(name, 1000)
+    assert not isinstance(caught.value, AccountRefused)
+
+
+def test_no_job_runs_as_a_hub_that_is_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(AccountRefused, match="The Hub runs as root, and this site runs all jobs as the Hub's own"):
+        accounts.of_hub(allow_root=False)
+
+
+def test_a_container_of_root_alone_may_say_so(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert accounts.of_hub(allow_root=True).name == "root"
+
+
+def test_allow_root_lets_no_user_be_root(profile):
+    spawner = spawner_of("root", profile)
+    spawner.allow_root = True
+    with pytest.raises(AccountRefused):
+        spawner._local_account()
+
+
+def test_a_hub_of_an_ordinary_account_may_have_jobs(monkeypatch):
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
+    assert accounts.of_hub(allow_root=False).name == "nobody"
+
+
+def spawner_of(name, profile, prefix=("sudo", "-n", "-u", "{user}")):
+    """As much of a spawner as judging takes."""
+    profile = profile.model_copy(update={"scheduler": profile.scheduler.model_copy(update={"command_prefix": prefix})})
+    spawner = types.SimpleNamespace(
+        user=types.SimpleNamespace(name=name),
+        cluster=types.SimpleNamespace(profile=profile),
+        ledger=None,
+        allow_root=False,
+        log=None,
+    )
+    for method in ("_judge", "_judge_kept", "_local_account"):
+        setattr(spawner, method, types.MethodType(getattr(HPCSpawner, method), spawner))
+    return spawner
+
+
+@pytest.mark.parametrize("name", ["root", SYSTEM[0].pw_name])
+async def test_nothing_is_judged_for_an_account_of_the_system(profile, name):
+    with pytest.raises(AccountRefused):
+        await spawner_of(name, profile)._judge({})
+
+
+@pytest.mark.parametrize("job_id", ["", "12"])
+async def test_no_row_of_an_account_of_the_system_is_taken_up(profile, desk, job_id):
+    """Nothing is ended either: a wrong number in the profile must not cost those who work."""
+    row = await desk.submitted(job_id)
+    with pytest.raises(AccountRefused):
+        await spawner_of("root", profile)._judge_kept(row)
+    assert row.wanted
+    assert "end" not in row.tasks
+
+
+async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(AccountRefused, match="run the Hub as an ordinary account"):
+        await spawner_of("alice", profile, prefix=())._judge({})
+
+
+# --- said at the Hub's start
+
+
+@pytest.mark.parametrize(
+    ("uid", "allow_root", "told"),
+    [
+        pytest.param(65534, False, "That account is nobody.", id="an ordinary account"),
+        pytest.param(0, False, "That account is root, so no job is submitted", id="root"),
+        pytest.param(0, True, "That account is root.", id="root, allowed"),
+        pytest.param(54321, False, "That account is uid 54321.", id="an account without a name"),
+    ],
+)
+def test_a_hub_that_runs_all_jobs_as_itself_says_so(monkeypatch, caplog, uid, allow_root, told):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    proof.tell_whose_jobs(APP, Access(type="local"), allow_root=allow_root)
+    assert len(caplog.records) == 1
+    assert "ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is 'local', its" in caplog.text
+    assert told in caplog.text
+
+
+def test_a_hub_that_runs_jobs_as_their_users_has_nothing_to_say(caplog):
+    proof.tell_whose_jobs(APP, Access(type="slurm"), allow_root=False)
+    assert caplog.text == ""
