@@ -23,7 +23,7 @@ from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import Ledger, Row, now, open_ledger
 from hpcspawner.hub.names import ZONE
 from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
-from hpcspawner.hub.reach import Naming, Reach, Tls
+from hpcspawner.hub.reach import Naming, Patience, Reach, Sign, Tls
 from hpcspawner.hub.stop import end_job, finish, has_ended
 from hpcspawner.hub.submit import Write, obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
@@ -72,8 +72,6 @@ OVERRIDES = {
 # At least a second apart: a listing is never asked for sooner.
 _TRIES_TO_SEE_AN_END = 10
 _TRIES_TO_STORE = 3
-# A busy node misses a connection or two; a dead one misses them all.
-_SILENT_S = 60.0
 # JupyterHub's check at its start must not hang on a scheduler that hangs.
 _BOOT_LISTING_S = 5.0
 # A follow-up that was refused, for a limit on jobs in the queue perhaps, may be taken later.
@@ -251,7 +249,7 @@ class HPCSpawner(BatchSpawnerBase):
     _account: LocalAccount | None = None
     # JupyterHub looks at each server when it starts; until it has seen one, nothing may end its job.
     _checked_at_boot = False
-    _silent_since: float | None = None
+    _patience: Patience
     _renew_after = 0.0
 
     @default("spool")
@@ -495,7 +493,7 @@ class HPCSpawner(BatchSpawnerBase):
         row.attached = True
         self.row, self.job_id = row, row.job_id
         self._checked_at_boot = False
-        self._silent_since, self._renew_after = None, 0.0
+        self._patience, self._renew_after = Patience(), 0.0
 
     def _let_go(self) -> None:
         """Leave the job to housekeeping."""
@@ -607,12 +605,14 @@ class HPCSpawner(BatchSpawnerBase):
         return status.state is JobState.RUNNING and await self._is_silent(row)
 
     async def _is_silent(self, row: Row) -> bool:
-        if await (await self._reach()).accepts(row):
-            self._silent_since = None
-            return False
-        self._silent_since = self._silent_since or now()
-        self.log.warning("%s: nothing answers on %s:%s", self._log_name, row.host, row.port)
-        return now() - self._silent_since >= _SILENT_S
+        sign = await (await self._reach()).sign(row)
+        if sign is Sign.NONE:
+            self.log.warning("%s: nothing answers on %s:%s", self._log_name, row.host, row.port)
+        elif sign is Sign.MUTE:
+            self.log.warning(
+                "%s: %s:%s takes connections and does not prove who it is", self._log_name, row.host, row.port
+            )
+        return self._patience.ends(sign, now())
 
     async def stop(self, now: bool = False) -> None:
         """End the job; what the scheduler does not confirm in time is seen to in the background."""

@@ -7,7 +7,7 @@ from typing import Any
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import boot, hooks, redact
+from hpcspawner.hub import boot, hooks, peers, redact
 from hpcspawner.hub.pages import STATIC, TEMPLATES
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
@@ -54,6 +54,7 @@ def configure(
     if tls_to_nodes:
         c.JupyterHub.trusted_alt_names = hooks.HubNames(c)
         hooks.teach(c)
+    peers.install()
     boot.arrange()
     return profile
 

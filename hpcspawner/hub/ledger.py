@@ -237,6 +237,8 @@ class Ledger:
         """Set when something has happened that housekeeping should look at before its time."""
         self._store, self._log = store, log
         self._live: dict[str, Row] = {}
+        self._by_hash: dict[str, Row] = {}
+        self._hashes: dict[str, tuple[str, str]] = {}
         self._ends: dict[tuple[str, str], Row] = {}
         if others := store.strangers():
             log.warning(
@@ -311,20 +313,26 @@ class Ledger:
     def by_ticket(self, ticket: str) -> Row | None:
         """The row that this ticket was made for, or None."""
         wanted = digest(ticket)
-        return next((row for row in self._live.values() if _same(row.ticket_hash, wanted)), None)
+        row = self._by_hash.get(wanted)
+        return row if row is not None and _same(row.ticket_hash, wanted) else None
 
     def by_report_key(self, key: str) -> Row | None:
         """The row whose launcher was given this key, or None."""
         wanted = digest(key)
-        return next((row for row in self._live.values() if _same(row.report_key_hash, wanted)), None)
+        row = self._by_hash.get(wanted)
+        return row if row is not None and _same(row.report_key_hash, wanted) else None
 
     def close(self) -> None:
         """Let go of the database."""
         self._store.close()
 
     def _place(self, row: Row) -> None:
+        for known in self._hashes.pop(row.tag, ()):
+            self._by_hash.pop(known, None)
         if row.end is None:
             self._live[row.tag] = row
+            self._hashes[row.tag] = row.ticket_hash, row.report_key_hash
+            self._by_hash.update({known: row for known in self._hashes[row.tag] if known})
             return
         self._live.pop(row.tag, None)
         last = self._ends.get((row.username, row.server))

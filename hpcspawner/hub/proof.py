@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from jupyterhub.app import JupyterHub
 
 from hpcspawner.errors import SecretUnusable
-from hpcspawner.hub import certificates, hooks, names
+from hpcspawner.hub import certificates, hooks, names, peers
 from hpcspawner.site.profile import Access
 
 _FORBIDDEN = "batchspawner"
@@ -97,7 +97,12 @@ async def reachable(app: JupyterHub) -> None:
             "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). Whoever has a server on a node "
             "can pose as any other server on it. Use this only where nodes are never shared."
         )
-    why = _names_lead_nowhere(app, own) or _not_by_https(app) or await asyncio.to_thread(_own_name_is_missing, app)
+    why = (
+        _names_lead_nowhere(app, own)
+        or _not_by_https(app)
+        or await asyncio.to_thread(_own_name_is_missing, app)
+        or await asyncio.to_thread(_authorities_have_one_name, app)
+    )
     if why:
         app.log.critical("hpcspawner: with TLS to the nodes no server can be reached: %s. The Hub stops.", why)
         app.exit(1)
@@ -137,3 +142,15 @@ def _own_name_is_missing(app: JupyterHub) -> str:
         "the address has changed, set JupyterHub.recreate_internal_certs = True for one start; servers that run "
         "are lost. If the command line sets it, set it in the configuration file"
     )
+
+
+def _authorities_have_one_name(app: JupyterHub) -> str:
+    """Who signs for servers must be known by name, or each server could pass for the Hub or its proxy."""
+    servers = peers.subject(app.internal_certs_location, certificates.AUTHORITY)
+    for other in (peers.HUB, peers.PROXY):
+        if peers.subject(app.internal_certs_location, other) == servers:
+            return (
+                f"the authorities {certificates.AUTHORITY} and {other} have one name, {servers.rfc4514_string()}, so a "
+                "server could pass for the Hub or its proxy: give each its own in JupyterHub.external_ssl_authorities"
+            )
+    return ""

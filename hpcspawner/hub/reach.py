@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ssl
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,43 @@ from hpcspawner.units import Walltime
 
 _PROBE_S = 5.0
 _NOT_FOUND = b"404"
+
+
+# A busy node misses a connection or two; a dead one misses them all.
+_NONE_S = 60.0
+# A server whose node swaps, or whose process was stopped for a while, takes connections and is too slow for a
+# handshake. So does anybody who has taken its port and says nothing: their time must have an end.
+_MUTE_S = 600.0
+
+
+class Sign(Enum):
+    """What a server shows of itself: it proves who it is, it takes a connection and says nothing, or nothing at all."""
+
+    PROVEN = auto()
+    MUTE = auto()
+    NONE = auto()
+
+
+@dataclass(slots=True)
+class Patience:
+    """For how long a server that does not prove itself still counts as there; times are those of `ledger.now`."""
+
+    unproven_since: float | None = None
+    silent_since: float | None = None
+
+    def ends(self, sign: Sign, at: float) -> bool:
+        """Whether the server counts as gone, with this sign of it."""
+        if sign is Sign.PROVEN:
+            self.unproven_since = self.silent_since = None
+            return False
+        if self.unproven_since is None:
+            self.unproven_since = at
+        if sign is Sign.MUTE:
+            self.silent_since = None
+        elif self.silent_since is None:
+            self.silent_since = at
+        silent = self.silent_since is not None and at - self.silent_since >= _NONE_S
+        return silent or at - self.unproven_since >= _MUTE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +125,25 @@ class Reach:
                 return version.startswith(b"HTTP/") and status != _NOT_FOUND
         return False
 
-    async def accepts(self, row: Row) -> bool:
-        """Whether the server takes connections: the cheapest sign of life, and nothing is sent.
+    async def sign(self, row: Row) -> Sign:
+        """The cheapest sign of life: whether the server takes a connection and proves who it is; nothing is asked.
 
-        A busy one may be slow to prove who it is; one that proves to be somebody else is not the server.
+        A busy one may be slow to prove it; one that proves to be somebody else is not the server. Without TLS there is
+        nothing to prove.
         """
         with contextlib.suppress(OSError, ValueError):
             async with asyncio.timeout(_PROBE_S):
                 _, writer = await asyncio.open_connection(self._place(row), row.port)
             try:
                 if checked := self._checked(row, self._host(row)):
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_PROBE_S):
-                            await writer.start_tls(checked["ssl"], server_hostname=checked["server_hostname"])
+                    async with asyncio.timeout(_PROBE_S):
+                        await writer.start_tls(checked["ssl"], server_hostname=checked["server_hostname"])
+            except TimeoutError:
+                return Sign.MUTE
             finally:
                 writer.close()
-            return True
-        return False
+            return Sign.PROVEN
+        return Sign.NONE
 
     def _host(self, row: Row) -> str:
         """The name in the server's address and certificate."""

@@ -2,134 +2,49 @@
 
 import contextlib
 import json
-from typing import Annotated, Any, Literal, Self
+from http import HTTPStatus
+from typing import Any, ClassVar, NoReturn
 
-from cryptography.x509 import CertificateSigningRequest
 from jupyterhub.apihandlers.base import APIHandler
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import TypeAdapter, ValidationError
 from tornado import web
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
 from hpcspawner.hub import audit, certificates
+from hpcspawner.hub.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Warned, secret_in
 from hpcspawner.hub.ledger import Report, Row, ledger, now
+from hpcspawner.hub.limit import WINDOW_S, Limited, Refusals, network
 from hpcspawner.job.state import JobState
-from hpcspawner.units import printable
 
-_BODY_CAP = 64 * 1024
-_REQUEST_CAP = 4096
-Secret = Annotated[str, Field(min_length=20, max_length=200)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _signing_request(text: object) -> CertificateSigningRequest:
-    if not isinstance(text, str) or len(text) > _REQUEST_CAP:
-        raise ValueError("not a signing request")
-    return certificates.read_request(text)
-
-
-class TicketRequest(_Body):
-    """The launcher's first call: its ticket, its job as the node knows it, and what tells this run from any other.
-
-    That is the public key of a signing request, or a random mark where there is no TLS to the node.
-    """
-
-    ticket: Secret
-    job: Annotated[str, Field(max_length=100)]
-    csr: Annotated[InstanceOf[CertificateSigningRequest] | None, BeforeValidator(_signing_request)] = None
-    run: Secret | None = None
-
-    @model_validator(mode="after")
-    def _one_mark(self) -> Self:
-        if (self.csr is None) == (self.run is None):
-            raise ValueError("either csr or run")
-        # A public key is shown to all who connect; that it is one's own is shown by a signing request alone.
-        if self.run and self.run.startswith(certificates.KEY):
-            raise ValueError("a run may not look like a key")
-        return self
-
-    @property
-    def mark(self) -> str:
-        """What the ticket is bound to."""
-        return certificates.mark(self.csr) if self.csr else str(self.run)
-
-
-class Listening(_Body):
-    """The server listens on this port; the host is never taken from here."""
-
-    report_key: Secret
-    event: Literal["listening"]
-    port: Annotated[int, Field(ge=1024, le=65535)]
-
-
-class Ended(_Body):
-    """The server has ended, or never began."""
-
-    report_key: Secret
-    event: Literal["ended"]
-    reason: Literal[
-        "server-exited",
-        "idle",
-        "signalled",
-        "setup-failed",
-        "bad-directory",
-        "missing-program",
-        "no-port",
-        "never-listened",
-        "no-key",
-    ]
-    message: Annotated[str, Field(max_length=500), AfterValidator(printable)] = ""
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
-    signal: Annotated[int, Field(ge=1, le=64)] | None = None
-    log: Annotated[list[Annotated[str, Field(max_length=300), AfterValidator(printable)]], Field(max_length=20)] = []
-
-
-class Warned(_Body):
-    """The scheduler has warned the job that its wall time ends soon."""
-
-    report_key: Secret
-    event: Literal["warned"]
-
-
-_Event = Listening | Warned | Ended
-_REPORT: TypeAdapter[_Event] = TypeAdapter(Annotated[_Event, Field(discriminator="event")])
-_TICKET = TypeAdapter(TicketRequest)
+# Who has the secret of a job is counted by its job: others at the same address do not matter to it.
+_strangers, _jobs = Refusals(in_all=600), Refusals()
 
 
 class _LauncherHandler(APIHandler):
     """Neither a login nor a cookie counts here: what a caller may do hangs on the secret in its body alone."""
 
+    what: ClassVar[str]
+    """How events call it."""
+
     async def prepare(self) -> None:
         """Do without the Hub's look-up of a user: a launcher has none."""
         self._jupyterhub_user = None
         self._resolve_roles_and_scopes()
+        if self.request.method != "POST":
+            self.refuse(405, "a launcher's call is a POST")
 
     def check_xsrf_cookie(self) -> None:
         """Do without: no cookie gives any right here."""
 
-    def body(self, shape: TypeAdapter[Any]) -> Any:
+    def checked(self, shape: TypeAdapter[Any], row: Row | None) -> Any:
         """The checked body, or 400 without a word of what was sent."""
-        if len(self.request.body) > _BODY_CAP:
-            raise web.HTTPError(413, "body too long")
         try:
             return shape.validate_json(self.request.body)
         except ValidationError as error:
             # Names that we know: what a stranger calls its keys gets neither into the answer nor into the log.
             known = [entry["loc"] for entry in error.errors() if entry["type"] != "extra_forbidden"]
             places = "; ".join(".".join(map(str, loc)) for loc in known) or "an unknown key"
-            raise web.HTTPError(400, f"malformed launcher call: {places}") from None
+        self.refuse(400, f"malformed launcher call: {places}", row=row)
 
     def answer(self, status: int, body: dict[str, Any]) -> None:
         """Send JSON."""
@@ -138,64 +53,108 @@ class _LauncherHandler(APIHandler):
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(body))
 
-    def not_yet(self, why: str) -> None:
+    def not_yet(self, why: str) -> NoReturn:
         """Ask the launcher to call again; nothing is spent."""
         self.set_header("Retry-After", "1")
         self.answer(503, {"message": why})
+        raise web.Finish
+
+    def refuse(self, status: int, message: str, why: str = "", row: Row | None = None) -> NoReturn:
+        """End with this answer; `why` stands in the event, `row` is the job whose secret was shown."""
+        address = self.request.remote_ip or ""
+        limited = _jobs.count(row.tag) if row else _strangers.count(network(address))
+        if limited is not None:
+            self._say_too_many(limited, row)
+            raise web.Finish
+        whose = f"{row.log_name}: " if row else ""
+        self.log.warning("%sa %s call from %s was refused: %s", whose, self.what, address, why or message)
+        if why:
+            audit.refused_call(self.what, why, row)
+        self.answer(status, {"status": status, "message": message})
+        raise web.Finish
+
+    def _say_too_many(self, limited: Limited, row: Row | None) -> None:
+        if limited.is_first:
+            whose = f"{row.log_name}: " if row else ""
+            self.log.warning(
+                "%scalls from %s are limited: too many were refused within %.0f s; the rest get 429 and no line here",
+                *(whose, self.request.remote_ip, WINDOW_S),
+            )
+        self.set_header("Retry-After", str(limited.retry_after_s))
+        self.answer(429, {"status": 429, "message": "too many calls were refused; call again later"})
+
+    def _log(self) -> None:
+        """As tornado's own, which writes a line for each request; not for what was refused without a word."""
+        if self.get_status() != HTTPStatus.TOO_MANY_REQUESTS:
+            super()._log()
 
 
 class TicketHandler(_LauncherHandler):
     """`POST /hub/api/hpcspawner/ticket`: 200 with the environment, 503 not yet, 403 no such ticket, 410 job ended."""
 
+    what = "ticket"
+
     async def post(self) -> None:
         """Trade a ticket, once the scheduler itself says that the job runs."""
-        call: TicketRequest = self.body(_TICKET)
-        row = ledger().by_ticket(call.ticket)
+        row = ledger().by_ticket(secret_in(self.request.body, "ticket"))
+        call: TicketRequest = self.checked(TICKET, row)
         if row is None or not _same_job(row, call):
-            self.log.warning("A ticket that is not valid (any more) was presented from %s", self.request.remote_ip)
-            audit.refused_call("ticket", "no such ticket" if row is None else "the ticket of another job", row)
-            raise web.HTTPError(403, "this ticket is not valid")
-        if not row.wanted:
-            audit.refused_call("ticket", "the server was stopped", row)
-            raise web.HTTPError(410, "this server was stopped")
-        if not row.job_id or row.ask is None:
-            return self.not_yet("the Hub does not look after this job yet")
-        status = await row.ask(now())
-        if status.state is JobState.ENDED:
-            audit.refused_call("ticket", "the job has ended", row)
-            raise web.HTTPError(410, "the scheduler says that this job has ended")
-        if status.state is not JobState.RUNNING or not status.host:
-            return self.not_yet(f"the scheduler says that this job is {status.state.value}")
+            self._not_valid("no such ticket" if row is None else "the ticket of another job", row)
+        mark = self._mark(row, call)
+        if row.run not in ("", mark) and _jobs.is_over(row.tag):
+            # Before the scheduler is asked once more.
+            self._not_valid("presented again", row)
+        host = await self._host(row)
         try:
-            bound = await self._bind(row, call, status.host)
+            bound = await self._bind(row, call, host)
         except SchedulerError:
-            return self.not_yet("the scheduler does not say how often it has started this job")
+            self.not_yet("the scheduler does not say how often it has started this job")
         if not bound:
-            self.log.warning("%s: its ticket was presented again, from %s", row.log_name, self.request.remote_ip)
-            audit.refused_call("ticket", "presented again", row)
-            raise web.HTTPError(403, "this ticket is not valid")
+            self._not_valid("presented again", row)
         if not row.environment:
             row.tell()
-            return self.not_yet("the Hub does not look after this job yet")
-        return await self._hand_out(row, call)
+            self.not_yet("the Hub does not look after this job yet")
+        await self._hand_out(row, call)
+
+    def _not_valid(self, why: str, row: Row | None) -> NoReturn:
+        self.refuse(403, "this ticket is not valid", why, row)
+
+    def _mark(self, row: Row, call: TicketRequest) -> str:
+        """What tells this run from any other: its key is looked at only now that its ticket is known."""
+        try:
+            return call.mark
+        except ValueError:
+            self.refuse(400, "malformed launcher call: csr is no signing request for a key on P-256", row=row)
+
+    async def _host(self, row: Row) -> str:
+        """Where the scheduler says that the job runs, asked now."""
+        if not row.wanted:
+            self.refuse(410, "this server was stopped", "the server was stopped", row)
+        if not row.job_id or row.ask is None:
+            self.not_yet("the Hub does not look after this job yet")
+        status = await row.ask(now())
+        if status.state is JobState.ENDED:
+            self.refuse(410, "the scheduler says that this job has ended", "the job has ended", row)
+        if status.state is not JobState.RUNNING or not status.host:
+            self.not_yet(f"the scheduler says that this job is {status.state.value}")
+        return status.host
 
     async def _hand_out(self, row: Row, call: TicketRequest) -> None:
         answer: dict[str, Any] = {
             "environment": row.environment,
             "report_key": ledger().keys.report_key(row.tag, call.mark),
         }
-        if row.certify is not None and call.csr is None:
+        if row.certify is not None and call.request is None:
             # Its set-up has failed, or it has found no way to make a key: it may say so, and gets nothing else.
             self.log.info(
                 "%s: job %s sent no signing request from %s; it gets no environment", row.log_name, row.job_id, row.host
             )
             answer["environment"] = {}
-        elif row.certify is not None and call.csr is not None:
-            answer.update(await row.certify(call.csr))
+        elif row.certify is not None and call.request is not None:
+            answer.update(await row.certify(call.request))
             if row.run != call.mark or not row.wanted:
                 # Meanwhile another run has taken its place, or the server was stopped.
-                audit.refused_call("ticket", "no longer this run's", row)
-                raise web.HTTPError(403, "this ticket is not valid")
+                self._not_valid("no longer this run's", row)
             self.log.info("%s: job %s runs on %s and got its certificate", row.log_name, row.job_id, row.host)
         else:
             self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)
@@ -220,14 +179,14 @@ class TicketHandler(_LauncherHandler):
 class ReportHandler(_LauncherHandler):
     """`POST /hub/api/hpcspawner/report`: 200 taken, 403 no such key, 409 not now."""
 
+    what = "report"
+
     async def post(self) -> None:
         """Take note of a listening server, of a warning or of an end."""
-        call: _Event = self.body(_REPORT)
-        row = ledger().by_report_key(call.report_key)
+        row = ledger().by_report_key(secret_in(self.request.body, "report_key"))
+        call: Event = self.checked(REPORT, row)
         if row is None:
-            self.log.warning("A report with a key that is not known came from %s", self.request.remote_ip)
-            audit.refused_call("report", "no such key")
-            raise web.HTTPError(403, "this key is not known")
+            self.refuse(403, "this key is not known", "no such key")
         if isinstance(call, Listening):
             await self._listening(row, call)
         elif isinstance(call, Warned):
@@ -238,13 +197,11 @@ class ReportHandler(_LauncherHandler):
 
     async def _listening(self, row: Row, call: Listening) -> None:
         if row.port and row.port != call.port:
-            audit.refused_call("report", "another port", row)
-            raise web.HTTPError(409, "this server has reported another port already")
+            self.refuse(409, "this server has reported another port already", "another port", row)
         if row.report or not row.wanted:
-            raise web.HTTPError(410, "this server has ended")
+            self.refuse(410, "this server has ended", row=row)
         if row.certify is not None and not row.run.startswith(certificates.KEY):
-            audit.refused_call("report", "a server without TLS", row)
-            raise web.HTTPError(409, "this server has no certificate")
+            self.refuse(409, "this server has no certificate", "a server without TLS", row)
         if not row.port:
             self.log.info("%s: job %s listens on %s:%s", row.log_name, row.job_id, row.host, call.port)
             row.listening(call.port)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from attack.anatomy import ALICE, SCHEDULERS, Scripts, full_site
 from hpcspawner.errors import ProfileError, RequestError, ServerLost
-from hpcspawner.hub import certificates, reports
+from hpcspawner.hub import bodies, calls, certificates
 from hpcspawner.hub.pages import Draft, as_hub_error, render_form
 from hpcspawner.job.state import JobState, JobStatus, Record
 from hpcspawner.request.form import read
@@ -273,15 +273,15 @@ def _one_job(scheduler: Scheduler, job_id: str, outs: list[str]) -> None:
 
 def ticket(data: bytes) -> None:
     """A body for the ticket endpoint."""
-    _launcher_call(reports._TICKET, data)
+    _launcher_call(calls.TICKET, data)
 
 
 def report(data: bytes) -> None:
     """A body for the report endpoint."""
-    call = _launcher_call(reports._REPORT, data)
-    if isinstance(call, reports.Listening):
+    call = _launcher_call(calls.REPORT, data)
+    if isinstance(call, calls.Listening):
         assert 1024 <= call.port <= 65535
-    if isinstance(call, reports.Ended):
+    if isinstance(call, calls.Ended):
         assert call.message.isprintable()
         assert all(line.isprintable() for line in call.log)
         words = ServerLost(call.message, reason=RequestError.reason, log=call.log)
@@ -298,7 +298,7 @@ def _launcher_call(shape: Any, data: bytes) -> Any:
     for name, value in call:
         if isinstance(value, str):
             value.encode()
-            assert len(value) <= reports._BODY_CAP, name
+            assert len(value) <= bodies.CAP, name
     return call
 
 

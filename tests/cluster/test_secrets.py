@@ -234,7 +234,11 @@ def test_scripts_and_records_hold_a_ticket_that_is_spent_and_nothing_else(alice)
     # Nor is it good for another job, or another job's ticket for this one.
     assert exchange(alice, ticket, alice.waiting).status_code == 403
     assert exchange(alice, alice.needles[TICKET], alice.job).status_code == 403
-    within(10, lambda: f"alice: its ticket was presented again, from {HEAD}" in alice.hub.log(), "it is not in the log")
+    within(
+        10,
+        lambda: f"alice: a ticket call from {HEAD} was refused: presented again" in alice.hub.log(),
+        "it is not in the log",
+    )
 
 
 def test_what_a_server_leaves_on_disk_is_its_users_alone(alice):

@@ -923,7 +923,7 @@ FORGED = "no\n[I 2026-11-26 10:00:00 JupyterHub log:190] 200 GET /hub/admin\r\x1
 async def test_no_word_of_a_scheduler_can_forge_a_line(desk, caplog):
     desk.program("sbatch", f"printf '%b' {shlex.quote(FORGED)} >&2; exit 1")
     with pytest.raises(SchedulerRejected) as refused:
-        await desk.client().submit(ME, "")
+        await desk.client().submit(ME, job("x"))
     assert str(refused.value) == "no [I 2026-11-26 10:00:00 JupyterHub log:190] 200 GET /hub/admin  [2Jend"
     assert refused.value.words == str(refused.value)
     assert all(record.getMessage().isprintable() for record in caplog.records)

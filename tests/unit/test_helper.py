@@ -410,6 +410,18 @@ def test_it_acts_for_no_account_of_the_system(desk):
     assert not desk.calls()
 
 
+@pytest.mark.parametrize("name", ["slurm", "munge", "torque", "pbs"])
+def test_it_acts_for_no_account_of_the_schedulers(name, monkeypatch):
+    namespace = loaded()
+    for function in ("getuid", "geteuid"):
+        monkeypatch.setattr(os, function, lambda: 64030)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd((name, "x", uid, uid, "", "/", "")))
+    namespace["SITE"]["min_uid"] = 1000
+    with pytest.raises(namespace["Refusal"], match=f"ordinary users only, not for {name}") as caught:
+        namespace["check_account"]()
+    assert caught.value.code == 77
+
+
 @pytest.mark.parametrize("verb", ["submit", "cancel", "list"])
 def test_a_closed_standard_input_is_said_in_one_line(desk, verb):
     desk.make()
@@ -517,12 +529,12 @@ def test_a_rule_that_would_allow_more_is_refused(account, group):
 
 @pytest.mark.parametrize("group", ["hpcusers", "Domain_Users", "sudoku", "wheelers"])
 def test_a_group_of_users_is_let_in(group):
-    assert f"(%{group}, !root, !#0)" in rights.sudoers(WITH_HELPER, Slurm(), "jupyterhub", group, listing=False)
+    assert f"(%{group}, !root, !#0)" in rights.sudoers(WITH_HELPER, "jupyterhub", group, listing=False)
 
 
 def test_why_a_group_is_refused_is_said():
     with pytest.raises(rights.RightsError, match=r"'Docker' can't be the users' group: its members can become root"):
-        rights.sudoers(WITH_HELPER, Slurm(), "jupyterhub", "Docker", listing=False)
+        rights.sudoers(WITH_HELPER, "jupyterhub", "Docker", listing=False)
 
 
 @pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/sudo-rs", "-u", "{user}"), ()])

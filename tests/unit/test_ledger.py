@@ -221,6 +221,7 @@ async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
     keys = [f"key-{number}" for number in range(5)]
     for row, key in zip(rows, keys, strict=True):
         row.open(RUN, 1, "n1", key)
+        await kept.save(row)
     assert [kept.by_ticket(ticket) for ticket in tickets] == rows
     assert [kept.by_report_key(key) for key in keys] == rows
     for wrong in ("", "x" * 43, rows[0].ticket_hash, rows[0].report_key_hash, tickets[0] + "x", tickets[0][:-1]):
@@ -229,6 +230,24 @@ async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
     # Each secret opens its own door only.
     assert kept.by_report_key(tickets[0]) is None
     assert kept.by_ticket(keys[0]) is None
+
+
+async def test_a_secret_that_is_no_longer_a_rows_finds_nothing(kept):
+    row = await opened_row(kept)
+    older, newer = row.arm(), row.arm()
+    row.open(RUN, 1, "n1", "key-1")
+    await kept.save(row)
+    assert (kept.by_ticket(older), kept.by_ticket(newer)) == (None, row)
+    last = row.arm()
+    row.back_in_queue(0.0)
+    assert kept.by_ticket(newer) is kept.by_report_key("key-1") is None
+    await kept.save(row)
+    assert kept.by_ticket(last) is row
+    assert kept._by_hash.keys() == {row.ticket_hash}
+    row.end = End(Cause.STOPPED, "", time.time())
+    await kept.save(row)
+    assert not kept._by_hash
+    assert not kept._hashes
 
 
 async def test_a_row_without_a_secret_is_found_by_none(kept):

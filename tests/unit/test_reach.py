@@ -14,7 +14,7 @@ from hpcspawner.hub.certificates import MARGIN_S, mark
 from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import Row
 from hpcspawner.hub.names import ZONE
-from hpcspawner.hub.reach import Naming, Reach
+from hpcspawner.hub.reach import Naming, Patience, Reach, Sign
 from hpcspawner.schedulers.base import JobLabel
 
 KEYS = Keys(b"s" * 32, "hub")
@@ -209,29 +209,52 @@ async def test_where_nothing_is_nothing_answers(to_job, host):
     """Whatever a scheduler may call a node."""
     row = row_of(host=host, port=free_ports(1)[0])
     assert not await to_job.answers(row, PATH)
-    assert not await to_job.accepts(row)
+    assert await to_job.sign(row) is Sign.NONE
 
 
 @pytest.mark.parametrize("run", [SHOWN, "r" * 30], ids=["with TLS", "without"])
 async def test_a_sign_of_life_is_had_without_a_word(internal, to_job, run):
     async with Listener(await named(internal) if run == SHOWN else None) as server:
-        assert await to_job.accepts(row_of(server, run=run))
+        assert await to_job.sign(row_of(server, run=run)) is Sign.PROVEN
     assert server.calls == 1
     assert server.read == b""
 
 
-async def test_a_server_that_is_too_busy_to_prove_itself_lives(to_job, monkeypatch):
+async def test_who_takes_connections_and_never_speaks_proves_nothing(to_job, monkeypatch):
+    """A busy server, or somebody who sits on its port."""
     monkeypatch.setattr(reach, "_PROBE_S", 0.5)
     async with Listener(None, None) as server:
-        assert await to_job.accepts(row_of(server))
+        assert await to_job.sign(row_of(server)) is Sign.MUTE
+
+
+P, M, N = Sign.PROVEN, Sign.MUTE, Sign.NONE
+
+
+@pytest.mark.parametrize(
+    ("signs", "gone_at"),
+    [
+        pytest.param({0: P, 10_000: P}, None, id="a server"),
+        pytest.param({0: N, 30: N, 59: N, 60: N}, 60, id="a dead node"),
+        pytest.param({0: N, 59: P, 60: N, 119: N, 120: N}, 120, id="a busy node"),
+        pytest.param({0: M, 30: M, 599: M, 600: M}, 600, id="who says nothing"),
+        pytest.param({0: M, 300: P, 600: M, 1199: M, 1200: M}, 1200, id="a server that was slow"),
+        pytest.param({0: M, 590: N, 599: M, 600: N}, 600, id="who speaks now and then to nobody"),
+        pytest.param({at: (M, N)[at // 50 % 2] for at in range(0, 601, 50)}, 600, id="who lets in every other one"),
+        pytest.param({0: M, 100: N, 160: N}, 160, id="a dead node that was slow"),
+    ],
+)
+def test_who_does_not_prove_to_be_the_server_has_so_much_time(signs, gone_at):
+    patience = Patience()
+    gone = [at for at, sign in signs.items() if patience.ends(sign, float(at))]
+    assert gone == ([] if gone_at is None else [gone_at])
 
 
 async def test_who_poses_as_the_server_is_no_sign_of_life(internal, to_job):
     async with Listener(await named(internal, run="key:another")) as server:
-        assert not await to_job.accepts(row_of(server))
+        assert await to_job.sign(row_of(server)) is Sign.NONE
     assert server.read == b""
     async with Listener() as plain:
-        assert not await to_job.accepts(row_of(plain))
+        assert await to_job.sign(row_of(plain)) is Sign.NONE
 
 
 def test_what_is_kept_of_the_hubs_side_is_read_once(internal):

@@ -1,11 +1,15 @@
 """What a launcher may call: a real web server with the Hub's own kind of handlers, asked over HTTP."""
 
 import asyncio
+import collections
+import contextlib
 import http.client
 import io
+import itertools
 import json
 import logging
 import secrets
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +22,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyterhub import objects, orm
 from jupyterhub.log import log_request
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
+from tornado.web import Application, StaticFileHandler
 
 from hpcspawner.errors import SchedulerUnreachable
+from hpcspawner.hub import audit, pages, reports
+from hpcspawner.hub.bodies import CAP, BoundedServer, places
 from hpcspawner.hub.certificates import mark
 from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import End, close_ledger, digest, ledger, open_ledger
+from hpcspawner.hub.limit import Refusals
 from hpcspawner.hub.reports import HANDLERS
 from hpcspawner.job.state import Cause, JobState, JobStatus
 
 TICKET, REPORT = "/hub/api/hpcspawner/ticket", "/hub/api/hpcspawner/report"
+STATIC = "/hub/hpcspawner/static/"
 RUN = "run-" + "r" * 30
 OTHER_RUN = "run-" + "o" * 30
 ENVIRONMENT = {"JUPYTERHUB_API_TOKEN": "token-" + "t" * 30, "JUPYTERHUB_USER": "alice"}
@@ -67,6 +74,7 @@ class Server:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         db = orm.new_session_factory("sqlite:///:memory:")()
         routes = [(f"/hub{path}", handler) for path, handler in HANDLERS]
+        routes.append((f"{STATIC}(.*)", StaticFileHandler, {"path": str(pages.STATIC)}))
         application = Application(
             routes,
             log=self.logger,
@@ -76,9 +84,10 @@ class Server:
             xsrf_cookies=True,
             cookie_secret=b"s" * 32,
         )
-        (socket, *_) = sockets = bind_sockets(0, "127.0.0.1")
-        self.port = socket.getsockname()[1]
-        server = HTTPServer(application)
+        sockets = bind_sockets(0, "127.0.0.1")
+        self.port = sockets[0].getsockname()[1]
+        server = BoundedServer(application)
+        server.ours = places("/hub/")
         server.add_sockets(sockets)
         self._ready.set()
         await self._over.wait()
@@ -199,6 +208,13 @@ class Job:
         assert answer.status == 200
         self.key = answer.json["report_key"]
         return self
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """The server refuses as often as it is asked; `limited` has the limits of a Hub."""
+    monkeypatch.setattr(reports, "_strangers", Refusals(per_caller=10**9))
+    monkeypatch.setattr(reports, "_jobs", Refusals(per_caller=10**9))
 
 
 @pytest.fixture
@@ -427,6 +443,7 @@ def test_a_ticket_is_spent_when_its_server_listens(job):
 
 def test_a_new_ticket_ends_the_older_one(job):
     older, newer = job.ticket, job.row.arm()
+    job.server.does(ledger().save(job.row))
     assert job.trade(ticket=older).status == 403
     assert job.trade(ticket=newer).status == 200
 
@@ -485,7 +502,7 @@ def test_another_key_is_refused_learns_nothing_and_is_in_the_log(job):
     assert_silent(answer, job)
     assert job.row.run == mark_of(CSR)
     log = job.server.log.getvalue()[before:]
-    assert "its ticket was presented again, from 127.0.0.1" in log
+    assert "alice: a ticket call from 127.0.0.1 was refused: presented again" in log
 
 
 def test_a_new_run_with_a_key_of_its_own_is_served_once(job):
@@ -786,10 +803,177 @@ def test_garbage_is_refused_as_such(server, path, body):
     assert answer.json["status"] == 400
 
 
-def test_a_body_that_is_too_long_is_not_read(server, job):
+def test_a_body_that_is_too_long_changes_nothing(job):
     job.started()
     answer = job.ended(message="x" * 70_000)
     assert answer.status == 413
+    assert job.row.report is None
+
+
+@pytest.mark.parametrize("size", [CAP + 1, 70_000, 1 << 20])
+def test_who_sends_a_little_too_much_gets_an_answer(server, size):
+    """Whatever of it is on its way, the connection is not cut."""
+    answer = server.post(TICKET, b" " * size)
+    assert answer.status == 413
+    assert answer.json["message"] == f"the body of a request to this address may have {CAP} bytes; this one is longer"
+
+
+def sent(server, head, *parts):
+    """All that is answered to these bytes until the server ends the connection; what is left to send is not sent."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head.encode("latin1"))
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while data := connection.recv(65536):
+                answer += data
+        return answer
+
+
+PLACES = [("POST", TICKET), ("POST", REPORT), ("PUT", TICKET), ("GET", REPORT), ("PROPFIND", TICKET)]
+STATICS = [("GET", STATIC + "waiting.js"), ("POST", STATIC + "x"), ("HEAD", STATIC)]
+
+
+@pytest.mark.parametrize(("method", "path"), PLACES + STATICS)
+@pytest.mark.parametrize("length", [2 << 20, 90 << 20, 10**30, "0" * 20 + "99999999", "9" * 5000])
+def test_the_length_of_a_body_is_judged_before_it_comes(server, method, path, length):
+    """Not one byte of it is sent."""
+    answer = sent(server, f"{method} {path} HTTP/1.1\r\nHost: hub\r\nContent-Length: {length}\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    # So that a proxy does not use the connection for others.
+    assert b"Connection: close" in answer
+    assert b"HTTP/1.1" not in answer[8:]
+
+
+CHUNK = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+
+
+@pytest.mark.parametrize("path", [TICKET, REPORT, STATIC + "x"])
+def test_a_body_in_chunks_is_not_kept_beyond_its_limit(server, path):
+    """It would have no end."""
+    head = f"POST {path} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = sent(server, head, *[CHUNK] * 200)
+    # A connection that is cut while much is on its way may lose the answer.
+    assert answer[:12] in (b"HTTP/1.1 413", b"")
+
+
+@pytest.mark.parametrize("path", [TICKET, REPORT, STATIC + "x"])
+def test_a_body_in_chunks_that_is_a_little_too_long_gets_an_answer(server, path):
+    head = f"POST {path} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert sent(server, head, CHUNK, CHUNK, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_in_chunks_that_is_short_enough_is_read(job):
+    body = json.dumps({"ticket": job.ticket, "run": RUN, "job": "12"}).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % letter for letter in body)
+    head = f"POST {TICKET} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    assert sent(job.server, head, chunks, b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    ["Content-Length: 2\r\nContent-Length: 94371840", "Content-Length: 2\r\nTransfer-Encoding: chunked"],
+    ids=["two lengths", "a length and chunks"],
+)
+@pytest.mark.parametrize("path", [TICKET, STATIC + "x"])
+def test_a_body_with_two_ends_is_refused(server, path, lengths):
+    answer = sent(server, f"POST {path} HTTP/1.1\r\nHost: hub\r\n{lengths}\r\n\r\n{{}}")
+    assert answer[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    "word", ["a b" * 10, "ünï" * 10, "a\n" * 15, "\u202e" + "r" * 30, "key:" + "0" * 64, "r" * 201]
+)
+@pytest.mark.parametrize("field", ["ticket", "run", "report_key", "job"])
+def test_a_secret_has_the_letters_of_one(job, field, word):
+    job.started()
+    if field == "report_key":
+        answer = job.server.post(REPORT, {"report_key": word, "event": "warned"})
+    else:
+        answer = job.server.post(TICKET, {"ticket": job.ticket, "run": RUN, "job": "12"} | {field: word})
+    assert answer.status == 400
+    assert job.row.run == RUN
+
+
+# --- how many
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """As a Hub limits its callers; the events that it would write."""
+    events = []
+    monkeypatch.setattr(audit, "refused_call", lambda *event: events.append(event))
+    monkeypatch.setattr(reports, "_strangers", Refusals(in_all=600))
+    monkeypatch.setattr(reports, "_jobs", Refusals())
+    return events
+
+
+def bodies(job):
+    """What a stranger may try."""
+    while True:
+        yield TICKET, {"ticket": secrets.token_urlsafe(32), "run": RUN, "job": "12"}
+        yield REPORT, {"report_key": secrets.token_urlsafe(32), "event": "warned"}
+        yield TICKET, b"{"
+        yield REPORT, b"null"
+
+
+def test_who_is_refused_often_gets_one_short_answer_and_no_line(job, limited):
+    before = len(job.server.log.getvalue())
+    answers = [job.server.post(*call) for call in itertools.islice(bodies(job), 500)]
+    statuses = collections.Counter(answer.status for answer in answers)
+    assert statuses == {403: 30, 400: 30, 429: 440}
+    assert [answer.status for answer in answers[60:]] == [429] * 440
+    assert all(1 <= int(answer.headers["Retry-After"]) <= 60 for answer in answers[60:])
+    assert len(limited) == 30
+    log = job.server.log.getvalue()[before:]
+    assert log.count("calls from 127.0.0.1 are limited") == 1
+    assert log.count("\n") < 130
+
+
+def test_what_a_stranger_does_limits_no_job_at_its_address(job, limited):
+    for call in itertools.islice(bodies(job), 100):
+        job.server.post(*call)
+    job.started()
+    assert job.listening().status == 200
+    assert job.listening(20001).status == 409
+
+
+def test_many_honest_starts_at_one_address_meet_no_limit(server, limited):
+    """Each asks several times before its job may have its environment."""
+    jobs = [Job(server) for _ in range(150)]
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for state, status in [*[(JobState.PENDING, 503), (JobState.UNKNOWN, 503)] * 3, (JobState.RUNNING, 200)]:
+                for job in jobs:
+                    job.status = JobStatus(state, host="n1")
+                answers = list(pool.map(Job.trade, jobs))
+                assert {answer.status for answer in answers} == {status}
+            for job, answer in zip(jobs, answers, strict=True):
+                job.key = answer.json["report_key"]
+            assert {answer.status for answer in pool.map(Job.listening, jobs)} == {200}
+        assert limited == []
+    finally:
+        for job in jobs:
+            job.over()
+
+
+def test_who_has_a_ticket_does_not_have_the_scheduler_asked_without_end(job, limited):
+    job.requeues().started()
+    before = len(job.asked_after)
+    statuses = collections.Counter(job.trade(run=secrets.token_urlsafe(24)).status for _ in range(200))
+    assert statuses == {403: 60, 429: 140}
+    assert len(job.asked_after) - before == 60
+    # The run that it is for is none of these.
+    assert job.trade().status == 200
+    assert job.listening().status == 200
+
+
+def test_a_signature_is_checked_for_those_who_have_a_ticket(job):
+    stranger = {"ticket": secrets.token_urlsafe(32), "job": "12", "csr": CSR[:-60]}
+    assert job.server.post(TICKET, stranger).status == 403
+    assert job.server.post(TICKET, stranger | {"ticket": job.ticket}).status == 400
 
 
 def test_a_login_of_the_hub_gives_no_right_here(job):
