@@ -159,12 +159,33 @@ def drained(*nodes):
     finally:
         if HAS_TORQUE:
             on_head(torque("pbsnodes"), "-c", *NODES)
-        began = time.monotonic()
-        while not _usable(nodes):
-            assert time.monotonic() - began < 60, on_head("sinfo", "-N")
-            # Refused for a node that is not drained (any more); what counts is the state in the end.
-            on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=resume", check=False)
-            time.sleep(0.3)
+        _wake(nodes)
+
+
+@contextlib.contextmanager
+def nothing_starts():
+    """No job starts, however much is free. (A Torque whose nodes are offline refuses jobs that want GPUs.)"""
+    on_head("scontrol", "update", f"nodename={','.join(NODES)}", "state=drain", "reason=test")
+    scheduling("False")
+    try:
+        yield
+    finally:
+        scheduling("True")
+        _wake(NODES)
+
+
+def scheduling(word):
+    if HAS_TORQUE:
+        on_head(torque("qmgr"), "-c", f"set server scheduling = {word}")
+
+
+def _wake(nodes):
+    began = time.monotonic()
+    while not _usable(nodes):
+        assert time.monotonic() - began < 60, on_head("sinfo", "-N")
+        # Refused for a node that is not drained (any more); what counts is the state in the end.
+        on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=resume", check=False)
+        time.sleep(0.3)
 
 
 def _usable(nodes):
