@@ -9,7 +9,7 @@ from hpcspawner.schedulers.base import COUNT, NAME, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
 from hpcspawner.site.profile import ANY_GPU
 
-# Torque writes `12.server`, Slurm's commands `12`; an array is `12[].server`, one of its tasks `12[3].server`.
+# Torque writes `12.server` and takes `12` as well; an array is `12[].server`, one of its tasks `12[3].server`.
 _SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
 _SINGLE_JOB = re.compile(r"\d{1,18}(?:\.[\w.-]{1,255})?", re.ASCII)
 # Of a node. A `+` would begin another request for nodes.

@@ -309,6 +309,36 @@ async def test_only_a_job_that_may_start_again_can_be_put_back(site, requeue):
     assert words[site.kind] in details
 
 
+if LAB:
+    # How an administrator puts a running job back; Slurm would let it wait for two minutes.
+    PUT_BACK = {
+        "slurm": (["scontrol", "requeue"], ["scontrol", "update", "starttime=now", "jobid={job}"]),
+        "torque": ([torque("qrerun")],),
+    }
+
+    async def test_a_job_that_was_put_back_has_been_started_twice(site):
+        log = site.folder / "runs"
+        job = await site.submit(f"echo run >>{log}", "sleep 300", changes={"requeue": True})
+        await site.reaches(job, JobState.RUNNING)
+        before = await site.status(job)
+        for argv in PUT_BACK[site.kind]:
+            words = [word.format(job=job.job_id) for word in argv]
+            asked = [*words, job.job_id] if words == argv else words
+            deadline = time.monotonic() + 60
+            # Refused while the first run is still being ended.
+            while subprocess.run(asked, capture_output=True, check=False, cwd="/").returncode:
+                assert time.monotonic() < deadline, f"refused: {asked}"
+                await asyncio.sleep(0.3)
+        deadline = time.monotonic() + 60
+        while not (log.exists() and log.read_text().count("run") == 2):
+            assert time.monotonic() < deadline, f"not started again: {await site.status(job)}"
+            await asyncio.sleep(0.3)
+        status = await site.reaches(job, JobState.RUNNING)
+        assert (status.owner, status.tag) == (before.owner, before.tag)
+        assert await site.client.runs(job.job_id) == 2
+        assert await site.client.record(job.job_id) is None
+
+
 # --- what is not there
 
 

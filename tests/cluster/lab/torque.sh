@@ -65,11 +65,14 @@ start_torque() {
         'rm -f "$0/trqauthd-unix" && mount --bind "$0" /tmp && exec "$@"' "$LAB/torque/tmp" $TORQUE/sbin/trqauthd -F
     wait_for 30 test -S "$LAB/torque/tmp/trqauthd-unix" || fail "trqauthd does not start" "$LAB/log/trqauthd.start.log"
     [ -s "$LAB/torque/head/server_priv/serverdb" ] || create=(-f -t create)
+    # As with Slurm, the jobs of an earlier life are no part of a fresh lab.
+    running "$LAB/run/pbs_server.pid" pbs_server head || rm -f "$LAB"/torque/head/server_priv/jobs/*
     start_in_foreground head pbs_server pbs_server.pid $TORQUE/sbin/pbs_server -F "${create[@]}"
     wait_for 60 on head $TORQUE/bin/qstat -B || fail "pbs_server does not answer" "$(newest server_logs)"
     configure_torque >"$LAB/log/qmgr.log" 2>&1 || fail "Torque cannot be configured" "$LAB/log/qmgr.log"
     start_scheduler
     for node in "${NODES[@]}"; do
+        running "$LAB/run/pbs_mom.$node.pid" pbs_mom "$node" || rm -rf "$LAB/torque/$node"/mom_priv/jobs/*
         start_in_foreground "$node" pbs_mom "pbs_mom.$node.pid" $TORQUE/sbin/pbs_mom -F -p
     done
     wait_for 90 torque_nodes_usable || {
