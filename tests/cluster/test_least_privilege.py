@@ -240,7 +240,7 @@ if HAS_TORQUE:
 
 # --- what it can't do
 
-TORQUES_VERBS = ("submit", "submit-2", "submit-3", "cancel", "list")
+TORQUES_VERBS = ("submit", "cancel", "list")
 
 
 def test_sudo_tells_of_nothing_but_the_verbs(place):
