@@ -260,7 +260,7 @@ def _end_local_jobs(folder: Path) -> None:
     deadline = time.monotonic() + _STOP_S
     while time.monotonic() < deadline and (folder / "spool").exists():
         mark = secrets.token_hex(8)
-        listed = subprocess.run(local.query_commands(mark)[0], capture_output=True, text=True, check=False, cwd="/")
+        listed = subprocess.run(local.query_command(mark), capture_output=True, text=True, check=False, cwd="/")
         jobs = local.parse_query(listed.stdout, mark)
         alive = [job_id for job_id, status in jobs.items() if status.state.value != "ended"]
         if not alive:

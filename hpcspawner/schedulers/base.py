@@ -78,11 +78,14 @@ class Scheduler(Protocol):
     """What one batch system does differently. Pure: no process, no clock, no file.
 
     In the order of events: `submit_command` takes `options` as further words and the script on standard input, and
-    `parse_submit` finds the job id; `query_commands` list every job that may be seen and `parse_query` reads the
-    list (of several commands, the first that the installation understands is used); `cancel_command` ends a job;
-    `details_command` asks for all that is known of one, of which `parse_runs` reads how often it was started;
-    `end_commands` ask for how one ended and `parse_end` reads their answers. A parser sees the output of commands that
-    succeeded, and raises ValueError for what it can't trust.
+    `parse_submit` finds the job id; `query_command` lists every job that may be seen and `parse_query` reads the
+    list; `cancel_command` ends a job; `details_command` prints all that is known of one, for people: no parser reads
+    it, for users write parts of it; `runs_command` asks how often a job was started and `parse_runs` reads the answer;
+    `end_commands` ask for how one ended and `parse_end` reads their answers.
+
+    A parser sees the output of commands that succeeded, in a form made for programs, and raises ValueError for what it
+    can't trust. `mark` is a fresh word that nobody else can know, the same for a command and its parser: where the
+    form has no quoting of its own, the mark frames the fields.
     """
 
     name: str
@@ -114,8 +117,8 @@ class Scheduler(Protocol):
     def parse_submit(self, out: str) -> str:
         """The job id, verbatim."""
 
-    def query_commands(self, mark: str) -> list[list[str]]:
-        """Listings of all jobs, best first; `mark` is a fresh word that nobody else can know."""
+    def query_command(self, mark: str) -> list[str]:
+        """The argv that lists all jobs."""
 
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id."""
@@ -124,15 +127,18 @@ class Scheduler(Protocol):
         """The argv that ends a job."""
 
     def details_command(self, job_id: str) -> list[str]:
-        """The argv that prints all that the scheduler knows of a job."""
+        """The argv that prints all that the scheduler knows of a job: shown to people, parsed nowhere."""
 
-    def parse_runs(self, out: str) -> int:
-        """How many times the job has been started, by what `details_command` printed."""
+    def runs_command(self, job_id: str, mark: str) -> list[str]:
+        """The argv that asks how often a job was started."""
 
-    def end_commands(self, job_id: str) -> list[list[str]]:
+    def parse_runs(self, job_id: str, out: str, mark: str) -> int:
+        """How many times the job has been started, by what `runs_command` printed."""
+
+    def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
         """The argvs that ask how a job ended; all are run, for none of them always knows."""
 
-    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+    def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
         """How a job ended, by the outputs of `end_commands` ("" for one that failed); None while that is not known.
 
         `account` names the account with a number.
@@ -147,8 +153,8 @@ class Scheduler(Protocol):
     def unreachable(self, answer: Answer) -> bool:
         """Whether a failed command means that nobody answered, rather than that somebody said no."""
 
-    def lists_nothing(self, answer: Answer) -> bool:
-        """Whether a failed listing means that there are no jobs at all."""
+    def wrong_type(self, answer: Answer) -> str:
+        """The cure where a failed command shows that these are another scheduler's commands; "" where it does not."""
 
     def already_gone(self, answer: Answer) -> bool:
         """Whether a failed cancel means that the job had ended before."""

@@ -95,10 +95,11 @@ class Client:
 
     async def runs(self, job_id: str) -> int:
         """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""
-        argv = self._found(_valid(self.scheduler.details_command, job_id))
+        mark = _new_mark()
+        argv = self._found(_valid(self.scheduler.runs_command, job_id, mark))
         answer = await self._checked(Command(argv))
         try:
-            return self.scheduler.parse_runs(answer.out)
+            return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:
             raise SchedulerNotSetUp(
                 f"It can't be told how often job {job_id} was started: {error}",
@@ -110,20 +111,21 @@ class Client:
     async def record(self, job_id: str) -> Record | None:
         """How a job ended by the scheduler's own record; None where it has not, or nobody knows. Raises nothing."""
         try:
-            commands = self.scheduler.end_commands(job_id)
-            found = await self._record(job_id, commands)
+            mark = _new_mark()
+            commands = self.scheduler.end_commands(job_id, mark)
+            found = await self._record(job_id, commands, mark)
             if found and found.cause is Cause.CANCELLED and not found.by and len(commands) > 1:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
-                found = await self._record(job_id, commands) or found
+                found = await self._record(job_id, commands, mark) or found
         except Exception as error:
             self._complain("record", f"how job {job_id} ended could not be found out: {error}")
             return None
         return found
 
-    async def _record(self, job_id: str, commands: Sequence[Sequence[str]]) -> Record | None:
+    async def _record(self, job_id: str, commands: Sequence[Sequence[str]], mark: str) -> Record | None:
         outs = await asyncio.gather(*(self._quietly(argv) for argv in commands))
         # Off the loop: the names of accounts may come from a directory service.
-        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, _account)
+        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, _account)
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
@@ -156,13 +158,10 @@ class Client:
 
     async def listing(self, user: str = "") -> Listing:
         """All jobs that the Hub's own account may see, or this user, whose own are always among them."""
-        mark = secrets.token_hex(8)
+        mark = _new_mark()
         begun_at = time.monotonic()
-        argv = self.scheduler.query_commands(mark)[0]
-        command = self._by_user(rights.LIST, argv, user, mark) if user else self._by_hub(argv)
-        answer = await self._run(command)
-        if answer.code and not self.scheduler.lists_nothing(answer):
-            raise self._error(command.argv, answer)
+        argv = self.scheduler.query_command(mark)
+        answer = await self._checked(self._by_user(rights.LIST, argv, user, mark) if user else self._by_hub(argv))
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)
@@ -234,6 +233,13 @@ class Client:
                 answer.words,
                 f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}",
             )
+        if cure := self.scheduler.wrong_type(answer):
+            return SchedulerNotSetUp(
+                f"The commands on the Hub are not those of the scheduler in the profile, {self.scheduler.name}.",
+                command,
+                answer.words,
+                cure,
+            )
         if answer.code < 0 or self.scheduler.unreachable(answer):
             return SchedulerUnreachable("The scheduler does not answer.", command, answer.words)
         return SchedulerRejected(answer.words or f"exit code {answer.code}", command, answer.words)
@@ -277,9 +283,14 @@ def _own_account() -> str:
         return str(os.geteuid())
 
 
-def _valid(command: Callable[[str], list[str]], job_id: str) -> list[str]:
+def _new_mark() -> str:
+    """A word that nobody else can know, as `rights.MARK` describes it."""
+    return secrets.token_hex(8)
+
+
+def _valid(command: Callable[..., list[str]], *words: str) -> list[str]:
     try:
-        return command(job_id)
+        return command(*words)
     except ValueError as error:
         raise SchedulerRejected(str(error)) from error
 

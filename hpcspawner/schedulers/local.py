@@ -72,9 +72,9 @@ class Local:
             raise ValueError(f"no job id but {out[:200]!r}")
         return job_id
 
-    def query_commands(self, mark: str) -> list[list[str]]:
+    def query_command(self, mark: str) -> list[str]:
         """One JSON array, in which nothing can be forged, so the mark is not needed."""
-        return [self._command("list")]
+        return self._command("list")
 
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id."""
@@ -91,15 +91,19 @@ class Local:
         """The job's file."""
         return self._command("show", _checked(job_id))
 
-    def parse_runs(self, out: str) -> int:
+    def runs_command(self, job_id: str, mark: str) -> list[str]:
+        """The job's file, which is JSON."""
+        return self.details_command(job_id)
+
+    def parse_runs(self, job_id: str, out: str, mark: str) -> int:
         """No job is started twice."""
         return 1
 
-    def end_commands(self, job_id: str) -> list[list[str]]:
-        """The job's file."""
+    def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
+        """The job's file, which is JSON."""
         return [self.details_command(job_id)]
 
-    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+    def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
         """By the reason that the job's supervisor wrote down."""
         job = _json(outs[0] or "{}")
         if not isinstance(job, dict):
@@ -123,9 +127,9 @@ class Local:
         """Killed, or no turn at the locked folder in time."""
         return answer.code < 0 or answer.code == program.BUSY
 
-    def lists_nothing(self, answer: Answer) -> bool:
-        """Without jobs the list is empty, and that is a success."""
-        return False
+    def wrong_type(self, answer: Answer) -> str:
+        """The program is the Hub's own."""
+        return ""
 
     def already_gone(self, answer: Answer) -> bool:
         """A job that ended is remembered for 5 minutes and then unknown."""

@@ -51,7 +51,7 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
     site = {
         SUBMIT: found(access, scheduler.submit_command),
         CANCEL: found(access, cancel),
-        LIST: found(access, scheduler.query_commands(helper.GIVEN)[0]),
+        LIST: found(access, scheduler.query_command(helper.GIVEN)),
         "given": {CANCEL: scheduler.job_id_pattern, LIST: MARK},
         **rules(scheduler, profile.directives),
         "min_uid": access.min_uid,

@@ -17,7 +17,8 @@ _NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "Unknown"})
 
 # Of sacct: what `_accounted` reads.
 _COLUMNS = ("JobIDRaw", "State%50", "ExitCode", "NodeList")
-_FIELD = re.compile(r"(?:^|\s)(JobId|JobState|Reason|Restarts|ExitCode|NodeList)=(\S*)")
+# Of squeue about one job: fields that no user can write, in the words of `_record`, and how wide they may be.
+_ONE_JOB = {"JobID": 20, "State": 40, "Reason": 250, "RestartCnt": 20, "exit_code": 20, "NodeList": 250}
 _EXIT_CODE = re.compile(r"(\d{1,3}):(\d{1,3})", re.ASCII)
 # What Slurm writes as the signal if a script could not be started, for instance for want of its output file.
 _COULD_NOT_START = 53
@@ -254,9 +255,9 @@ class Slurm:
             raise ValueError(f"sbatch printed no job id but {out[:200]!r}")
         return match[1]
 
-    def query_commands(self, mark: str) -> list[list[str]]:
-        """One listing. The mark stands around every field, so a comment can hold anything and forge nothing."""
-        return [["squeue", "--all", "--states=all", f"--format={mark}{mark.join(_FIELDS)}{mark}"]]
+    def query_command(self, mark: str) -> list[str]:
+        """squeue's own layout. The mark stands around every field, so a comment can hold anything and forge nothing."""
+        return ["squeue", "--all", "--states=all", f"--format={mark}{mark.join(_FIELDS)}{mark}"]
 
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id. An answer without squeue's own header line, or one that breaks off, is not believed."""
@@ -278,34 +279,38 @@ class Slurm:
         return ["scancel", _checked(job_id)]
 
     def details_command(self, job_id: str) -> list[str]:
-        """All that the controller remembers."""
+        """All that the controller remembers, names and comments of users among it."""
         return ["scontrol", "show", "job", _checked(job_id)]
 
-    def parse_runs(self, out: str) -> int:
-        """Slurm counts how often it put the job back; a job that waits has not been started again yet."""
-        fields = _fields(out)
-        if "Restarts" not in fields:
-            raise ValueError(f"scontrol does not say how often the job was started: {out[:200]!r}")
-        waits = _STATES.get(fields.get("JobState", "")) in (JobState.PENDING, JobState.HELD)
-        return int(fields["Restarts"]) + (not waits or fields["JobState"] == "CONFIGURING")
+    def runs_command(self, job_id: str, mark: str) -> list[str]:
+        """One job's facts. The mark ends every field; a bar before it, for a digit would belong to the width."""
+        fields = ",".join(f"{name}:{width}|{mark}" for name, width in _ONE_JOB.items())
+        return ["squeue", "--all", "--states=all", "--noheader", f"--jobs={_checked(job_id)}", f"--Format={fields}"]
 
-    def end_commands(self, job_id: str) -> list[list[str]]:
+    def parse_runs(self, job_id: str, out: str, mark: str) -> int:
+        """Slurm counts how often it put the job back; a job that waits has not been started again yet."""
+        said = _one_job(out, job_id, mark)
+        if not re.fullmatch(r"\d{1,10}", said.get("RestartCnt", ""), re.ASCII):
+            raise ValueError(f"squeue does not say how often the job was started: {out[:200]!r}")
+        waits = _STATES.get(said["State"]) in (JobState.PENDING, JobState.HELD)
+        return int(said["RestartCnt"]) + (not waits or said["State"] == "CONFIGURING")
+
+    def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
         """The controller knows exit codes and reasons, and forgets; the accounting knows who cancelled, and is late."""
         columns = f"--format={','.join(_COLUMNS)}"
         accounting = ["sacct", "--allocations", "--noheader", "--parsable2", columns, f"--jobs={_checked(job_id)}"]
-        return [self.details_command(job_id), accounting]
+        return [self.runs_command(job_id, mark), accounting]
 
-    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
+    def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
         """By the controller where it still knows the job: the accounting says CANCELLED before the job is gone."""
-        live, past = _fields(outs[0]), _accounted(outs[1], job_id)
-        if live.get("JobId") != job_id:
-            live = past
-        if _STATES.get(live.get("JobState", "")) is not JobState.ENDED:
+        past = _accounted(outs[1], job_id)
+        said = _one_job(outs[0], job_id, mark) or past
+        if _STATES.get(said.get("State", "")) is not JobState.ENDED:
             return None
-        return _record(live, account(int(past["By"])) if past.get("By") else "")
+        return _record(said, account(int(past["By"])) if past.get("By") else "")
 
     def sight_command(self) -> list[str]:
-        """The configuration, where `PrivateData` stands."""
+        """The configuration, where `PrivateData` stands. It is text for people too, but no user writes any of it."""
         return ["scontrol", "show", "config"]
 
     def sees_all(self, out: str, account: str) -> bool:
@@ -324,9 +329,9 @@ class Slurm:
         """Slurm's exit code is 1 for everything: only its words tell."""
         return answer.code < 0 or bool(NO_ANSWER.search(answer.err + answer.out))
 
-    def lists_nothing(self, answer: Answer) -> bool:
-        """Without jobs squeue still succeeds, and prints its header."""
-        return False
+    def wrong_type(self, answer: Answer) -> str:
+        """No other scheduler has commands of these names."""
+        return ""
 
     def already_gone(self, answer: Answer) -> bool:
         """scancel mostly exits with 0 then; older controllers complain."""
@@ -425,26 +430,29 @@ def _checked(job_id: str) -> str:
     return job_id
 
 
-def _fields(out: str) -> dict[str, str]:
-    """What `scontrol show job` says of one job; the first of each name, so that no comment can overrule it."""
-    return dict(reversed(_FIELD.findall(out)))
+def _one_job(out: str, job_id: str, mark: str) -> dict[str, str]:
+    """What squeue says of one job, by the names of `_ONE_JOB`; nothing where it does not tell of this job, and once."""
+    *parts, rest = out.split(f"|{mark}")
+    if rest.strip() or len(parts) != len(_ONE_JOB):
+        return {}
+    said = dict(zip(_ONE_JOB, map(str.strip, parts), strict=True))
+    return said if said["JobID"] == job_id else {}
 
 
 def _accounted(out: str, job_id: str) -> dict[str, str]:
-    """The last record that sacct has of a job, in scontrol's words; `By` is the number of who cancelled it."""
+    """The last record that sacct has of a job, in squeue's words; `By` is the number of who cancelled it."""
     rows = [line.split("|") for line in out.splitlines()]
     rows = [row for row in rows if len(row) == len(_COLUMNS) and row[0] == job_id]
     if not rows:
         return {}
     _, state, code, nodes = rows[-1]
     word, _, by = state.partition(" by ")
-    return {"JobState": word, "By": by if by.isdecimal() else "", "ExitCode": code, "NodeList": nodes}
+    return {"State": word, "By": by if by.isdecimal() else "", "exit_code": code, "NodeList": nodes}
 
 
 def _record(said: dict[str, str], by: str) -> Record:
-    word, reason = said["JobState"], said.get("Reason", "")
-    match = _EXIT_CODE.fullmatch(said.get("ExitCode", ""))
-    code, number = (int(match[1]), int(match[2])) if match else (0, 0)
+    word, reason = said["State"], said.get("Reason", "")
+    code, number = _exit_code(said["exit_code"])
     if word == "FAILED" and number == _COULD_NOT_START:
         return Record(Cause.NOT_STARTED, "The job's script could not be started on its node.")
     if word == "FAILED" and not code and not number:
@@ -459,6 +467,14 @@ def _record(said: dict[str, str], by: str) -> Record:
     # 125 is how Slurm writes OUT_OF_MEMORY; no signal has that number.
     number = number if number <= signal.SIGRTMAX else 0
     return Record(cause, message.replace("{node}", _node(said.get("NodeList", ""))), code or None, number or None)
+
+
+def _exit_code(text: str) -> tuple[int, int]:
+    """Exit code and signal: sacct prints `3:0`, squeue what wait(2) gave, 768."""
+    if match := _EXIT_CODE.fullmatch(text):
+        return int(match[1]), int(match[2])
+    status = int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) else 0
+    return status >> 8 & 0xFF, status & 0x7F
 
 
 def _node(names: str) -> str:

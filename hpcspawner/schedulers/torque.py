@@ -1,4 +1,4 @@
-"""Torque 6 and newer, and the commands of the same names that come with Slurm: qsub, qstat, qdel."""
+"""Torque 6 and newer: qsub, qstat, qdel. Slurm brings commands of the same names; they are not these."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,10 +7,9 @@ from xml.etree import ElementTree
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers.base import COUNT, NAME, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
-from hpcspawner.schedulers.slurm import NO_ANSWER as SLURM_NO_ANSWER
 from hpcspawner.site.profile import ANY_GPU
 
-# Torque writes `12.server`, Slurm's commands `12`; an array is `12[].server`, one of its tasks `12[3].server`.
+# Torque writes `12.server` and takes `12` as well; an array is `12[].server`, one of its tasks `12[3].server`.
 _SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
 _SINGLE_JOB = re.compile(r"\d{1,18}(?:\.[\w.-]{1,255})?", re.ASCII)
 # Of a node. A `+` would begin another request for nodes.
@@ -31,7 +30,6 @@ _STATES = {
     "F": JobState.ENDED,  # finished
     "M": JobState.UNKNOWN,  # moved to another server, where it may well run
     "X": JobState.ENDED,  # a finished job of an array
-    # Slurm's qstat prints it for every state that it has no letter for, such as out of memory.
     "U": JobState.UNKNOWN,  # suspended because the workstation is in use
 }
 
@@ -73,7 +71,8 @@ _LIMITS = {
     -12: Record(Cause.WALL_TIME, "The job used up its CPU time and was ended by Torque."),
 }
 
-_HEADER = re.compile(r"Job Id:([ \t])(\S+)")
+# What Slurm's qstat says of -x, and Slurm's qsub where no file is named. (Torque's are no Perl.)
+_SLURMS = re.compile(r"^Unknown option: |^Usage:\n\s+qsub \[-a start_time\]", re.MULTILINE)
 _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 # Comments of Torque's own scheduler, without "Not Running: " and the full stop.
@@ -139,44 +138,43 @@ class Torque:
             raise ValueError(f"qsub printed no job id but {out[:200]!r}")
         return job_id
 
-    def query_commands(self, mark: str) -> list[list[str]]:
-        """XML where it is spoken, else text. Without ids each lists all jobs that may be seen."""
-        return [["qstat", "-x"], ["qstat", "-f"]]
+    def query_command(self, mark: str) -> list[str]:
+        """XML, whose values are quoted, so the mark is not needed. Without ids it lists all jobs that may be seen."""
+        return ["qstat", "-x"]
 
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
-        """Jobs by id. An id that is printed twice is not believed: text values hold what their owners put there."""
+        """Jobs by id. An id that is printed twice is not believed."""
         jobs: dict[str, JobStatus] = {}
-        for job_id, attributes in _from_xml(out) if out.lstrip().startswith("<") else _from_text(out):
+        for job_id, attributes in _jobs(out):
             jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(attributes)
-        if out.strip() and not jobs and "<Data" not in out:
-            raise ValueError(f"not a list of jobs: {out[:200]!r}")
         return jobs
 
     def cancel_command(self, job_id: str) -> list[str]:
-        """Ends the job; SIGTERM first, SIGKILL soon after. (Slurm's qdel kills at once.)"""
+        """Ends the job; SIGTERM first, SIGKILL soon after."""
         return ["qdel", _checked(job_id)]
 
     def details_command(self, job_id: str) -> list[str]:
-        """All that the server remembers. For an array, or no id, it would print the jobs of all."""
-        if not _SINGLE_JOB.fullmatch(job_id):
-            raise ValueError(f"not the id of a single job: {job_id[:100]!r}")
-        return ["qstat", "-f", job_id]
+        """All that the server remembers, as text, which a user's line breaks can forge."""
+        return ["qstat", "-f", _single(job_id)]
 
-    def parse_runs(self, out: str) -> int:
-        """`start_count`, which Slurm's qstat does not print, nor Torque's before the first start."""
-        jobs = [attributes for _, attributes in _from_text(out)]
-        count = jobs[0].get("start_count", "") if len(jobs) == 1 else ""
-        if not count.isdecimal():
+    def runs_command(self, job_id: str, mark: str) -> list[str]:
+        """XML about one job."""
+        return ["qstat", "-x", _single(job_id)]
+
+    def parse_runs(self, job_id: str, out: str, mark: str) -> int:
+        """`start_count`, which is not there before the first start."""
+        count = _one_job(out, job_id).get("start_count", "")
+        if not re.fullmatch(r"\d{1,9}", count, re.ASCII):
             raise ValueError("qstat does not say how often the job was started")
         return int(count)
 
-    def end_commands(self, job_id: str) -> list[list[str]]:
-        """The text, which every qstat prints."""
-        return [self.details_command(job_id)]
+    def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
+        """XML about one job."""
+        return [self.runs_command(job_id, mark)]
 
-    def parse_end(self, job_id: str, outs: Sequence[str], account: Callable[[int], str]) -> Record | None:
-        """By `exit_status`. Slurm's qstat prints none, and who cancelled a job is not told."""
-        attributes = dict(_from_text(outs[0])).get(job_id, {})
+    def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
+        """By `exit_status`. Torque does not tell who cancelled a job."""
+        attributes = _one_job(outs[0], job_id)
         if _STATES.get(attributes.get("job_state", "")) is not JobState.ENDED:
             return None
         status = attributes.get("exit_status", "")
@@ -184,8 +182,8 @@ class Torque:
             return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
         if re.fullmatch(r"-?\d{1,5}", status, re.ASCII):
             return _ended_with(int(status))
-        # Only Torque's own names its server; a job that it deleted before the start has no exit_status.
-        return cancelled() if attributes.get("server") and "start_time" not in attributes else None
+        # A job that was deleted before its start has no exit_status.
+        return cancelled() if "start_time" not in attributes else None
 
     def sight_command(self) -> list[str]:
         """None: what `query_other_jobs` and the list of operators allow is seen from the jobs themselves."""
@@ -196,21 +194,21 @@ class Torque:
         return False
 
     def unreachable(self, answer: Answer) -> bool:
-        """By exit code, and by words for Slurm's commands and those that exit with 1."""
-        words = answer.err + answer.out
-        return (
-            answer.code < 0
-            or answer.code in _NO_ANSWER_CODES
-            or bool(_NO_ANSWER.search(words) or SLURM_NO_ANSWER.search(words) or "Problem loading jobs" in words)
-        )
+        """By exit code, and by words for commands that exit with 1."""
+        return answer.code < 0 or answer.code in _NO_ANSWER_CODES or bool(_NO_ANSWER.search(answer.err + answer.out))
 
-    def lists_nothing(self, answer: Answer) -> bool:
-        """Slurm's qstat fails without a word if there is no job at all."""
-        return answer.code == _UNKNOWN_JOB and not answer.words
+    def wrong_type(self, answer: Answer) -> str:
+        """Slurm's commands are known by how they refuse the options of Torque's."""
+        if answer.code == 2 and _SLURMS.search(answer.err + answer.out):
+            return (
+                'write type = "slurm" in the profile: qsub and qstat on the Hub are those that Slurm brings, which '
+                "can't list jobs as XML; or name the folder of Torque's own commands in scheduler.path"
+            )
+        return ""
 
     def already_gone(self, answer: Answer) -> bool:
-        """Unknown or complete; of Slurm's qdel: failed without a word."""
-        return answer.code in (_UNKNOWN_JOB, _WRONG_STATE) or (answer.code == 1 and not answer.words)
+        """Unknown or complete, in Torque's own words: an exit code of 153 alone is what Slurm's qstat gives."""
+        return answer.code in (_UNKNOWN_JOB, _WRONG_STATE) and bool(answer.words)
 
     def explain(self, reason: str) -> str:
         """The scheduler's comment as a sentence."""
@@ -223,6 +221,13 @@ class Torque:
 def _checked(job_id: str) -> str:
     if not _SUBMITTED.fullmatch(job_id):
         raise ValueError(f"not the id of a job: {job_id[:100]!r}")
+    return job_id
+
+
+def _single(job_id: str) -> str:
+    """For an array, or no id, qstat would print the jobs of all."""
+    if not _SINGLE_JOB.fullmatch(job_id):
+        raise ValueError(f"not the id of a single job: {job_id[:100]!r}")
     return job_id
 
 
@@ -273,7 +278,10 @@ def _memory(resources: Resources) -> Iterator[str]:
         yield f"pmem={max(resources.memory.mib // (resources.cpus or 1), 1)}mb"
 
 
-def _from_xml(out: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _jobs(out: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Ids and attributes, by qstat's XML; none where it prints nothing, as it does where there are no jobs."""
+    if not out.strip():
+        return
     # An entity declared here would be expanded again and again; Torque declares none.
     if "<!" in out:
         raise ValueError("qstat's XML holds a declaration")
@@ -290,25 +298,10 @@ def _from_xml(out: str) -> Iterator[tuple[str, dict[str, str]]]:
             yield job_id, {child.tag: child.text or "" for child in reversed(job)}
 
 
-def _from_text(out: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Torque indents by four spaces and folds a long value with a line break and a tab; Slurm's qstat indents by a tab.
-
-    The character after "Job Id:" tells which it is.
-    """
-    blocks = re.split(r"^(?=Job Id:)", out, flags=re.MULTILINE)
-    for block in blocks:
-        header, _, rest = block.partition("\n")
-        match = _HEADER.fullmatch(header)
-        if match:
-            indent, text = ("\t", rest) if match[1] == "\t" else ("    ", rest.replace("\n\t", ""))
-            yield match[2], dict(reversed([*_attributes(text, indent)]))
-
-
-def _attributes(text: str, indent: str) -> Iterator[tuple[str, str]]:
-    for line in text.split("\n"):
-        name, equals, value = line.partition(" = ")
-        if equals and name.startswith(indent):
-            yield name.removeprefix(indent), value
+def _one_job(out: str, job_id: str) -> dict[str, str]:
+    """The attributes of this job; none where the answer is not about it, and it alone."""
+    jobs = list(_jobs(out))
+    return jobs[0][1] if [found for found, _ in jobs] == [job_id] else {}
 
 
 def _status(attributes: dict[str, str]) -> JobStatus:

@@ -170,6 +170,8 @@ def units(data: bytes) -> None:
 
 MARK = "5f0c9a7be1d24386"
 """Stands where a fresh word stands in a real listing."""
+BETWEEN = "\n====\n"
+"""Stands between the answers of two commands about one job."""
 
 
 def squeue(data: bytes) -> None:
@@ -180,11 +182,11 @@ def squeue(data: bytes) -> None:
 
 
 def qstat(data: bytes) -> None:
-    """qstat's listing, XML or text."""
+    """qstat's listing, which is XML."""
     out = _text(data)
     jobs = _listing(SCHEDULERS["torque"], out)
-    if jobs == {} and out.strip():
-        assert "<Data" in out, "no jobs are read from words that are no listing"
+    if jobs is not None and out.strip():
+        assert "<Data" in out, "a listing is believed that is no XML of qstat's"
 
 
 def local_list(data: bytes) -> None:
@@ -192,14 +194,14 @@ def local_list(data: bytes) -> None:
     _listing(SCHEDULERS["local"], _text(data))
 
 
-def scontrol(data: bytes) -> None:
-    """scontrol's and sacct's words about one job, between them a line of the mark."""
-    live, _, past = _text(data).partition(MARK)
+def squeue_job(data: bytes) -> None:
+    """squeue's and sacct's words about one job, between them a line of equals signs."""
+    live, _, past = _text(data).partition(BETWEEN)
     _one_job(SCHEDULERS["slurm"], "12", [live, past])
 
 
 def qstat_job(data: bytes) -> None:
-    """qstat's words about one job."""
+    """qstat's words about one job, which are XML."""
     _one_job(SCHEDULERS["torque"], "12.vm", [_text(data)])
 
 
@@ -249,13 +251,13 @@ def _well_formed(job: JobStatus) -> None:
 
 def _one_job(scheduler: Scheduler, job_id: str, outs: list[str]) -> None:
     try:
-        runs = scheduler.parse_runs(outs[0])
+        runs = scheduler.parse_runs(job_id, outs[0], MARK)
         assert isinstance(runs, int)
         assert runs >= 0
     except ValueError:
         pass
     try:
-        record = scheduler.parse_end(job_id, outs, lambda number: f"uid {number}")
+        record = scheduler.parse_end(job_id, outs, MARK, lambda number: f"uid {number}")
     except ValueError:
         return
     if record is None:
@@ -315,7 +317,7 @@ DOORS: dict[str, Callable[[bytes], None]] = {
     door.__name__: door
     for door in (
         *(options, form, stored, profile, units),
-        *(squeue, qstat, local_list, scontrol, qstat_job, local_show, submitted),
+        *(squeue, qstat, local_list, squeue_job, qstat_job, local_show, submitted),
         *(ticket, report, csr),
     )
 }

@@ -1,11 +1,12 @@
 """What the fuzzer starts from: honest inputs of every door, and those that were a fault once."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
-from attack.doors import MARK
+from attack.doors import BETWEEN, MARK
 from attack.options import PAYLOADS
 from hpcspawner.request.gate import OPTIONS
 from hpcspawner.schedulers import slurm, torque
@@ -57,10 +58,10 @@ def _honest(door: str) -> Iterator[bytes]:
         "profile": [file.read_text() for file in sorted((_TREE / "profiles").glob("*.toml"))],
         "units": list(_UNITS),
         "squeue": [_head(_recorded("slurm-22.05/squeue.txt"), 40)],
-        "qstat": [_recorded("slurm-torque-22.05/qstat-f.txt"), *_all("torque-6.1.3/qstat-*")],
+        "qstat": _all("torque-6.1.3/qstat-*"),
         "local_list": [json.dumps([_LOCAL_JOB, {**_LOCAL_JOB, "id": "13", "state": "ended"}])],
-        "scontrol": [_ends(file) for file in sorted((_RECORDED / "slurm-22.05" / "ends").glob("*.scontrol"))],
-        "qstat_job": _all("torque-6.1.3/qstat-f-*"),
+        "squeue_job": [_ends(file) for file in sorted((_RECORDED / "slurm-22.05" / "ends").glob("*.squeue"))],
+        "qstat_job": [_torque_job(str(text)) for text in _all("torque-6.1.3/qstat-x-*")],
         "local_show": [json.dumps(_LOCAL_END)],
         "submitted": ["12\n", "12;lab\n", "12.server\n", "12[].vm\n"],
         "ticket": [json.dumps(body) for body in ({**_TICKET, "run": "r" * 43}, {**_TICKET, "csr": _CSR})],
@@ -84,15 +85,25 @@ def _head(text: str, lines: int) -> str:
 
 def _ends(file: Path) -> str:
     # The recorded jobs have numbers of their own; the door asks for 12.
-    live = file.read_text()
-    past = file.with_suffix(".sacct").read_text() if file.with_suffix(".sacct").exists() else ""
-    number = live.partition("JobId=")[2].split(maxsplit=1)[0] if "JobId=" in live else "12"
-    return (live + MARK + past).replace(number, "12")
+    live, past = file.read_text(), file.with_suffix(".sacct").read_text()
+    number = past.partition("|")[0]
+    return re.sub(rf"(?m)^{number}\b", "12", live + BETWEEN + past)
+
+
+def _torque_job(text: str) -> str:
+    return re.sub(r"<Job_Id>[^<]*", "<Job_Id>12.vm", text)
 
 
 def words() -> list[str]:
     """Words that a fuzzer would take long to guess."""
     states = [*slurm._STATES, *torque._STATES, "CANCELLED by 1001"]
-    keys = ["JobId=12", "JobState=", "Restarts=", "ExitCode=0:0", "<Data>", "<Job><Job_Id>", "Job Id: 12.vm\n    "]
+    keys = [
+        f"12 |{MARK}",
+        f"|{MARK}0|{MARK}768|{MARK}",
+        "<Data>",
+        "<Job><Job_Id>12.vm",
+        "<job_state>C",
+        "<exit_status>",
+    ]
     profile = ["[[partitions]]", "[defaults]", "max_walltime = ", "name = ", "[job]", "directives = ", "0x", "1e9"]
     return [*OPTIONS, *states, *keys, *profile, MARK, *(one for one in PAYLOADS if len(one) < 60 and one.isascii())]

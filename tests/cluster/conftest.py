@@ -1,6 +1,7 @@
 """The real cluster: its own head and nodes in network namespaces. These tests run on its head."""
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from support.hub import Hub, require
+from support.schedulers import HAS_TORQUE, PATHS, SCHEDULERS, attributes, torque
 
 PROFILE = """\
 title = "Test cluster"
 
 [scheduler]
 type = "{scheduler}"
+path = {path}
 
 [[partitions]]
 name = "debug"
@@ -66,12 +69,20 @@ setup = ["echo the module system is away", "false"]
 """
 
 
+NODES = ("n1", "n2", "n3")
+
+
+def profile(scheduler, lab, gpus="any"):
+    """What these tests' Hubs offer."""
+    return PROFILE.format(scheduler=scheduler, path=json.dumps(PATHS[scheduler]), lab=lab, gpus=gpus)
+
+
 @pytest.fixture(scope="session")
 def lab():
     """The cluster's folder; `tests/cluster/lab/up` makes it and `tests/run` enters its head."""
     folder = os.environ.get("HPC_LAB")
     assert folder, "these tests run on the test cluster's head: use `make test` or `tests/run cluster`"
-    for program in ("sbatch", "squeue", "qsub", "qstat", "qdel", "sudo"):
+    for program in ("sbatch", "squeue", "sudo", *([torque("qsub")] if HAS_TORQUE else [])):
         require(program)
     return Path(folder)
 
@@ -91,14 +102,30 @@ def on_head(*argv, user=None, check=True, stdin=None):
 
 
 def jobs_of(user):
-    """Ids of the user's jobs that are not over, as squeue shows them."""
-    return on_head("squeue", "--noheader", f"--user={user}", "--format=%i").split()
+    """Ids of the user's jobs that are not over, as squeue and qstat show them."""
+    return [*on_head("squeue", "--noheader", f"--user={user}", "--format=%i").split(), *torque_jobs_of(user)]
+
+
+def torque_jobs_of(user):
+    if not HAS_TORQUE:
+        return []
+    jobs = attributes(on_head(torque("qstat"), "-x"))
+    return [job_id for job_id, job in jobs.items() if job["euser"] == user and job["job_state"] != "C"]
 
 
 def shown(job_id):
-    """What `scontrol show job` says, as pairs."""
+    """What `scontrol show job` or `qstat -x` says, as pairs; Torque's ids name the server."""
+    if "." in job_id:
+        return attributes(on_head(torque("qstat"), "-x", job_id))[job_id]
     words = on_head("scontrol", "show", "job", job_id).split()
     return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def script_of(job_id):
+    """The job script as the scheduler keeps it, for root to read."""
+    if "." in job_id:
+        return Path(f"/var/spool/torque/server_priv/jobs/{job_id}.SC").read_text()
+    return on_head("scontrol", "write", "batch_script", job_id, "-")
 
 
 def queue_is_empty_within(seconds, *users):
@@ -123,17 +150,42 @@ def nothing_left(lab):
 
 @contextlib.contextmanager
 def drained(*nodes):
-    """These nodes take no new job; afterwards they do again."""
+    """These nodes take no new job; afterwards they do again. Torque's queues have no nodes of their own: all are."""
     on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=drain", "reason=test")
+    if HAS_TORQUE:
+        on_head(torque("pbsnodes"), "-o", *NODES)
     try:
         yield
     finally:
-        began = time.monotonic()
-        while not _usable(nodes):
-            assert time.monotonic() - began < 60, on_head("sinfo", "-N")
-            # Refused for a node that is not drained (any more); what counts is the state in the end.
-            on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=resume", check=False)
-            time.sleep(0.3)
+        if HAS_TORQUE:
+            on_head(torque("pbsnodes"), "-c", *NODES)
+        _wake(nodes)
+
+
+@contextlib.contextmanager
+def nothing_starts():
+    """No job starts, however much is free. (A Torque whose nodes are offline refuses jobs that want GPUs.)"""
+    on_head("scontrol", "update", f"nodename={','.join(NODES)}", "state=drain", "reason=test")
+    scheduling("False")
+    try:
+        yield
+    finally:
+        scheduling("True")
+        _wake(NODES)
+
+
+def scheduling(word):
+    if HAS_TORQUE:
+        on_head(torque("qmgr"), "-c", f"set server scheduling = {word}")
+
+
+def _wake(nodes):
+    began = time.monotonic()
+    while not _usable(nodes):
+        assert time.monotonic() - began < 60, on_head("sinfo", "-N")
+        # Refused for a node that is not drained (any more); what counts is the state in the end.
+        on_head("scontrol", "update", f"nodename={','.join(nodes)}", "state=resume", check=False)
+        time.sleep(0.3)
 
 
 def _usable(nodes):
@@ -145,6 +197,8 @@ def cancel_all():
     # Of several --user, scancel heeds the last one only.
     for user in ("alice", "bob"):
         on_head("scancel", f"--user={user}", check=False)
+        for job_id in torque_jobs_of(user):
+            on_head(torque("qdel"), job_id, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -155,14 +209,14 @@ def make_hub(lab, tmp_path_factory):
         folder = tmp_path_factory.mktemp(f"hub-{scheduler}")
         gpus = "v100" if scheduler == "slurm" else "any"
         site = folder / "site.toml"
-        text = PROFILE.format(scheduler=scheduler, lab=lab, gpus=gpus)
+        text = profile(scheduler, lab, gpus)
         site.write_text(text.replace(*change) if change[0] else text, encoding="utf-8")
         return Hub(folder, site, host="10.77.0.1", users=("alice", "bob"), **kwargs)
 
     return make
 
 
-@pytest.fixture(scope="module", params=["slurm", "torque"])
+@pytest.fixture(scope="module", params=SCHEDULERS)
 def scheduler(request):
     return request.param
 

@@ -3,23 +3,40 @@
 import time
 
 import pytest
-from cluster.conftest import drained, jobs_of, on_head, shown
+from cluster.conftest import jobs_of, nothing_starts, on_head, script_of, shown
 from support.hub import server_path
 
 ASKED = [
-    pytest.param({"partition": "debug"}, {"Partition": "debug"}, id="partition -p"),
-    pytest.param({"directory": "/tmp"}, {"WorkDir": "/tmp"}, id="directory -d"),
-    pytest.param({"account": "tro100"}, {"Account": "tro100"}, id="account -A"),
-    pytest.param({"walltime": "1h 30m"}, {"TimeLimit": "01:30:00"}, id="wall time -t"),
-    pytest.param({"walltime": "1d 2h"}, {"TimeLimit": "1-02:00:00"}, id="wall time of days -t"),
-    pytest.param({"partition": "gpu-shared", "gpus": 3}, {"TRES": "gres/gpu=3"}, id="gpus -g"),
-    pytest.param({"nodes": 2}, {"NumNodes": "2-2"}, id="nodes"),
-    pytest.param({"cpus": 4}, {"NumCPUs": "4"}, id="cpus"),
-    pytest.param({"memory": "3G"}, {"TRES": "mem=3G"}, id="memory"),
+    pytest.param({"partition": "debug"}, {"Partition": "debug"}, {"queue": "debug"}, id="partition -p"),
+    pytest.param({"account": "tro100"}, {"Account": "tro100"}, {"Account_Name": "tro100"}, id="account -A"),
+    pytest.param(
+        {"walltime": "1h 30m"}, {"TimeLimit": "01:30:00"}, {"Resource_List.walltime": "01:30:00"}, id="wall time -t"
+    ),
+    pytest.param(
+        {"walltime": "1d 2h"},
+        {"TimeLimit": "1-02:00:00"},
+        {"Resource_List.walltime": "26:00:00"},
+        id="wall time of days -t",
+    ),
+    pytest.param(
+        {"partition": "gpu-shared", "gpus": 3},
+        {"TRES": "gres/gpu=3"},
+        {"Resource_List.nodes": "1:ppn=1:gpus=3"},
+        id="gpus -g",
+    ),
+    pytest.param({"nodes": 2}, {"NumNodes": "2-2"}, {"Resource_List.nodes": "2:ppn=1"}, id="nodes"),
+    pytest.param({"cpus": 4}, {"NumCPUs": "4"}, {"Resource_List.nodes": "1:ppn=4"}, id="cpus"),
+    pytest.param({"memory": "3G"}, {"TRES": "mem=3G"}, {"Resource_List.mem": "3072mb"}, id="memory"),
+    pytest.param(
+        {"features": ["skylake"]},
+        {"Features": "skylake"},
+        {"Resource_List.nodes": "1:ppn=1:skylake"},
+        id="node features",
+    ),
 ]
 SLURM_ONLY = [
+    pytest.param({"directory": "/tmp"}, {"WorkDir": "/tmp"}, id="directory -d"),
     pytest.param({"qos": "debug", "walltime": "10m"}, {"QOS": "debug"}, id="qos"),
-    pytest.param({"features": ["skylake"]}, {"Features": "skylake"}, id="node features"),
     pytest.param(
         {"partition": "gpu-shared", "gpu_type": "v100", "gpus": 2}, {"TresPerNode": "gres:gpu:v100:2"}, id="gpu type"
     ),
@@ -44,7 +61,7 @@ def submitted(hub, options, look=shown):
 @pytest.fixture(scope="module", autouse=True)
 def all_wait(lab):
     """Jobs wait: what was asked is all that matters here."""
-    with drained("n1", "n2", "n3"):
+    with nothing_starts():
         yield
 
 
@@ -54,14 +71,10 @@ def agrees(record, wanted):
     }
 
 
-@pytest.mark.parametrize(("options", "wanted"), ASKED)
-def test_the_option_reaches_the_scheduler(hub, options, wanted):
+@pytest.mark.parametrize(("options", "of_slurm", "of_torque"), ASKED)
+def test_the_option_reaches_the_scheduler(hub, scheduler, options, of_slurm, of_torque):
+    wanted = of_slurm if scheduler == "slurm" else of_torque
     assert agrees(submitted(hub, options), wanted) == wanted
-
-
-def script_of(job_id):
-    """The job script as the scheduler keeps it."""
-    return on_head("scontrol", "write", "batch_script", job_id, "-")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +103,7 @@ def running_hub(make_hub, scheduler):
 
 @pytest.fixture(scope="module")
 def slurm_hub(make_hub):
-    """For what Slurm's own Torque commands leave out or refuse."""
+    """For what Torque does not know, or is not asked."""
     with make_hub("slurm", extra=QUICK, change=('title = "Test', 'reservation = "optional"\ntitle = "Test')) as running:
         yield running
 

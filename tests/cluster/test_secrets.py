@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from cluster.conftest import cancel_all, drained, on_head, queue_is_empty_within
+from cluster.conftest import cancel_all, drained, jobs_of, on_head, queue_is_empty_within, script_of, shown
 from support import attacker
 from support.faults import within
 from support.hub import PASSWORD, Hub, server_path
 from support.processes import Processes, environment
+from support.schedulers import torque
 
-NODE = "n1"
 DEBUG = """
 c.JupyterHub.log_level = "DEBUG"
 c.ConfigurableHTTPProxy.debug = True
@@ -34,9 +34,11 @@ _SLEEPS = ("/usr/bin/python3", "-c", "import time; time.sleep(600)")
 class Victim:
     """Alice, who works on a server while another one waits in the queue. `needles` are her and the Hub's secrets."""
 
+    scheduler: str
     lab: Path
     hub: Hub
     job: str
+    node: str
     waiting: str
     processes: Processes
     session: requests.Session
@@ -54,17 +56,22 @@ def alice(lab, make_hub, scheduler):
     cancel_all()
     queue_is_empty_within(30, "alice", "bob")
     since = time.time()
-    with make_hub(scheduler, extra=DEBUG) as hub, drained("n3"):
-        yield at_work(lab, hub, since)
-        hub.stop_server("alice", WAITS)
-        hub.stop_server("alice")
+    with make_hub(scheduler, extra=DEBUG) as hub:
+        hub.spawn("alice", {"partition": "debug"})
+        (job,) = jobs_of("alice")
+        with drained("n3"):
+            hub.api("POST", server_path("alice", WAITS), json={"partition": "gpu-shared"})
+            within(20, lambda: len(jobs_of("alice")) == 2, hub.log)
+            yield at_work(scheduler, lab, hub, job, since)
+            hub.stop_server("alice", WAITS)
+            hub.stop_server("alice")
         queue_is_empty_within(10, "alice")
 
 
-def at_work(lab, hub, since):
-    hub.api("POST", server_path("alice", WAITS), json={"partition": "gpu-shared"})
-    hub.spawn("alice", {"partition": "debug"})
-    jobs = dict(line.split() for line in on_head("squeue", "-h", "-u", "alice", "-o", "%T %i").splitlines())
+def at_work(scheduler, lab, hub, job, since):
+    (waiting,) = set(jobs_of("alice")) - {job}
+    record = shown(job)
+    node = record["BatchHost"] if scheduler == "slurm" else record["exec_host"].partition("/")[0]
     session = hub.log_in("alice")
     # The way through the Hub's login leaves cookies of the server as well.
     assert session.get(f"{hub.url}/user/alice/lab", timeout=60).ok
@@ -75,8 +82,8 @@ def at_work(lab, hub, since):
         timeout=60,
     )
     assert kernel.ok, kernel.text
-    processes = Processes(lab, NODE, jobs["RUNNING"])
-    alice = Victim(lab, hub, jobs["RUNNING"], jobs["PENDING"], processes, session, {}, since)
+    processes = Processes(lab, node, job)
+    alice = Victim(scheduler, lab, hub, job, node, waiting, processes, session, {}, since)
     alice.needles = dict(secrets_of(alice))
     return alice
 
@@ -105,10 +112,6 @@ def secrets_of(alice):
         yield "private key of her server", max(lines, key=len)
 
 
-def script_of(job):
-    return on_head("scontrol", "write", "batch_script", job, "-")
-
-
 def ticket_in(text):
     (ticket,) = set(re.findall(r"hpct_[\w-]{43}", text))
     return ticket
@@ -133,6 +136,19 @@ def commands(alice):
     """What asks the system and the scheduler; for each job, as they are."""
     yield ["ps", "auxeww"]
     yield ["ps", "-eLo", "pid,user,comm,args,environ", "-ww"]
+    yield from of_slurm(alice) if alice.scheduler == "slurm" else of_torque(alice)
+
+
+def of_torque(alice):
+    for words in ((), (alice.job,), (alice.waiting,)):
+        yield [torque("qstat"), "-f", *words]
+        yield [torque("qstat"), "-x", *words]
+    yield [torque("qstat"), "-Q", "-f"]
+    yield [torque("qstat"), "-B", "-f"]
+    yield [torque("pbsnodes"), "-x"]
+
+
+def of_slurm(alice):
     yield ["squeue", "-a", "-o", "%all"]
     yield ["squeue", "-a", "--json"]
     yield ["scontrol", "show", "job", "-d", "-o"]
@@ -140,14 +156,17 @@ def commands(alice):
     yield ["scontrol", "show", "config"]
     yield ["sacct", "-a", "-P", "-o", "ALL"]
     yield ["sacct", "-a", "--json"]
-    yield ["qstat", "-f"]
     for job in (alice.job, alice.waiting):
-        yield ["qstat", "-f", job]
         yield ["scontrol", "show", "job", "-dd", job]
 
 
 def refused(job):
     """What must be denied to who is not the job's owner."""
+    if "." in job:
+        yield ["cat", f"/var/spool/torque/server_priv/jobs/{job}.SC"]
+        yield [torque("qsig"), "-s", "CONT", job]
+        yield [torque("qalter"), "-l", "walltime=10:00", job]
+        return
     yield ["scontrol", "write", "batch_script", job, "-"]
     yield ["sacct", "-j", job, "--batch-script"]
     yield ["sacct", "-j", job, "--env-vars"]
@@ -169,7 +188,10 @@ def planted(alice, words):
     file = Path("/home/alice/planted")
     file.write_text(words["file"])
     file.chmod(0o644)
-    on_head("scontrol", "update", f"jobid={alice.job}", f"admincomment={words['record']}")
+    if alice.scheduler == "slurm":
+        on_head("scontrol", "update", f"jobid={alice.job}", f"admincomment={words['record']}")
+    else:
+        on_head(torque("qalter"), "-W", f"comment={words['record']}", alice.job)
     # The last is a process of his own, which shows that he reads variables where he may.
     carriers = [
         subprocess.Popen(["sudo", "-n", "-u", "alice", *_SLEEPS, words["command line"]]),
@@ -184,26 +206,38 @@ def planted(alice, words):
             carrier.wait()
 
 
-@pytest.mark.parametrize("host", ["head", NODE])
+# Where what lies open to all is found: the record, the job's name, and what lets nobody else into the job.
+OPEN = {
+    "slurm": ({"scontrol show job -d -o"}, {"squeue -a -o %all", "sacct -a -P -o ALL", "sacct -a --json"}),
+    "torque": ({f"{torque('qstat')} -x"}, {f"{torque('qstat')} -x", f"{torque('qstat')} -f"}),
+}
+CLOSED = {
+    "slurm": ["srun --overlap --jobid={job} --immediate=5 env"],
+    "torque": [f"{torque('qsig')} -s CONT {{job}}", "cat /var/spool/torque/server_priv/jobs/{job}.SC"],
+}
+
+
+@pytest.mark.parametrize("host", ["head", "node"])
 def test_another_user_finds_none_of_her_secrets(alice, host):
     words = {place: f"planted{secrets.token_hex(16)}" for place in ("file", "command line", "record", "variable")}
-    words["name"] = on_head("squeue", "-h", "-j", alice.job, "-o", "%j").strip()
+    words["name"] = shown(alice.job)["JobName" if alice.scheduler == "slurm" else "Job_Name"]
     needles = {name: forms(secret) for name, secret in (alice.needles | words).items()}
     asked = [*commands(alice), *(argv for job in (alice.job, alice.waiting) for argv in refused(job))]
     order = {"needles": needles, "commands": asked, "folders": list(folders(alice)), "since": alice.since}
     with planted(alice, words):
-        answer = attacker.search(alice.lab, host, "bob", **order)
+        answer = attacker.search(alice.lab, alice.node if host == "node" else host, "bob", **order)
     places = {name: [place for found, place in answer["found"] if found == name] for name in needles}
     assert {name: where for name, where in places.items() if where and name not in words} == {}
     # What lies open he finds, each where it is, so the search is one.
     assert "/home/alice/planted" in places["file"]
     assert "ps auxeww" in places["command line"]
-    assert "scontrol show job -d -o" in places["record"]
-    assert {"squeue -a -o %all", "sacct -a -P -o ALL", "sacct -a --json", "qstat -f"} <= set(places["name"])
+    records, names = OPEN[alice.scheduler]
+    assert records <= set(places["record"])
+    assert names <= set(places["name"])
     assert any(place.endswith("/environ") for place in places["variable"])
     # Nothing that is open to everybody went unasked, and into her job he does not get.
     assert [argv for argv in commands(alice) if answer["codes"][" ".join(argv)]] == []
-    assert answer["codes"][f"srun --overlap --jobid={alice.job} --immediate=5 env"] != 0
+    assert [line for line in CLOSED[alice.scheduler] if answer["codes"][line.format(job=alice.job)] == 0] == []
 
 
 def test_the_hubs_log_holds_none_of_them_even_at_debug(alice):
@@ -225,8 +259,13 @@ def test_the_log_of_her_job_holds_none_of_them(alice):
 
 def test_scripts_and_records_hold_a_ticket_that_is_spent_and_nothing_else(alice):
     """Root sees what the scheduler keeps of a job that runs: script and variables."""
-    kept = on_head("sacct", "-j", alice.job, "--batch-script") + on_head("sacct", "-j", alice.job, "--env-vars")
-    assert "SLURM_" in kept
+    if alice.scheduler == "slurm":
+        kept = on_head("sacct", "-j", alice.job, "--batch-script") + on_head("sacct", "-j", alice.job, "--env-vars")
+        assert "SLURM_" in kept
+    else:
+        record = Path(f"/var/spool/torque/server_priv/jobs/{alice.job}.JB").read_text(errors="replace")
+        kept = script_of(alice.job) + record
+        assert "PBS_O_" in record
     ticket = ticket_in(kept)
     assert ticket == ticket_in(script_of(alice.job))
     assert [name for name, secret in alice.needles.items() if secret in kept + script_of(alice.job)] == []

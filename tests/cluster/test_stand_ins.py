@@ -104,6 +104,6 @@ def test_a_cancel_fails_as_often_as_it_is_told(folder):
 )
 def test_a_listing_is_what_it_is_told_to_be(folder, what, size):
     order(folder, f"list-{what}")
-    for command in (("squeue", "--all"), ("qstat", "-f")):
+    for command in (("squeue", "--all"), ("qstat", "-x")):
         counted = subprocess.run([str(folder / "bin" / command[0]), *command[1:]], capture_output=True, check=True)
         assert len(counted.stdout) == size

@@ -12,6 +12,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from support.schedulers import HAS_TORQUE, torque
+
+PBS_SERVER = "/opt/torque/sbin/pbs_server"
+
 
 class Lab:
     """The cluster's folder: where its daemons' ids are and how to start them again."""
@@ -44,30 +48,39 @@ class Lab:
         os.kill(pid, number)
         within(30, lambda: not _lives(pid), f"{daemon} does not end")
 
-    def controller_answers(self):
+    def controllers_answer(self):
         asked = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False, timeout=60, cwd="/")
-        return "is UP" in asked.stdout
+        return "is UP" in asked.stdout and (not HAS_TORQUE or _succeeds(torque("qstat"), "-B"))
 
     @contextlib.contextmanager
     def controller_stopped(self):
-        """No slurmctld: whoever calls is refused at once. It comes back with what it knew."""
+        """No slurmctld, no pbs_server: who calls is refused at once. They come back with what they knew."""
         self.end("slurmctld")
+        if HAS_TORQUE:
+            # When it is asked to end it goes on answering for up to a minute.
+            self.end("pbs_server", signal.SIGKILL)
         try:
             yield
         finally:
             self.on("head", "slurmctld")
-            within(30, self.controller_answers, "slurmctld does not answer again")
+            if HAS_TORQUE:
+                start = 'setsid "$0" -F >/dev/null 2>&1 & echo $! >"$1"'
+                pidfile = str(self.folder / "run" / "pbs_server.pid")
+                self.on("head", "bash", "-c", start, PBS_SERVER, pidfile)
+            within(60, self.controllers_answer, "slurmctld or pbs_server does not answer again")
 
     @contextlib.contextmanager
     def controller_hangs(self):
-        """A slurmctld that takes calls and answers none."""
-        pid = self.pid("slurmctld")
-        os.kill(pid, signal.SIGSTOP)
+        """A slurmctld and a pbs_server that take calls and answer none."""
+        pids = [self.pid(name) for name in ("slurmctld", *(["pbs_server"] if HAS_TORQUE else []))]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
-            within(60, self.controller_answers, "slurmctld does not answer again")
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            within(60, self.controllers_answer, "slurmctld or pbs_server does not answer again")
 
     @contextlib.contextmanager
     def node_daemon_killed(self, node):
@@ -154,6 +167,10 @@ def locked(*databases):
             connection.execute("BEGIN EXCLUSIVE")
             stack.callback(connection.execute, "ROLLBACK")
         yield
+
+
+def _succeeds(*argv):
+    return subprocess.run(argv, capture_output=True, check=False, timeout=60, cwd="/").returncode == 0
 
 
 def usable(node):

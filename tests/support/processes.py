@@ -50,7 +50,7 @@ def _is_server(pid, network, job_id):
     except OSError:
         return False
     name = "JUPYTERHUB_API_TOKEN"
-    return own.get("SLURM_JOB_ID") == job_id and name in own and name not in parents
+    return job_id in (own.get("SLURM_JOB_ID"), own.get("PBS_JOBID")) and name in own and name not in parents
 
 
 def _parent(pid):

@@ -189,31 +189,30 @@ def test_xml_of_qstat_that_breaks_off_is_not_believed(data):
     torque = SCHEDULERS["torque"]
     at = data.draw(st.integers(1, len(whole) - 1))
     assert torque.parse_query(whole, MARK)
-    with pytest.raises(ValueError, match=r"qstat's XML|not a list"):
+    with pytest.raises(ValueError, match="qstat's XML"):
         torque.parse_query(whole[:at], MARK)
 
 
-@pytest.mark.parametrize("name", ["torque-6.1.3/qstat-f.txt", "slurm-torque-22.05/qstat-f.txt"])
-@given(data=st.data())
-def test_text_of_qstat_that_breaks_off_ends_no_job(name, data):
-    """Where it broke off can't be told from the text; that qstat failed is told by its exit code."""
-    whole = (RECORDED / name).read_text()
-    torque = SCHEDULERS["torque"]
-    jobs = torque.parse_query(whole, MARK)
-    try:
-        part = torque.parse_query(whole[: data.draw(st.integers(1, len(whole)))], MARK)
-    except ValueError:
-        return
-    for job_id, job in part.items():
-        if job.state.value == "ended":
-            assert jobs[job_id].state is job.state
+@given(st.data())
+def test_an_answer_about_one_job_that_breaks_off_tells_nothing(data):
+    slurm, torque = SCHEDULERS["slurm"], SCHEDULERS["torque"]
+    of_squeue = (RECORDED / "slurm-22.05" / "ends" / "exit-3.squeue").read_text()
+    of_qstat = (RECORDED / "torque-6.1.3" / "qstat-x-exit-3.xml").read_text().rstrip()
+    number = of_squeue.split(maxsplit=1)[0]
+    assert slurm.parse_end(number, [of_squeue, ""], MARK, str)
+    assert (
+        slurm.parse_end(number, [of_squeue[: data.draw(st.integers(0, of_squeue.rindex(MARK)))], ""], MARK, str) is None
+    )
+    assert torque.parse_end("21.vm", [of_qstat], MARK, str)
+    with pytest.raises(ValueError, match="qstat's XML"):
+        torque.parse_end("21.vm", [of_qstat[: data.draw(st.integers(1, len(of_qstat) - 1))]], MARK, str)
 
 
 def test_a_job_s_file_of_another_shape_is_refused():
     local = Local(Path("/var/lib/hub/spool"), 2)
     for text in ("[]", "[" * 100_000, '{"id": "12", "state": "ended", "exit": "x"}', "12"):
         with pytest.raises(ValueError, match="job"):
-            local.parse_end("12", [text], str)
+            local.parse_end("12", [text], MARK, str)
 
 
 # --- profiles

@@ -516,13 +516,15 @@ async def test_what_is_no_job_id_raises_what_everything_else_raises(desk, call):
 # --- how a job ended
 
 ENDS = RECORDED / "slurm-22.05" / "ends"
+RECORDED_MARK = "5f0c9a7be1d24386"
 
 
 def remembers(desk, name, *, controller=True, accounting=True):
     """Stand-ins that print what the real ones printed of this job; its id."""
     forgot = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
     off = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
-    desk.program("scontrol", f"cat {ENDS / name}.scontrol" if controller else forgot)
+    marked = f"mark=${{!#}}; sed s/{RECORDED_MARK}/${{mark##*|}}/g {ENDS / name}.squeue"
+    desk.program("squeue", marked if controller else forgot)
     desk.program("sacct", f"cat {ENDS / name}.sacct" if accounting else off)
     return (ENDS / f"{name}.sacct").read_text().partition("|")[0]
 
@@ -562,7 +564,7 @@ async def test_one_of_them_is_enough_and_the_log_is_told_once(desk, kept, caplog
     ],
 )
 async def test_an_end_that_nobody_knows_is_none_and_no_error(desk, does):
-    for name in ("scontrol", "sacct"):
+    for name in ("squeue", "sacct"):
         desk.program(name, does)
     assert await desk.client(command_timeout_s=1).record("12") is None
 
@@ -581,7 +583,7 @@ async def test_the_accounting_is_asked_again_who_cancelled(desk, monkeypatch):
 
 
 async def test_an_end_can_be_waited_for_no_longer(desk):
-    for name in ("scontrol", "sacct"):
+    for name in ("squeue", "sacct"):
         desk.program(name, "exec sleep 60")
     task = asyncio.create_task(desk.client().record("12"))
     await asyncio.sleep(0.3)
@@ -596,9 +598,10 @@ async def test_how_often_a_job_was_started_is_asked(desk):
     remembers(desk, "running", controller=False)
     with pytest.raises(SchedulerError):
         await desk.client().runs(job_id)
-    desk.program("qstat", f"cat {RECORDED / 'slurm-torque-22.05' / 'qstat-f.txt'}")
+    desk.program("qstat", f"cat {RECORDED / 'torque-6.1.3' / 'qstat-x-exit-0.xml'}")
+    assert await desk.client(Torque()).runs("22.vm") == 1
     with pytest.raises(SchedulerNotSetUp, match="how often"):
-        await desk.client(Torque()).runs("42")
+        await desk.client(Torque()).runs("23.vm")
 
 
 async def test_who_sees_all_is_asked_and_a_failure_promises_nothing(desk):
@@ -894,7 +897,7 @@ async def test_many_commands_at_once_keep_their_answers_apart(desk):
 # --- forms of a command
 
 
-async def test_xml_is_taken_where_it_is_spoken(desk):
+async def test_a_torque_is_asked_for_xml(desk):
     desk.program("qstat", f'echo "$*" >>"$0.calls"; cat {RECORDED}/torque-6.1.3/qstat-x.xml')
     client = desk.client(Torque())
     jobs = (await client.listing()).jobs
@@ -909,9 +912,39 @@ async def test_a_failure_that_is_no_misunderstanding_tries_no_other_form(desk):
     assert desk.text("qstat.calls").splitlines() == ["-x"]
 
 
-async def test_a_torque_without_jobs_lists_nothing(desk):
+@pytest.mark.parametrize(
+    ("name", "words", "ask"),
+    [
+        pytest.param("qsub", "qsub-stdin.err", lambda client: client.submit(ME, job("x")), id="a submit"),
+        pytest.param("qstat", "qstat-x.err", lambda client: client.listing(), id="the listing"),
+        pytest.param("qstat", "qstat-x.err", lambda client: client.listing(ME), id="a user's listing"),
+        pytest.param("qstat", "qstat-x.err", lambda client: client.runs("12"), id="how often it was started"),
+    ],
+)
+async def test_slurms_commands_of_torques_names_are_refused_at_once(desk, name, words, ask):
+    (desk.folder / "words").write_text((RECORDED / "slurm-torque-22.05" / words).read_text())
+    desk.program(name, 'echo "$*" >>"$0.calls"; cat "$(dirname "$0")/words" >&2; exit 2')
+    with pytest.raises(SchedulerNotSetUp, match="not those of the scheduler in the profile, torque") as caught:
+        await ask(desk.client(Torque()))
+    assert 'type = "slurm"' in caught.value.cure
+    assert len(desk.text(f"{name}.calls").splitlines()) == 1
+
+
+async def test_a_failure_without_a_word_is_no_listing(desk):
     desk.program("qstat", "exit 153")
+    with pytest.raises(SchedulerRejected, match="exit code 153"):
+        await desk.client(Torque()).listing()
+
+
+async def test_a_torque_without_jobs_prints_nothing(desk):
+    desk.program("qstat", "exit 0")
     assert (await desk.client(Torque()).listing()).jobs == {}
+
+
+async def test_text_that_looks_like_jobs_is_no_listing_of_torques(desk):
+    desk.program("qstat", "printf 'Job Id: 12.head\\n    job_state = C\\n    Job_Owner = alice@head\\n'")
+    with pytest.raises(SchedulerUnreachable, match="could not be read"):
+        await desk.client(Torque()).listing()
 
 
 # --- the scheduler's words are somebody else's text

@@ -184,7 +184,7 @@ def test_a_listing_gets_the_mark(desk):
     desk.make()
     desk.ask("list", given=frame(b"0123456789abcdef"))
     (call,) = desk.calls()
-    (wanted,) = Slurm().query_commands("0123456789abcdef")
+    wanted = Slurm().query_command("0123456789abcdef")
     assert call["argv"][1:] == wanted[1:]
 
 

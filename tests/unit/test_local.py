@@ -58,7 +58,7 @@ class Desk:
         (self.folder / "go").touch()
 
     def list(self):
-        [argv] = self.scheduler.query_commands(MARK)
+        argv = self.scheduler.query_command(MARK)
         answer = self.run(argv)
         assert answer.code == 0, answer.words
         return self.scheduler.parse_query(answer.out, MARK)
@@ -70,8 +70,8 @@ class Desk:
         return json.loads(self.run(self.scheduler.details_command(job_id)).out)
 
     def record(self, job_id):
-        [argv] = self.scheduler.end_commands(job_id)
-        return self.scheduler.parse_end(job_id, [self.run(argv).out], str)
+        [argv] = self.scheduler.end_commands(job_id, MARK)
+        return self.scheduler.parse_end(job_id, [self.run(argv).out], MARK, str)
 
     def wait_until(self, condition, seconds=9.0):
         deadline = time.monotonic() + seconds
@@ -326,7 +326,7 @@ def test_a_cancelled_and_a_lost_job_are_told_apart(desk):
 
 def test_an_unknown_job_has_no_end(desk):
     assert desk.record("99") is None
-    assert local.parse_runs("") == 1
+    assert local.parse_runs("12", "", MARK) == 1
 
 
 def test_an_unknown_job_is_said_to_be_gone(desk):
@@ -429,7 +429,7 @@ def test_a_full_disk_hides_no_job_and_no_end(tmp_path):
     desk = Desk(tmp_path, slots=1)
     lost, waiting = desk.submit("exec sleep 60"), desk.submit("echo > started")
     os.kill(desk.details(lost)["supervisor"][0], signal.SIGKILL)
-    answer = desk.run([*FULL_DISK, *desk.scheduler.query_commands(MARK)[0]])
+    answer = desk.run([*FULL_DISK, *desk.scheduler.query_command(MARK)])
     jobs = desk.scheduler.parse_query(answer.out, MARK)
     assert (jobs[lost].state, jobs[waiting].state) == (JobState.ENDED, JobState.PENDING)
     # With room again, the next listing starts it, and starts it once.
@@ -440,7 +440,7 @@ def test_a_full_disk_hides_no_job_and_no_end(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error_with_words(tmp_path):
     (tmp_path / "spool").write_text("not a folder")
     desk = Desk(tmp_path)
-    answer = desk.run(desk.scheduler.query_commands(MARK)[0])
+    answer = desk.run(desk.scheduler.query_command(MARK))
     assert answer.code == program.IO_ERROR
     assert "spool" in answer.words
     assert not desk.scheduler.already_gone(answer)
@@ -520,7 +520,7 @@ def test_a_spool_that_is_a_link_is_refused_and_what_it_leads_to_is_left_alone(tm
     target.mkdir(mode=0o755)
     spool = tmp_path / "spool"
     spool.symlink_to(target)
-    argv = Local(spool, slots=1).query_commands("0" * 16)[0]
+    argv = Local(spool, slots=1).query_command("0" * 16)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 77
     assert f"{spool} is a link; name the folder itself" in done.stderr

@@ -154,7 +154,7 @@ def test_the_stand_in_prints_what_a_real_squeue_printed(desk):
     # All but one job, whose comment has a line break in it.
     header, *rows = [text for text in recorded if text.endswith(MARK) and text.startswith(MARK) and "|" not in text]
     desk.lists(*("|".join(row.split(MARK)[1:-1]) for row in rows))
-    (argv,) = Slurm().query_commands(MARK)
+    argv = Slurm().query_command(MARK)
     printed = subprocess.run([desk.folder / "squeue", *argv[1:]], capture_output=True, text=True, check=True).stdout
     assert len(rows) > 5
     assert printed.splitlines() == [header, *rows]

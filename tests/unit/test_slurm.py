@@ -147,7 +147,7 @@ def test_a_job_is_cancelled_and_described_by_its_number():
 
 
 def test_one_listing_holds_all_jobs_and_asks_for_what_was_recorded():
-    [argv] = slurm.query_commands(MARK)
+    argv = slurm.query_command(MARK)
     assert argv[:3] == ["squeue", "--all", "--states=all"]
     assert argv[3] == f"--format={MARK}%i{MARK}%T{MARK}%B{MARK}%u{MARK}%S{MARK}%r{MARK}%k{MARK}"
 
@@ -352,20 +352,28 @@ def test_reading_takes_time_in_proportion_to_length():
 # --- how a job ended
 
 
+def one(job_id, state="RUNNING", *, restarts="0", status="0"):
+    """What squeue would print of this job alone."""
+    fields = (job_id, state, "None", restarts, status, "n1")
+    return "".join(f"{field:<20}|{MARK}" for field in fields) + "\n"
+
+
 def outs(name, controller=True, accounting=True):
-    files = [RECORDED / "ends" / f"{name}.{source}" for source in ("scontrol", "sacct")]
+    files = [RECORDED / "ends" / f"{name}.{source}" for source in ("squeue", "sacct")]
     return [file.read_text() if asked else "" for file, asked in zip(files, (controller, accounting), strict=True)]
 
 
 def end(name, **asked):
     texts = outs(name, **asked)
     job_id = next(re.findall(r"\d+", text)[0] for text in texts if text)
-    return slurm.parse_end(job_id, texts, {0: "root", 1009: "alice", 1011: "bob"}.__getitem__)
+    return slurm.parse_end(job_id, texts, MARK, {0: "root", 1011: "alice"}.__getitem__)
 
 
 def test_the_controller_and_the_accounting_are_both_asked():
-    assert slurm.end_commands("12") == [
-        ["scontrol", "show", "job", "12"],
+    fields = ("JobID:20", "State:40", "Reason:250", "RestartCnt:20", "exit_code:20", "NodeList:250")
+    asked = ",".join(f"{field}|{MARK}" for field in fields)
+    assert slurm.end_commands("12", MARK) == [
+        ["squeue", "--all", "--states=all", "--noheader", "--jobs=12", f"--Format={asked}"],
         [
             "sacct",
             "--allocations",
@@ -376,7 +384,13 @@ def test_the_controller_and_the_accounting_are_both_asked():
         ],
     ]
     with pytest.raises(ValueError, match="not the id"):
-        slurm.end_commands("12,13")
+        slurm.end_commands("12,13", MARK)
+
+
+def test_no_text_for_people_is_read():
+    read = [slurm.query_command(MARK), slurm.runs_command("12", MARK), *slurm.end_commands("12", MARK)]
+    assert slurm.details_command("12") not in read
+    assert {argv[0] for argv in read} == {"squeue", "sacct"}
 
 
 ENDS = [
@@ -419,12 +433,12 @@ def test_a_job_that_has_not_ended_has_no_end(name, asked):
 @pytest.mark.parametrize("word", ["COMPLETING", "RUNNING", "PENDING", "REQUEUED", "STAGE_OUT", "SOMETHING_NEW"])
 def test_the_accounting_may_be_ahead_of_a_job_that_is_not_gone_yet(word):
     live, past = outs("cancelled-by-user")
-    assert slurm.parse_end("826", [live.replace("=CANCELLED", f"={word}"), past], str) is None
+    assert slurm.parse_end("40", [live.replace("CANCELLED", word), past], MARK, str) is None
 
 
 def test_the_accounting_may_be_behind_a_job_that_is_gone():
     live, _ = outs("cancelled-by-user")
-    record = slurm.parse_end("826", [live, "826|RUNNING|0:0|n1\n"], str)
+    record = slurm.parse_end("40", [live, "40|RUNNING|0:0|n1\n"], MARK, str)
     assert (record.cause, record.by, record.message) == (Cause.CANCELLED, "", "The job was cancelled.")
 
 
@@ -440,27 +454,27 @@ def test_the_accounting_may_be_behind_a_job_that_is_gone():
 )
 def test_other_ends_are_told_apart(word, cause, words):
     live, _ = outs("timeout")
-    for texts in ([live.replace("=TIMEOUT", f"={word}"), ""], ["", f"821|{word}|0:0|n1\n"]):
-        record = slurm.parse_end("821", texts, str)
+    for texts in ([live.replace("TIMEOUT", word), ""], ["", f"34|{word}|0:0|n1\n"]):
+        record = slurm.parse_end("34", texts, MARK, str)
         assert record.cause is cause
         assert words in record.message
 
 
 @pytest.mark.parametrize("nodes", ["n[1-2]", "n1,n2", "None assigned", "", "(null)"])
 def test_which_of_several_nodes_failed_is_not_guessed(nodes):
-    record = slurm.parse_end("12", ["", f"12|NODE_FAIL|0:0|{nodes}\n"], str)
+    record = slurm.parse_end("12", ["", f"12|NODE_FAIL|0:0|{nodes}\n"], MARK, str)
     assert record.message == "A node of the job failed and the job with it (NODE_FAIL)."
 
 
 def test_every_final_state_has_a_cause():
     for word in ENDED:
-        record = slurm.parse_end("12", ["", f"12|{word}|1:0|n1\n"], str)
+        record = slurm.parse_end("12", ["", f"12|{word}|1:0|n1\n"], MARK, str)
         assert record.cause is not Cause.UNKNOWN
         assert record.message.endswith(".")
 
 
 def test_a_script_that_could_not_be_started_is_no_signal():
-    assert slurm.parse_end("12", ["", "12|FAILED|0:53|n1\n"], str).cause is Cause.NOT_STARTED
+    assert slurm.parse_end("12", ["", "12|FAILED|0:53|n1\n"], MARK, str).cause is Cause.NOT_STARTED
 
 
 @pytest.mark.parametrize(
@@ -468,33 +482,46 @@ def test_a_script_that_could_not_be_started_is_no_signal():
     [
         pytest.param(["", ""], id="nothing"),
         pytest.param(["garbage", "garbage|x"], id="garbage"),
-        pytest.param(["JobId=13 JobName=x\n   JobState=FAILED ", "13|FAILED|1:0|n1\n"], id="another job"),
+        pytest.param([one("13", "FAILED"), "13|FAILED|1:0|n1\n"], id="another job"),
+        pytest.param([one("12", "FAILED") + one("12", "RUNNING"), ""], id="a job that stands twice"),
+        pytest.param([one("12", "FAILED")[:-30], ""], id="cut off"),
+        pytest.param(["JobId=12 JobName=x\n   JobState=FAILED ExitCode=1:0", ""], id="text for people"),
         pytest.param(["", "12|SOMETHING_NEW|1:0|n1\n"], id="unknown state"),
         pytest.param(["", "12.batch|FAILED|1:0|n1\n"], id="a step"),
     ],
 )
 def test_what_nobody_knows_is_no_end(texts):
-    assert slurm.parse_end("12", texts, str) is None
+    assert slurm.parse_end("12", texts, MARK, str) is None
 
 
-def test_a_comment_can_not_change_how_a_job_ended():
-    live, _ = outs("exit-3")
-    forged = live.replace("   Power=", "   Comment=x JobState=CANCELLED ExitCode=0:0\n   Power=")
-    assert slurm.parse_end("822", [forged, ""], str) == end("exit-3")
-
-
-@pytest.mark.parametrize(("name", "runs"), [("running", 1), ("requeued", 1), ("exit-3", 1), ("cancelled-slow", 1)])
+@pytest.mark.parametrize(
+    ("name", "runs"), [("running", 1), ("requeued", 1), ("exit-3", 1), ("cancelled-slow", 1), ("cancelled-pending", 1)]
+)
 def test_how_often_a_job_was_started_is_counted(name, runs):
-    assert slurm.parse_runs(outs(name)[0]) == runs
+    live, _ = outs(name)
+    assert slurm.parse_runs(re.findall(r"\d+", live)[0], live, MARK) == runs
 
 
 def test_a_second_run_counts_from_its_start():
-    live, _ = outs("running")
-    assert slurm.parse_runs(live.replace("Restarts=0", "Restarts=2")) == 3
-    assert slurm.parse_runs(live.replace("=RUNNING", "=CONFIGURING")) == 1
-    assert slurm.parse_runs(live.replace("=RUNNING", "=PENDING")) == 0
+    for word, runs in [("RUNNING", 3), ("CONFIGURING", 3), ("PENDING", 2), ("REQUEUE_HOLD", 2)]:
+        assert slurm.parse_runs("12", one("12", word, restarts="2"), MARK) == runs
+    assert slurm.parse_runs("12", one("12", "PENDING"), MARK) == 0
+
+
+@pytest.mark.parametrize(
+    "out",
+    ["", one("13"), one("12", restarts="many"), one("12", restarts=""), one("12") * 2, "JobId=12 Restarts=1"],
+    ids=["nothing", "another job", "no number", "an empty field", "twice", "text for people"],
+)
+def test_an_answer_that_does_not_count_is_no_count(out):
     with pytest.raises(ValueError, match="how often"):
-        slurm.parse_runs("")
+        slurm.parse_runs("12", out, MARK)
+
+
+def test_the_fields_of_one_job_are_framed_by_a_mark_whose_first_character_may_be_a_digit():
+    argv = slurm.runs_command("12", MARK)
+    widths = [field.partition(":")[2].removesuffix(f"|{MARK}") for field in argv[-1].partition("=")[2].split(",")]
+    assert all(width.isdecimal() and len(width) < 4 for width in widths)
 
 
 # --- who sees what

@@ -1,4 +1,4 @@
-"""Torque, and Slurm's commands of the same names. The recordings' READMEs say what made them."""
+"""Torque: what we ask of its commands, and how their answers are read. The recordings' READMEs say what made them."""
 
 import time
 from dataclasses import replace
@@ -34,24 +34,6 @@ def xml(*jobs):
     """What `qstat -x` would print for these attributes."""
     rows = ["".join(f"<{name}>{escape(text)}</{name}>" for name, text in job.items()) for job in jobs]
     return '<?xml version="1.0"?>\n<Data>' + "".join(f"<Job>{row}</Job>" for row in rows) + "</Data>\n"
-
-
-def text(*jobs):
-    """What Torque's `qstat -f` would print."""
-    return "".join(
-        f"Job Id: {job['Job_Id']}\n"
-        + "".join(f"    {name} = {value}\n" for name, value in job.items() if name != "Job_Id")
-        + "\n"
-        for job in jobs
-    )
-
-
-def tabbed(*jobs):
-    """What Slurm's `qstat -f` would print."""
-    return text(*jobs).replace("Job Id: ", "Job Id:\t").replace("    ", "\t")
-
-
-ALL_LAYOUTS = pytest.mark.parametrize("layout", [xml, text, tabbed])
 
 
 def job(job_id="12.vm", state="R", **attributes):
@@ -163,7 +145,6 @@ def test_an_array_is_cancelled_but_never_asked_for_because_qstat_would_print_the
 # --- recorded listings
 
 
-@pytest.mark.parametrize("name", ["qstat-x.xml", "qstat-f.txt"])
 @pytest.mark.parametrize(
     ("job_id", "state", "host", "reason"),
     [
@@ -175,18 +156,17 @@ def test_an_array_is_cancelled_but_never_asked_for_because_qstat_would_print_the
         ("14[].vm", JobState.PENDING, None, ""),
     ],
 )
-def test_torques_two_layouts_say_the_same(name, job_id, state, host, reason):
-    status = recorded(OF_TORQUE / name)[job_id]
+def test_a_recorded_listing_is_read(job_id, state, host, reason):
+    status = recorded(OF_TORQUE / "qstat-x.xml")[job_id]
     assert (status.state, status.host, status.reason, status.owner) == (state, host, reason, "alice")
 
 
-@pytest.mark.parametrize("name", ["qstat-x.xml", "qstat-f.txt"])
-def test_a_listing_of_torque_holds_every_job_once(name):
-    assert list(recorded(OF_TORQUE / name)) == ["0.vm", "1.vm", "2.vm", "3.vm", "12.vm", "13.vm", "14[].vm"]
+def test_a_listing_of_torque_holds_every_job_once():
+    assert list(recorded(OF_TORQUE / "qstat-x.xml")) == ["0.vm", "1.vm", "2.vm", "3.vm", "12.vm", "13.vm", "14[].vm"]
 
 
 def test_the_tag_is_the_jobs_name():
-    assert recorded(OF_TORQUE / "qstat-f.txt")["3.vm"].tag == "jh"
+    assert recorded(OF_TORQUE / "qstat-x.xml")["3.vm"].tag == "jh"
     assert recorded(OF_TORQUE / "qstat-x.xml")["3.vm"].starts == "1795227628"
 
 
@@ -204,22 +184,6 @@ def test_special_characters_in_an_environment_do_no_harm():
     assert recorded(OF_TORQUE / "qstat-x-special-characters.xml")["24.vm"].tag == "a.b-c"
 
 
-@pytest.mark.parametrize(
-    ("job_id", "state", "host", "word"),
-    [
-        ("42", JobState.RUNNING, "n1", "R"),
-        ("43", JobState.SUSPENDED, "n1", "S"),
-        ("39", JobState.ENDED, None, "C"),
-        ("41", JobState.ENDED, None, "C"),
-        ("46", JobState.PENDING, None, "Q"),
-        ("47", JobState.PENDING, None, "Q"),
-    ],
-)
-def test_slurms_layout_is_read(job_id, state, host, word):
-    status = recorded(OF_SLURM / "qstat-f.txt")[job_id]
-    assert (status.state, status.host, status.word, status.owner) == (state, host, word, "alice")
-
-
 # --- any listing
 
 MANUAL = "CEHQRTWS"
@@ -229,58 +193,59 @@ def test_every_state_of_the_manual_is_in_the_table():
     assert set(MANUAL) <= set(_STATES)
 
 
-@ALL_LAYOUTS
 @pytest.mark.parametrize("word", sorted(_STATES))
-def test_only_final_states_are_an_end(word, layout):
-    assert (parsed(layout(job(state=word)))["12.vm"].state is JobState.ENDED) == (word in "CFX")
+def test_only_final_states_are_an_end(word):
+    assert (parsed(xml(job(state=word)))["12.vm"].state is JobState.ENDED) == (word in "CFX")
 
 
-@ALL_LAYOUTS
 @pytest.mark.parametrize("word", ["", "Z", "CR", "r", "Completed"])
-def test_an_unknown_state_is_unknown_and_never_gone(word, layout):
-    assert parsed(layout(job(state=word)))["12.vm"].state is JobState.UNKNOWN
+def test_an_unknown_state_is_unknown_and_never_gone(word):
+    assert parsed(xml(job(state=word)))["12.vm"].state is JobState.UNKNOWN
 
 
-@ALL_LAYOUTS
 @pytest.mark.parametrize(
     ("exec_host", "host"),
     [("vm/0", "vm"), ("vm/2-3", "vm"), ("n1/2+n1/3", "n1"), ("n2/0-1+n1/0-1", "n2"), ("n1.a.org/4", "n1.a.org")],
 )
-def test_the_script_runs_on_the_first_node(exec_host, host, layout):
-    assert parsed(layout(job(exec_host=exec_host)))["12.vm"].host == host
+def test_the_script_runs_on_the_first_node(exec_host, host):
+    assert parsed(xml(job(exec_host=exec_host)))["12.vm"].host == host
 
 
-def test_a_long_value_is_unfolded_in_the_middle_of_a_word():
-    out = text(job(exec_host="node-with-a-lo\n\tng-name/0-23+node-with-ano\n\tther/0-23"))
-    assert parsed(out)["12.vm"].host == "node-with-a-long-name"
-
-
-@ALL_LAYOUTS
-def test_an_id_that_stands_twice_is_unknown(layout):
-    jobs = parsed(layout(job("7.vm", "C"), job("7.vm", "R"), job("8.vm")))
+def test_an_id_that_stands_twice_is_unknown():
+    jobs = parsed(xml(job("7.vm", "C"), job("7.vm", "R"), job("8.vm")))
     assert jobs["7.vm"].state is JobState.UNKNOWN
     assert jobs["8.vm"].state is JobState.RUNNING
-
-
-@pytest.mark.parametrize("layout", [text, tabbed])
-@pytest.mark.parametrize("state", ["C", "R"])
-def test_a_line_break_in_a_value_can_not_end_somebody_elses_job(layout, state):
-    forger = job("9.vm", Variable_List=f"A=x\nJob Id: 7.vm\n    job_state = {state}\n    Job_Owner = bob@head")
-    jobs = parsed(layout(job("7.vm", "Q", Job_Owner="bob@head"), forger))
-    assert jobs["7.vm"].state is JobState.UNKNOWN
-    assert jobs["9.vm"].state is JobState.RUNNING
-
-
-@ALL_LAYOUTS
-def test_a_line_break_in_a_value_can_not_change_what_came_before(layout):
-    forger = job("9.vm", Variable_List="A=x\n    job_state = C\n    Job_Owner = bob@head\n\tJob_Name = y")
-    status = parsed(layout(forger))["9.vm"]
-    assert (status.state, status.owner, status.tag) == (JobState.RUNNING, "alice", "hs3f2a9c0b1d")
 
 
 def test_one_users_control_characters_do_not_spoil_the_list_of_all():
     out = xml(job("7.vm", Variable_List="A=\x00\x01\x0b\x1b[31m\ufffe"), job("8.vm"))
     assert set(parsed(out)) == {"7.vm", "8.vm"}
+
+
+FORGED = """x
+</Job_Name></Job><Job><Job_Id>7.vm</Job_Id><job_state>C</job_state><Job_Owner>bob@head</Job_Owner></Job><Job><Job_Name>
+Job Id: 7.vm
+    job_state = C
+    Job_Owner = bob@head
+Job Id:\t7.vm
+\tjob_state = C
+"""
+
+
+@pytest.mark.parametrize("name", ["Job_Name", "Variable_List", "comment", "submit_args", "Account_Name"])
+def test_a_value_that_looks_like_somebody_elses_job_is_text(name):
+    alices = job("7.vm", "R")
+    forger = job("9.vm", **{"Job_Owner": "bob@head", name: FORGED})
+    jobs = parsed(xml(alices, forger))
+    assert jobs == parsed(xml(alices)) | parsed(xml(forger))
+    assert (jobs["7.vm"].state, jobs["7.vm"].owner) == (JobState.RUNNING, "alice")
+    assert torque.parse_end("7.vm", [xml(alices)], "", str) is None
+
+
+def test_the_layout_for_people_is_no_listing_whatever_it_holds():
+    for text in ("Job Id: 7.vm\n    job_state = C\n    Job_Owner = alice@head\n", FORGED):
+        with pytest.raises(ValueError, match="qstat's XML"):
+            parsed(text)
 
 
 def test_tags_in_a_value_are_text():
@@ -306,43 +271,53 @@ def test_no_jobs_are_an_empty_listing(out):
     ids=["cut off", "two documents", "another document", "entities", "the short layout", "other text"],
 )
 def test_an_answer_that_is_no_listing_is_not_believed(out):
-    with pytest.raises(ValueError, match=r"qstat's XML|not a list of jobs"):
+    with pytest.raises(ValueError, match="qstat's XML"):
         parsed(out)
 
 
-@ALL_LAYOUTS
-def test_reading_takes_time_in_proportion_to_length(layout):
+def test_reading_takes_time_in_proportion_to_length():
     jobs = [job(f"{number}.vm", Variable_List="x" * 900) for number in range(10_000)]
-    out = layout(*jobs)
+    out = xml(*jobs)
     assert len(out) > 10_000_000
     begun = time.perf_counter()
     assert len(parsed(out)) == len(jobs)
     assert time.perf_counter() - begun < 5
 
 
-# --- how a job ended
+# --- one job
 
 
-def end(attributes, layout=text):
-    return torque.parse_end("12.vm", [layout(job(state="C", **{"server": "vm"} | attributes))], str)
+def end(attributes):
+    return torque.parse_end("12.vm", [xml(job(state="C", **attributes))], "", str)
 
 
-def test_one_qstat_tells_how_a_job_ended():
-    assert torque.end_commands("12.vm") == [["qstat", "-f", "12.vm"]]
-    with pytest.raises(ValueError, match="not the id"):
-        torque.end_commands("14[].vm")
+def test_one_qstat_tells_how_a_job_ended_and_how_often_it_was_started():
+    asked = ["qstat", "-x", "12.vm"]
+    assert torque.end_commands("12.vm", "") == [torque.runs_command("12.vm", "")] == [asked]
+    for command in (torque.end_commands, torque.runs_command):
+        with pytest.raises(ValueError, match="not the id"):
+            command("14[].vm", "")
+
+
+def test_no_text_for_people_is_read():
+    read = [torque.query_command(""), torque.runs_command("12.vm", ""), *torque.end_commands("12.vm", "")]
+    assert all(argv[:2] == ["qstat", "-x"] for argv in read)
+    assert torque.details_command("12.vm") == ["qstat", "-f", "12.vm"]
 
 
 @pytest.mark.parametrize(
     ("name", "job_id", "cause", "code", "number"),
     [
-        ("qstat-f-exit-0.txt", "22.vm", Cause.EXITED, 0, None),
-        ("qstat-f-walltime.txt", "19.vm", Cause.WALL_TIME, None, None),
-        ("qstat-f-after-qdel.txt", "1.vm", Cause.CANCELLED, None, 15),
+        ("exit-0", "22.vm", Cause.EXITED, 0, None),
+        ("exit-3", "21.vm", Cause.EXITED, 3, None),
+        ("exit-137", "23.vm", Cause.EXITED, 137, 9),
+        ("walltime", "19.vm", Cause.WALL_TIME, None, None),
+        ("after-qdel", "1.vm", Cause.CANCELLED, None, 15),
+        ("deleted-before-start", "12.vm", Cause.CANCELLED, None, None),
     ],
 )
 def test_a_recorded_end_is_read(name, job_id, cause, code, number):
-    record = torque.parse_end(job_id, [(OF_TORQUE / name).read_text()], str)
+    record = torque.parse_end(job_id, [(OF_TORQUE / f"qstat-x-{name}.xml").read_text()], "", str)
     assert (record.cause, record.exit_code, record.signal) == (cause, code, number)
     assert record.message.endswith(".")
 
@@ -350,8 +325,6 @@ def test_a_recorded_end_is_read(name, job_id, cause, code, number):
 @pytest.mark.parametrize(
     ("status", "cause", "code", "number"),
     [
-        ("3", Cause.EXITED, 3, None),
-        ("137", Cause.EXITED, 137, 9),
         ("265", Cause.EXITED, None, 9),
         ("128", Cause.EXITED, 128, None),
         ("255", Cause.EXITED, 255, None),
@@ -369,34 +342,54 @@ def test_jobs_that_never_started_are_told_apart():
     never = "Job deleted as result of dependency on job 1.vm"
     assert end({"exit_status": "271", "comment": never}).cause is Cause.NOT_STARTED
     assert end({}).cause is Cause.CANCELLED
+    assert end({"start_time": "1795227628"}) is None
 
 
 @pytest.mark.parametrize("state", ["R", "E", "Q", "H", "S", "Z", ""])
 def test_a_job_that_has_not_ended_has_no_end(state):
-    assert torque.parse_end("12.vm", [text(job(state=state, exit_status="0", server="vm"))], str) is None
+    assert torque.parse_end("12.vm", [xml(job(state=state, exit_status="0"))], "", str) is None
 
 
-@pytest.mark.parametrize("out", ["", "garbage", text(job("13.vm", "C", exit_status="1"))])
+@pytest.mark.parametrize(
+    "out",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param(xml(), id="no job"),
+        pytest.param(xml(job("13.vm", "C", exit_status="1")), id="another job"),
+        pytest.param(xml(job(state="C", exit_status="1"), job("13.vm")), id="more than one job"),
+        pytest.param(xml(job(state="C", exit_status="1"), job()), id="a job that stands twice"),
+    ],
+)
 def test_what_nobody_knows_is_no_end(out):
-    assert torque.parse_end("12.vm", [out], str) is None
+    assert torque.parse_end("12.vm", [out], "", str) is None
 
 
-def test_slurms_qstat_tells_no_end():
-    out = (OF_SLURM / "qstat-f.txt").read_text()
-    assert "job_state = C" in out
-    assert [torque.parse_end(job_id, [out], str) for job_id in parsed(out)] == [None] * len(parsed(out))
+@pytest.mark.parametrize("out", ["garbage", "Job Id: 12.vm\n    job_state = C\n    exit_status = 0\n"])
+def test_text_is_no_answer_about_a_job(out):
+    with pytest.raises(ValueError, match="qstat's XML"):
+        torque.parse_end("12.vm", [out], "", str)
+    with pytest.raises(ValueError, match="qstat's XML"):
+        torque.parse_runs("12.vm", out, "")
 
 
-def test_how_often_a_job_was_started_is_told_by_torque_only():
-    assert torque.parse_runs((OF_TORQUE / "qstat-f-exit-0.txt").read_text()) == 1
-    for out in ("", tabbed(job()), text(job(start_count="many")), text(job("1.vm", start_count="1"), job("2.vm"))):
+def test_how_often_a_job_was_started_is_told():
+    assert torque.parse_runs("22.vm", (OF_TORQUE / "qstat-x-exit-0.xml").read_text(), "") == 1
+    assert torque.parse_runs("12.vm", xml(job(start_count="3")), "") == 3
+    waiting = (OF_TORQUE / "qstat-x-waiting.xml").read_text()
+    for job_id, out in [
+        ("12.vm", ""),
+        ("12.vm", xml(job())),
+        ("12.vm", xml(job(start_count="many"))),
+        ("12.vm", xml(job("1.vm", start_count="1"))),
+        ("12.vm", xml(job(start_count="1"), job("2.vm"))),
+        ("13.vm", waiting),
+    ]:
         with pytest.raises(ValueError, match="how often"):
-            torque.parse_runs(out)
+            torque.parse_runs(job_id, out, "")
 
 
-@ALL_LAYOUTS
-def test_no_job_is_called_hopeless(layout):
-    assert not any(parsed(layout(job(state=word)))["12.vm"].hopeless for word in _STATES)
+def test_no_job_is_called_hopeless():
+    assert not any(parsed(xml(job(state=word)))["12.vm"].hopeless for word in _STATES)
 
 
 # --- failures
@@ -413,11 +406,6 @@ def test_no_job_is_called_hopeless(layout):
         pytest.param(162, "", "Cannot resolve specified server host 'nosuchserver'.", id="server's name unknown"),
         pytest.param(224, "", "qdel: Server could not connect to MOM 29.vm", id="node down"),
         pytest.param(1, "", "pbsnodes: cannot connect to server vm, error=111 (Connection refused)", id="by words"),
-        pytest.param(8, "", "Problem loading jobs.\n", id="Slurm's qstat"),
-        pytest.param(
-            1, "qdel: Kill job error on job id 42: Unable to contact slurm controller\n", "", id="Slurm's qdel"
-        ),
-        pytest.param(1, "sbatch: error: Batch job submission failed: Socket timed out", "", id="Slurm's qsub"),
         pytest.param(-9, "", "", id="killed"),
     ],
 )
@@ -425,7 +413,7 @@ def test_nobody_answered(code, out, err):
     answer = Answer(code, out, err)
     assert torque.unreachable(answer)
     assert not torque.already_gone(answer)
-    assert not torque.lists_nothing(answer)
+    assert not torque.wrong_type(answer)
 
 
 @pytest.mark.parametrize(
@@ -448,11 +436,16 @@ def test_somebody_said_no(code, err):
     assert not torque.already_gone(answer)
 
 
-def test_the_refusal_of_slurms_qsub_is_a_refusal():
-    answer = Answer(1, (OF_SLURM / "qsub-rejected.out").read_text(), "")
-    assert "Invalid account" in answer.words
-    assert not torque.unreachable(answer)
+@pytest.mark.parametrize("name", ["qstat-x.err", "qsub-stdin.err"])
+def test_slurms_commands_are_known_by_how_they_refuse(name):
+    answer = Answer(2, "", (OF_SLURM / name).read_text())
+    assert 'type = "slurm"' in torque.wrong_type(answer)
     assert not torque.already_gone(answer)
+
+
+@pytest.mark.parametrize("words", ["qstat: invalid option -- 'x'\nusage: qstat [-f [-1]]", "qsub: illegal -N value"])
+def test_a_refused_option_of_torques_own_is_no_sign_of_slurm(words):
+    assert not torque.wrong_type(Answer(2, "", words))
 
 
 @pytest.mark.parametrize(
@@ -460,17 +453,15 @@ def test_the_refusal_of_slurms_qsub_is_a_refusal():
     [
         pytest.param(153, "qdel: nonexistent job id: 99999", id="unknown"),
         pytest.param(170, "qdel: Request invalid for state of job MSG=invalid state for job - COMPLETE", id="complete"),
-        pytest.param(1, "", id="Slurm's qdel, which says nothing"),
     ],
 )
 def test_a_job_that_had_ended_is_cancelled_already(code, err):
     assert torque.already_gone(Answer(code, "", err))
 
 
-def test_slurms_qstat_fails_without_a_word_when_there_is_no_job():
-    assert torque.lists_nothing(Answer(153, "", ""))
-    assert not torque.lists_nothing(Answer(153, "", "qstat: Unknown Job Id Error 99999.vm"))
-    assert not torque.lists_nothing(Answer(1, "", ""))
+@pytest.mark.parametrize("code", [1, 153, 170])
+def test_a_failure_without_a_word_is_no_end(code):
+    assert not torque.already_gone(Answer(code, "", ""))
 
 
 # --- reasons

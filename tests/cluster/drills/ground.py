@@ -16,12 +16,13 @@ import requests
 from cluster.conftest import on_head
 from support.faults import Lab, within
 from support.hub import Hub, server_path
+from support.schedulers import HAS_TORQUE, attributes, torque
 
 BIN = Path(__file__).parents[1] / "bin"
 COMMANDS = {"slurm": ("sbatch", "squeue", "scancel"), "torque": ("qsub", "qstat", "qdel")}
 VERBS = ("submit", "list", "cancel")
-GPUS = ("u020", "--gres=gpu:4")
-CPUS = ("u019", "--cpus-per-task=14")
+GPUS = ("u020", {"slurm": ("--gres=gpu:4",), "torque": ("-l", "nodes=1:ppn=1:gpus=4")})
+CPUS = ("u019", {"slurm": ("--cpus-per-task=14",)})
 """What keeps a job on `gpu-shared` waiting that wants a GPU, and one that wants many CPUs: who has it, how much."""
 
 PROFILE = """\
@@ -126,10 +127,8 @@ class Ground:
     def calls(self, verb, user=""):
         """How often the command that submits, lists or cancels was called in this drill, by a user if one is named."""
         command = COMMANDS[self.scheduler][VERBS.index(verb)]
-        # Slurm's qsub refuses to be called without options, so such a call is no submit.
-        return len(
-            re.findall(rf"^{command} {user or '[a-z0-9]+'} \S", (self.orders / "calls").read_text(), re.MULTILINE)
-        )
+        calls = (self.orders / "calls").read_text()
+        return len(re.findall(rf"^{command} {user or '[a-z0-9]+'} ", calls, re.MULTILINE))
 
     # One drill after the other.
 
@@ -158,7 +157,7 @@ class Ground:
             list(pool.map(self._clear, self.users))
         users = {*self.users, GPUS[0], CPUS[0]}
         for user in users & set(queue()):
-            on_head("scancel", f"--user={user}", check=False)
+            cancel_all_of(user)
         within(40, lambda: not users & set(queue()), "jobs of the last drill do not end")
 
     def _clear(self, user):
@@ -168,16 +167,24 @@ class Ground:
 
     def fill(self, what):
         """Somebody has all of the GPUs, or most of the CPUs beside them."""
-        user, *size = what
+        user, sizes = what
         with _filling:
-            if user not in queue():
-                size = ["--partition=gpu-shared", "--mem=100M", "--time=30", *size]
-                on_head("sbatch", "--chdir=/", "--output=/dev/null", *size, "--wrap=sleep 1800", user=user)
-                within(20, lambda: queue()[user][0][1] == "RUNNING", f"{what} can't be had")
+            if not self._jobs(user):
+                if self.scheduler == "slurm":
+                    size = ("--partition=gpu-shared", "--mem=100M", "--time=30", *sizes["slurm"])
+                    on_head("sbatch", "--chdir=/", "--output=/dev/null", *size, "--wrap=sleep 1800", user=user)
+                else:
+                    argv = [torque("qsub"), "-q", "gpu-shared", "-j", "oe", "-o", "/dev/null", *sizes["torque"]]
+                    on_head(*argv, user=user, stdin="sleep 1800\n")
+                within(20, lambda: self._jobs(user) == ["RUNNING"], f"{what} can't be had")
+
+    def _jobs(self, user):
+        """The states of the user's jobs in this scheduler."""
+        return [state for job, state in queue().get(user, []) if ("." in job) == (self.scheduler == "torque")]
 
     def free(self, what):
         """They are free again."""
-        on_head("scancel", f"--user={what[0]}")
+        cancel_all_of(what[0], self.scheduler)
 
     # What can be seen.
 
@@ -285,7 +292,7 @@ class Ground:
 
     def never_two_at_once(self, user):
         """By the accounting, jobs of the user's server that the drill has seen did not run side by side."""
-        runs = sorted(self._runs(user))
+        runs = sorted(self._runs(user) if self.scheduler == "slurm" else self._runs_of_torque(user))
         for (_, end, one), (begin, _, other) in itertools.pairwise(runs):
             assert end <= begin, f"{user}: jobs {one} and {other} ran at the same time: {runs}"
 
@@ -298,6 +305,12 @@ class Ground:
             if submitted >= since and start[:1].isdigit() and start != end:
                 yield start, end if end[:1].isdigit() else "9", job
 
+    def _runs_of_torque(self, user):
+        for job, facts in attributes(on_head(torque("qstat"), "-x")).items():
+            if facts["euser"] == user and int(facts["ctime"]) >= self.began and facts.get("start_time"):
+                # Seconds since 1970, all of the same length.
+                yield facts["start_time"], facts.get("comp_time", "9" * 10), job
+
 
 def queue():
     """Jobs that are not over, by user: (id, state)."""
@@ -305,7 +318,24 @@ def queue():
     for line in on_head("squeue", "--noheader", "--format=%u %i %T").splitlines():
         user, job, state = line.split()
         found.setdefault(user, []).append((job, state))
+    for job, facts in attributes(on_head(torque("qstat"), "-x")).items() if HAS_TORQUE else ():
+        if facts["job_state"] != "C":
+            found.setdefault(facts["euser"], []).append((job, WORDS[facts["job_state"]]))
     return found
+
+
+WORDS = {"Q": "PENDING", "H": "PENDING", "W": "PENDING", "T": "PENDING", "R": "RUNNING", "E": "COMPLETING"}
+"""Torque's states in Slurm's words."""
+
+
+def cancel_all_of(user, scheduler=""):
+    """End the user's jobs, those of one scheduler or all."""
+    if scheduler != "torque":
+        on_head("scancel", f"--user={user}", check=False)
+    if scheduler != "slurm":
+        for job, _ in queue().get(user, []):
+            if "." in job:
+                on_head(torque("qdel"), job, check=False)
 
 
 def furnish(lab):

@@ -97,7 +97,7 @@ def stable(text, user):
         (r" (Launch Server|Would you like to retry starting it\? Change and try again)$", ""),
         (rf"\b{user}\b", "USER"),
         (r"/\S*/light-server\b", "light-server"),
-        (r"\b([Jj]ob|id) \d+", r"\1 N"),
+        (r"\b([Jj]ob|id) \d+(\.head)?\b", r"\1 N"),
         (r"\bn[123]\b", "NODE"),
         (r"\b\d\d:\d\d on \d+ \w+ 20\d\d\b", "TIME"),
         (r" Expected start: \S+", ""),

@@ -21,10 +21,10 @@ running() {
 }
 
 # pid_of PIDFILE NAME: prints the pid of our daemon. A pid file outlives its daemon, and the number is soon somebody
-# else's.
+# else's. (Torque's ends with a null byte.)
 pid_of() {
     local pid
-    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && is_ours "$pid" "$2" && echo "$pid"
+    pid=$(tr -d "\\0" 2>/dev/null <"$1") && [ -n "$pid" ] && is_ours "$pid" "$2" && echo "$pid"
 }
 
 # is_ours PID NAME: a live process of that name that this lab has started, for it sees the lab's /etc/slurm. (A zombie

@@ -1,0 +1,33 @@
+"""What the lab has: Slurm always, and a real Torque where PBS_PROGRAMS names the folder that holds its programs."""
+
+import os
+from xml.etree import ElementTree
+
+TORQUE_BIN = "/opt/torque/bin"
+SCHEDULERS = ["slurm", "torque"] if os.environ.get("PBS_PROGRAMS") else ["slurm"]
+"""Tests for both are made for these; without a real Torque its answers are tried as recorded, in the unit tests."""
+HAS_TORQUE = "torque" in SCHEDULERS
+PATHS = {
+    "slurm": ["/usr/local/bin", "/usr/bin", "/bin"],
+    "torque": [TORQUE_BIN, "/usr/local/bin", "/usr/bin", "/bin"],
+}
+"""The profile's scheduler.path."""
+
+
+def torque(name):
+    """The full path of one of Torque's commands; sudo's own path does not have them."""
+    return f"{TORQUE_BIN}/{name}"
+
+
+def attributes(xml):
+    """Jobs by id of what `qstat -x` printed; what belongs to another attribute is `Resource_List.walltime`."""
+    if not xml.strip():
+        return {}
+    jobs = ElementTree.fromstring(xml.strip()).iterfind("Job")
+    return {job.findtext("Job_Id"): dict(_flat(job)) for job in jobs}
+
+
+def _flat(element, prefix=""):
+    for child in element:
+        yield f"{prefix}{child.tag}", child.text or ""
+        yield from _flat(child, f"{prefix}{child.tag}.")
