@@ -2,6 +2,7 @@
 
 PORT ?= 8443
 SITE ?= profiles/local.toml
+SECONDS ?= 3600
 DEMO_ARGS ?=
 ARGS ?=
 
@@ -40,6 +41,14 @@ demo: $(DEMO_READY) ## A Hub with HTTPS on this machine, until Ctrl-C. PORT=8443
 .PHONY: test
 test: ## All tests. Some of them: make test ARGS="unit hub -- -k form"; see tests/README.md.
 	@tests/run $(ARGS)
+
+.PHONY: soak
+soak: ## Three hundred servers, started and stopped while this and that fails (as root on Debian).
+	@SOAK_CYCLES=300 SUITE_TIMEOUT=60m tests/run soak
+
+.PHONY: fuzz
+fuzz: .venv/.installed ## The fuzzer at every door. SECONDS=3600
+	@tests/attack/run --seconds $(SECONDS)
 
 .PHONY: lint
 lint: ## Formatting, style, types, shell scripts.

@@ -246,7 +246,7 @@ def in_database(ledger_file):
 def until():
     """Waits for what must come true within some seconds."""
 
-    async def wait(holds, seconds=10):
+    async def wait(holds, seconds=30):
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it did not come true in time"

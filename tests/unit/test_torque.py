@@ -317,7 +317,7 @@ def test_reading_takes_time_in_proportion_to_length(layout):
     assert len(out) > 10_000_000
     begun = time.perf_counter()
     assert len(parsed(out)) == len(jobs)
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 30
 
 
 # --- how a job ended
