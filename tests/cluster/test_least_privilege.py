@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 from cluster.conftest import PROFILE, jobs_of, on_head, queue_is_empty_within, shown
-from support.faults import Lab, within
+from support.faults import Lab, accounts_stay, within
 from support.hub import Hub, server_path
 
 ROOT = Path(__file__).parents[2]
@@ -96,14 +96,17 @@ def remove_accounts():
 @contextlib.contextmanager
 def accounts():
     """The Hub's own account, and the group of those whom it may act for: alice, and not bob."""
-    remove_accounts()
+    with accounts_stay():
+        remove_accounts()
     try:
-        must("groupadd", GROUP)
-        must("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", HUBBER)
-        must("usermod", "--append", "--groups", GROUP, "alice")
+        with accounts_stay():
+            must("groupadd", GROUP)
+            must("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", HUBBER)
+            must("usermod", "--append", "--groups", GROUP, "alice")
         yield
     finally:
-        remove_accounts()
+        with accounts_stay():
+            remove_accounts()
 
 
 @contextlib.contextmanager
