@@ -3,8 +3,9 @@
 # What each suite of tests/run needs and runs. Sourced by it, after tests/cluster/lab/common.sh; never run.
 
 without_drills=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
-# Processes and timers: most of these tests wait. Each worker takes the next test when it has none.
-side_by_side=(-n 4 --dist worksteal)
+# Processes and timers: most of these tests wait. Tests of a file share its Hub.
+by_test=(-n 4 --dist worksteal)
+by_file=(-n 2 --dist loadfile)
 
 where=() # command that runs pytest elsewhere
 
@@ -12,9 +13,9 @@ where=() # command that runs pytest elsewhere
 suite() {
     case $1 in
     lint) environment environment && lint ;;
-    unit) environment environment && run_pytest .venv tests/unit tests/contract "${side_by_side[@]}" ;;
-    hub) environment environment proxy && run_pytest .venv tests/hub ;;
-    hub-5.5) environment environment-5.5 proxy && run_pytest .venv-5.5 tests/hub -m both_hubs ;;
+    unit) environment environment && run_pytest .venv tests/unit tests/contract "${by_test[@]}" ;;
+    hub) environment environment proxy && run_pytest .venv tests/hub "${by_file[@]}" ;;
+    hub-5.5) environment environment-5.5 proxy && run_pytest .venv-5.5 tests/hub -m both_hubs "${by_file[@]}" ;;
     package) environment environment proxy && run_pytest .venv tests/package ;;
     cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${without_drills[@]}" ;;
     cluster-5.5) environment environment-5.5 proxy && on_head .venv-5.5 tests/cluster -m both_hubs ;;
