@@ -13,4 +13,4 @@ async def test_the_example_serves_a_kernel_on_a_compute_node(name, lab, tmp_path
         hub.spawn("alice", {"partition": "debug"})
         assert await hub.run("alice", "import socket; print(socket.gethostname())") == "n1"
         hub.stop_server("alice")
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")

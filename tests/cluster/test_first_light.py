@@ -1,7 +1,6 @@
 """From a request to a kernel on a compute node, through the HTTPS proxy, and nothing left behind."""
 
 import re
-import time
 
 import pytest
 from cluster.conftest import drained, on_head, queue_is_empty_within, shown
@@ -28,9 +27,8 @@ async def test_a_kernel_answers_from_a_compute_node(hub, scheduler):
     assert record["NumCPUs"] == "1"
     assert "mem=1G" in record["TRES"]
     assert record["UserId"].startswith("alice(")
-    began = time.monotonic()
     hub.stop_server("alice")
-    queue_is_empty_within(10 - (time.monotonic() - began), "alice")
+    queue_is_empty_within(40, "alice")
 
 
 async def test_gpus_are_visible_to_the_kernel(hub, scheduler):
@@ -38,7 +36,7 @@ async def test_gpus_are_visible_to_the_kernel(hub, scheduler):
     visible = await hub.run("alice", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
     assert len(visible.split(",")) == 2
     hub.stop_server("alice")
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")
 
 
 async def test_two_users_share_a_node(hub):
@@ -49,7 +47,7 @@ async def test_two_users_share_a_node(hub):
     assert hosts == [["n1", "/home/alice"], ["n1", "/home/bob"]]
     for user in ("alice", "bob"):
         hub.stop_server(user)
-    queue_is_empty_within(10, "alice", "bob")
+    queue_is_empty_within(40, "alice", "bob")
 
 
 async def test_a_named_server_runs_beside_the_default_one(hub):
@@ -59,7 +57,7 @@ async def test_a_named_server_runs_beside_the_default_one(hub):
     assert len(on_head("squeue", "--noheader", "--user=alice", "--format=%i").split()) == 2
     hub.stop_server("alice", "second")
     hub.stop_server("alice")
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")
 
 
 def test_a_waiting_server_says_why_and_can_be_cancelled(hub, scheduler):
@@ -75,4 +73,4 @@ def test_a_waiting_server_says_why_and_can_be_cancelled(hub, scheduler):
         assert job["state"] == "pending"
         assert job["id"] in job["details"]
         hub.stop_server("alice")
-        queue_is_empty_within(10, "alice")
+        queue_is_empty_within(40, "alice")
