@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -78,9 +79,20 @@ def kept(reopened):
     return reopened()
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """JupyterHub's tables with nothing in them: making them takes longer than most tests."""
+    file = tmp_path_factory.mktemp("jupyterhub") / "jupyterhub.sqlite"
+    session = orm.new_session_factory(f"sqlite:///{file}")()
+    session.close()
+    session.get_bind().dispose()
+    return file
+
+
 @pytest.fixture
-async def hub(tmp_path):
+async def hub(tmp_path, empty_database):
     """A JupyterHub with its database and alice as its user; it serves nothing and starts no proxy."""
+    shutil.copy(empty_database, tmp_path)
     app = JupyterHub.instance(
         config=Config({"Authenticator": {"allow_all": True}}),
         db_url=f"sqlite:///{tmp_path / 'jupyterhub.sqlite'}",
