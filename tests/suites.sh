@@ -4,7 +4,7 @@
 
 without_drills=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.
-by_test=(-n 4 --dist worksteal)
+by_test=(-n 3 --dist worksteal)
 by_file=(-n 2 --dist loadfile)
 
 where=() # command that runs pytest elsewhere
