@@ -2,6 +2,7 @@
 
 PORT ?= 8443
 SITE ?= profiles/local.toml
+SECONDS ?= 3600
 DEMO_ARGS ?=
 ARGS ?=
 
@@ -19,6 +20,10 @@ DEMO_READY := .venv/.installed $(DEMO_NODE)/.installed
 endif
 
 PIP := -m pip install -qq --disable-pip-version-check
+# The versions and hashes of a lock, and the package itself, for which then nothing more is fetched.
+LOCKED = $(PIP) --require-hashes -r
+OURS := $(PIP) --no-deps --no-build-isolation -e .
+PROXY := requirements/proxy requirements/node.lock requirements/proxy-npm/package-lock.json
 PACKAGING := setup.cfg pyproject.toml
 SOURCES = $(shell find hpcspawner profiles -name __pycache__ -prune -o -type f -print)
 # Changes when a file comes or goes, which no time stamp tells.
@@ -37,6 +42,14 @@ demo: $(DEMO_READY) ## A Hub with HTTPS on this machine, until Ctrl-C. PORT=8443
 test: ## All tests. Some of them: make test ARGS="unit hub -- -k form"; see tests/README.md.
 	@tests/run $(ARGS)
 
+.PHONY: soak
+soak: ## Three hundred servers, started and stopped while this and that fails (as root on Debian).
+	@SOAK_CYCLES=300 SUITE_TIMEOUT=60m tests/run soak
+
+.PHONY: fuzz
+fuzz: .venv/.installed ## The fuzzer at every door. SECONDS=3600
+	@tests/attack/run --seconds $(SECONDS)
+
 .PHONY: lint
 lint: ## Formatting, style, types, shell scripts.
 	@tests/run lint
@@ -45,6 +58,10 @@ lint: ## Formatting, style, types, shell scripts.
 format: .venv/.installed ## Rewrite the Python sources in the project's format.
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+.PHONY: lock
+lock: ## Renew the locked versions of what the tests install (requirements/*.lock, requirements/proxy-npm).
+	@requirements/lock build/lock
 
 .PHONY: lab
 lab: ## Bring up the test cluster, a real Slurm on this machine (as root on Debian).
@@ -69,25 +86,27 @@ environment: .venv/.installed
 environment-5.5: .venv-5.5/.installed
 proxy: build/npm/.installed
 
-.venv/.installed: $(PACKAGING) requirements/venv
+.venv/.installed: $(PACKAGING) requirements/venv requirements/test.lock
 	@requirements/venv .venv
 	@echo 'Installing hpcspawner and its tools into .venv; this takes a minute or two the first time.'
-	@umask 022; .venv/bin/python $(PIP) -e '.[test]'
+	@umask 022; .venv/bin/python $(LOCKED) requirements/test.lock
+	@umask 022; .venv/bin/python $(OURS)
 	@touch $@
 
-.venv-5.5/.installed: $(PACKAGING) requirements/venv requirements/jupyterhub-5.5.txt
+.venv-5.5/.installed: $(PACKAGING) requirements/venv requirements/test-5.5.lock
 	@requirements/venv .venv-5.5
 	@echo 'Installing hpcspawner beside JupyterHub 5.5 into .venv-5.5.'
-	@umask 022; .venv-5.5/bin/python $(PIP) -e '.[test]' -c requirements/jupyterhub-5.5.txt
+	@umask 022; .venv-5.5/bin/python $(LOCKED) requirements/test-5.5.lock
+	@umask 022; .venv-5.5/bin/python $(OURS)
 	@touch $@
 
-build/npm/.installed: requirements/proxy .venv/.installed
+build/npm/.installed: $(PROXY) .venv/.installed
 	@echo "Installing JupyterHub's proxy into build/npm."
 	@requirements/proxy build/npm .venv
 	@touch $@
 
 ifeq ($(shell id -u),0)
-$(DEMO_HOME)/node/.installed: requirements/proxy $(DEMO_HOME)/venv/.made
+$(DEMO_HOME)/node/.installed: $(PROXY) $(DEMO_HOME)/venv/.made
 	@echo "Installing JupyterHub's proxy into $(DEMO_HOME)."
 	@PATH=/usr/local/bin:/usr/bin:/bin requirements/proxy $(DEMO_NODE) $(DEMO_VENV)
 	@touch $@

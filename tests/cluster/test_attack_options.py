@@ -183,7 +183,7 @@ def _shell(found):
 def _cancel_all():
     for user in USERS:
         on_head("scancel", f"--user={user}", check=False)
-    queue_is_empty_within(30, *USERS)
+    queue_is_empty_within(40, *USERS)
 
 
 def _until(look, seconds=60):

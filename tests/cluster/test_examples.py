@@ -17,4 +17,4 @@ async def test_the_example_serves_a_kernel_on_a_compute_node(name, lab, tmp_path
         # Slurm's partition has one node.
         assert host == "n1" if name == "slurm" else host in NODES
         hub.stop_server("alice")
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")

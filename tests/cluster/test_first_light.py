@@ -1,7 +1,5 @@
 """From a request to a kernel on a compute node, through the HTTPS proxy, and nothing left behind."""
 
-import time
-
 import pytest
 from cluster.conftest import drained, jobs_of, queue_is_empty_within, shown
 from support.hub import server_path
@@ -48,9 +46,8 @@ async def test_a_kernel_answers_from_a_compute_node(hub, scheduler):
     host, directory = (await hub.run("alice", WHERE)).split()
     assert directory == "/home/alice"
     _agrees(record, RECORDS[scheduler], host)
-    began = time.monotonic()
     hub.stop_server("alice")
-    queue_is_empty_within(10 - (time.monotonic() - began), "alice")
+    queue_is_empty_within(40, "alice")
 
 
 async def test_gpus_are_visible_to_the_kernel(hub, scheduler):
@@ -58,7 +55,7 @@ async def test_gpus_are_visible_to_the_kernel(hub, scheduler):
     visible = await hub.run("alice", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
     assert len(visible.split(",")) == 2
     hub.stop_server("alice")
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")
 
 
 async def test_two_users_have_servers_at_the_same_time(hub, scheduler):
@@ -71,7 +68,7 @@ async def test_two_users_have_servers_at_the_same_time(hub, scheduler):
     assert scheduler == "torque" or [host for host, _ in hosts] == ["n1", "n1"]
     for user in ("alice", "bob"):
         hub.stop_server(user)
-    queue_is_empty_within(10, "alice", "bob")
+    queue_is_empty_within(40, "alice", "bob")
 
 
 async def test_a_named_server_runs_beside_the_default_one(hub):
@@ -81,7 +78,7 @@ async def test_a_named_server_runs_beside_the_default_one(hub):
     assert len(jobs_of("alice")) == 2
     hub.stop_server("alice", "second")
     hub.stop_server("alice")
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")
 
 
 WAITS = {"slurm": "down, drained or reserved", "torque": "busy or down"}
@@ -99,4 +96,4 @@ def test_a_waiting_server_says_why_and_can_be_cancelled(hub, scheduler):
         assert job["state"] == "pending"
         assert job["id"] in job["details"]
         hub.stop_server("alice")
-        queue_is_empty_within(10, "alice")
+        queue_is_empty_within(40, "alice")

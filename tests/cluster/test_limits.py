@@ -38,8 +38,8 @@ def test_a_job_that_waits_longer_than_its_user_would_is_cancelled(hub):
         began = time.monotonic()
         assert hub.api("POST", server_path("alice"), json={"queue_limit": "5s"}).status_code == 202
         assert "has waited in the queue for 5s" in fails_with(hub, "alice")
-        assert time.monotonic() - began < 20
-        queue_is_empty_within(10, "alice")
+        assert time.monotonic() - began < 60
+        queue_is_empty_within(40, "alice")
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def test_a_job_that_will_never_start_fails_at_once_with_the_scheduler_s_words(hu
         # Only now does Slurm look at the account: nodes that take no job come first.
         message = fails_with(hub, "alice")
     assert "will not start. The scheduler says: Job's account not permitted to use this partition" in message
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")
 
 
 def stray(hub, user, secret=None):
@@ -78,11 +78,11 @@ def test_a_job_of_this_hub_that_nobody_wants_is_cancelled_and_another_hub_s_is_n
     ours, other = stray(hub, "alice"), stray(hub, "bob", secret=b"another Hub's" * 3)
     time.sleep(3)
     assert jobs_of("alice") == [ours], "a time of grace comes first"
-    queue_is_empty_within(20, "alice")
+    queue_is_empty_within(40, "alice")
     assert jobs_of("bob") == [other]
     assert f"job {ours} of alice is cancelled: no server wants it" in hub.log()
     on_head("scancel", other)
-    queue_is_empty_within(10, "bob")
+    queue_is_empty_within(40, "bob")
 
 
 def test_a_dry_run_only_tells(make_hub):
@@ -94,4 +94,4 @@ def test_a_dry_run_only_tells(make_hub):
             time.sleep(0.5)
         assert jobs_of("alice") == [ours]
     on_head("scancel", ours)
-    queue_is_empty_within(10, "alice")
+    queue_is_empty_within(40, "alice")

@@ -54,7 +54,7 @@ def nothing_left():
 @pytest.fixture(scope="module")
 def alice(lab, make_hub, scheduler):
     cancel_all()
-    queue_is_empty_within(30, "alice", "bob")
+    queue_is_empty_within(40, "alice", "bob")
     since = time.time()
     with make_hub(scheduler, extra=DEBUG) as hub:
         hub.spawn("alice", {"partition": "debug"})
@@ -65,7 +65,7 @@ def alice(lab, make_hub, scheduler):
             yield at_work(scheduler, lab, hub, job, since)
             hub.stop_server("alice", WAITS)
             hub.stop_server("alice")
-        queue_is_empty_within(10, "alice")
+        queue_is_empty_within(40, "alice")
 
 
 def at_work(scheduler, lab, hub, job, since):

@@ -16,7 +16,7 @@ from support.faults import locked, within
 from support.hub import server_path
 
 USERS = tuple(f"u{number:03}" for number in range(11, 21))
-CYCLES = int(os.environ.get("SOAK_CYCLES", "300"))
+CYCLES = int(os.environ.get("SOAK_CYCLES", "100"))
 ROUNDS = max(2, CYCLES // len(USERS))
 # Only the first rounds kill the Hub: what grows in a process shows in one that lives.
 KILLS_UNTIL = ROUNDS // 2

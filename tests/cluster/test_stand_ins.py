@@ -18,7 +18,7 @@ def folder(lab):
     yield made
     subprocess.run(["rm", "-rf", str(made)], check=True)
     on_head("scancel", "--user=alice")
-    queue_is_empty_within(20, "alice")
+    queue_is_empty_within(40, "alice")
 
 
 def call(folder, *argv, user="alice"):

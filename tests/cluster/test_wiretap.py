@@ -45,7 +45,7 @@ async def hear(lab, hub, work):
         cookies = await work(hub, marker)
         environment = Processes(lab, "n1", *jobs_of("alice")).environment
         hub.stop_server("alice")
-        queue_is_empty_within(10, "alice")
+        queue_is_empty_within(40, "alice")
     her = {f"cookie {name}": value.strip('"') for name, value in cookies.items()}
     her |= {"marker": marker, "API token": environment["JUPYTERHUB_API_TOKEN"], "a line of HTTP": " HTTP/1.1\r\n"}
     ports = [urlsplit(environment[f"JUPYTERHUB_{name}_URL"]).port for name in ("SERVICE", "API")]

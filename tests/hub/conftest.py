@@ -14,6 +14,10 @@ title = "This machine"
 type = "local"
 slots = 2
 
+# Of two Hubs side by side each has a first job, whose log would have the same name in the one home.
+[job]
+log = "@FOLDER@/job-logs"
+
 [[partitions]]
 name = "short"
 max_walltime = "30m"

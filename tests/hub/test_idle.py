@@ -6,7 +6,8 @@ import time
 import pytest
 from support.browser import a_page, log_in
 
-LIMIT_S = 20
+# Far longer than a page takes to come; what the page itself asks for is no work.
+LIMIT_S = 30
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def stays(page, hub, seconds):
 def test_a_server_ends_though_its_page_is_open(hub, page_of_a_server, does):
     does(page_of_a_server)
     began, asked = time.monotonic(), page_of_a_server.asked
-    assert not stays(page_of_a_server, hub, LIMIT_S + 30)
+    assert not stays(page_of_a_server, hub, LIMIT_S + 90)
     if does is not open_nothing:  # its page may have been long in coming
         assert time.monotonic() - began > LIMIT_S / 2
         assert page_of_a_server.asked > asked, "the page asked on, and that did not count"
@@ -68,7 +69,7 @@ def test_a_cell_that_runs_keeps_the_server(hub, page_of_a_server):
     assert stays(page, hub, 2 * LIMIT_S)
     page.locator('[data-command="notebook:interrupt-kernel"], [data-jp-item-name="interrupt"] button').first.click()
     page.locator(".jp-StatusBar-TextItem", has_text="| Idle").wait_for(timeout=30_000)
-    assert not stays(page, hub, LIMIT_S + 30)
+    assert not stays(page, hub, LIMIT_S + 90)
 
 
 def test_a_program_in_a_terminal_keeps_the_server(hub, page_of_a_server):

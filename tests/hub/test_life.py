@@ -87,7 +87,7 @@ def test_an_environment_without_jupyter_is_named(hub):
     message, seconds = failed(hub, "alice", {"environment": "without"})
     assert "jupyterhub-singleuser was not found in the environment" in message
     assert "Python without Jupyter" in message
-    assert seconds < 15
+    assert seconds < 60
     assert hub.servers("alice") == {}
 
 
@@ -99,7 +99,7 @@ def test_a_directory_that_is_not_there_is_named(hub):
 def test_a_set_up_line_that_fails_is_named(hub):
     message, seconds = failed(hub, "alice", {"environment": "broken"})
     assert "module load nothing/1.0" in message
-    assert seconds < 15
+    assert seconds < 60
 
 
 def test_the_failed_page_shows_the_reason_the_log_and_a_way_back(hub):

@@ -4,6 +4,7 @@ They need root on the cluster's head, where the tests run. Only processes that t
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -125,6 +126,17 @@ class Lab:
             subprocess.run([*inside, "umount", "--lazy", home], check=True)
 
 
+@contextlib.contextmanager
+def accounts_stay():
+    """No test of another suite changes the machine's accounts meanwhile.
+
+    A file that takes the place of /etc/passwd takes away what somebody has mounted on it, in every namespace.
+    """
+    with open("/run/hpcspawner-tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class SilentUserDatabase:
     """A user database that knows some users no more and lets everybody wait, for one process and what it starts.
 
@@ -136,6 +148,8 @@ class SilentUserDatabase:
 
     def __init__(self, folder, users):
         folder = Path(folder)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(accounts_stay())
         entries = Path("/etc/passwd").read_text().splitlines(keepends=True)
         (folder / "passwd").write_text("".join(line for line in entries if line.split(":")[0] not in users))
         (folder / "nscd").mkdir()
@@ -154,6 +168,7 @@ class SilentUserDatabase:
         for place in ("/run/nscd", "/etc/passwd"):
             subprocess.run([*inside, "umount", place], check=True)
         self._socket.close()
+        self._held.close()
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ class Hub:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the Hub ended at its start:\n{self.log()}")
@@ -182,13 +182,13 @@ class Hub:
         assert answer.status_code == 302, f"{user} can't log in: {answer.status_code}"
         return session
 
-    def spawn(self, user, options=None, name="", timeout_s=90):
+    def spawn(self, user, options=None, name="", timeout_s=180):
         """Start a server by REST and wait until it is ready."""
         answer = self.api("POST", server_path(user, name), json=options)
         assert answer.status_code in (201, 202), f"{answer.status_code} {answer.text}\n{self.log()}"
         return self.wait_ready(user, name, timeout_s)
 
-    def wait_ready(self, user, name="", timeout_s=90):
+    def wait_ready(self, user, name="", timeout_s=180):
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             server = self.servers(user).get(name)
@@ -203,7 +203,7 @@ class Hub:
         """The user's active servers by name, as the Hub's API shows them."""
         return self.api("GET", f"/users/{user}").json()["servers"]
 
-    def stop_server(self, user, name="", timeout_s=30):
+    def stop_server(self, user, name="", timeout_s=90):
         """Stop a server by REST and wait until the Hub has let it go."""
         answer = self.api("DELETE", server_path(user, name))
         assert answer.status_code in (202, 204), f"{answer.status_code} {answer.text}"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -77,9 +78,20 @@ def kept(reopened):
     return reopened()
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """JupyterHub's tables with nothing in them: making them takes longer than most tests."""
+    file = tmp_path_factory.mktemp("jupyterhub") / "jupyterhub.sqlite"
+    session = orm.new_session_factory(f"sqlite:///{file}")()
+    session.close()
+    session.get_bind().dispose()
+    return file
+
+
 @pytest.fixture
-async def hub(tmp_path):
+async def hub(tmp_path, empty_database):
     """A JupyterHub with its database and alice as its user; it serves nothing and starts no proxy."""
+    shutil.copy(empty_database, tmp_path)
     app = JupyterHub.instance(
         config=Config({"Authenticator": {"allow_all": True}}),
         db_url=f"sqlite:///{tmp_path / 'jupyterhub.sqlite'}",
@@ -240,7 +252,7 @@ def in_database(ledger_file):
 def until():
     """Waits for what must come true within some seconds."""
 
-    async def wait(holds, seconds=10):
+    async def wait(holds, seconds=30):
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, "it did not come true in time"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-SECONDS = os.environ.get("ATTACK_SECONDS", "20")
+SECONDS = os.environ.get("ATTACK_SECONDS", "10")
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None and (platform.system(), platform.machine()) != ("Linux", "x86_64"),

@@ -270,7 +270,7 @@ def demo(programs, *words, path="/usr/bin:/bin"):
     temporary.mkdir()
     began = time.monotonic()
     done = run("demo", *words, PATH=f"{programs}:{path}", TMPDIR=str(temporary))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert list(temporary.iterdir()) == []
     return done
 

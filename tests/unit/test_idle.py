@@ -105,13 +105,13 @@ def test_only_requests_that_a_user_causes_count_as_work(extension, method, path,
 async def test_a_server_without_work_ends_and_says_why(extension, tmp_path, caplog):
     server = Server(limit_s=1)
     extension._load_jupyter_server_extension(server)
-    assert await server.ends(within_s=4)
+    assert await server.ends(within_s=30)
     assert "Nobody has worked here for 1 seconds" in caplog.text
     assert (tmp_path / launcher.IDLE_END).exists()
 
 
 async def test_a_server_that_is_worked_in_goes_on(extension):
-    server = Server(limit_s=2)
+    server = Server(limit_s=3)
     extension._load_jupyter_server_extension(server)
     for _ in range(4):
         assert not await server.ends(within_s=1)
@@ -125,19 +125,19 @@ async def test_a_busy_kernel_is_work_and_an_idle_one_is_not(extension):
     assert not await server.ends(within_s=3)
     server.kernels[1]["execution_state"] = "idle"
     began = time.monotonic()
-    assert await server.ends(within_s=5)
+    assert await server.ends(within_s=30)
     assert time.monotonic() - began > 0.5, "the time counts from the end of the cell"
 
 
 async def test_output_of_a_terminal_without_a_page_is_work(extension):
-    server = Server(limit_s=2)
+    server = Server(limit_s=3)
     terminal = SimpleNamespace(last_activity=now(), ptyproc=SimpleNamespace(fd=-1, pid=0))
     server.terminals["1"] = terminal
     extension._load_jupyter_server_extension(server)
     for _ in range(4):
         assert not await server.ends(within_s=1)
         terminal.last_activity = now()
-    assert await server.ends(within_s=5)
+    assert await server.ends(within_s=30)
 
 
 async def test_a_program_in_a_terminal_is_work_and_a_waiting_shell_is_not(extension):
@@ -152,14 +152,14 @@ async def test_a_program_in_a_terminal_is_work_and_a_waiting_shell_is_not(extens
         extension._load_jupyter_server_extension(server)
         assert not await server.ends(within_s=3)
         os.write(fd, b"\x03")
-        assert await server.ends(within_s=5)
+        assert await server.ends(within_s=30)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(fd)
 
 
-async def until(what, timeout_s=10):
+async def until(what, timeout_s=30):
     deadline = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < deadline

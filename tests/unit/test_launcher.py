@@ -180,7 +180,7 @@ class Hub(http.server.ThreadingHTTPServer):
     def reports(self):
         return [body for path, body in self.calls if path == "/report"]
 
-    def reported(self, event, timeout_s=10):
+    def reported(self, event, timeout_s=60):
         return eventually(lambda: next((body for body in self.reports if body["event"] == event), None), timeout_s)
 
 
@@ -220,11 +220,11 @@ class Run:
     def text(self):
         return self.log.read_text(errors="replace")
 
-    def ends(self, timeout_s=20):
+    def ends(self, timeout_s=60):
         return self.process.wait(timeout_s)
 
 
-def eventually(what, timeout_s=10):
+def eventually(what, timeout_s=60):
     """The first true answer of `what()`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -336,7 +336,7 @@ def launch(tmp_path, settings):
     for run in runs:
         run.process.terminate()
         try:
-            run.process.wait(20)
+            run.process.wait(60)
         finally:
             run.process.kill()
             run.process.communicate()
@@ -668,7 +668,7 @@ def test_a_signal_while_the_container_is_looked_into_ends_the_job(hub, program, 
     run = launch()
     eventually((home / "began").exists)
     run.process.send_signal(signal.SIGTERM)
-    assert run.ends(timeout_s=5) == 128 + 15
+    assert run.ends(timeout_s=15) == 128 + 15
     assert hub.reported("ended")["reason"] == "signalled"
 
 
@@ -904,7 +904,7 @@ def test_a_warning_that_gets_no_answer_does_not_hold_up_the_end(hub, program, la
         run.process.send_signal(signal.SIGUSR1)
         eventually(lambda: "the scheduler warns" in run.text)
         run.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "server was ended by SIGTERM" in run.text, timeout_s=2)
+        eventually(lambda: "server was ended by SIGTERM" in run.text, timeout_s=15)
         assert run.ends() == 128 + 15
 
 
@@ -913,7 +913,7 @@ def test_a_signal_before_the_environment_came_ends_the_job_promptly(hub, launch)
     run = launch()
     eventually(lambda: hub.calls)
     run.process.send_signal(signal.SIGTERM)
-    assert run.ends(timeout_s=2) == 128 + 15
+    assert run.ends(timeout_s=15) == 128 + 15
 
 
 def test_a_signal_during_a_call_without_answer_ends_the_job_promptly(launch, settings, listener):
@@ -921,7 +921,7 @@ def test_a_signal_during_a_call_without_answer_ends_the_job_promptly(launch, set
     run = launch()
     eventually(lambda: listener.connections)
     run.process.send_signal(signal.SIGTERM)
-    assert run.ends(timeout_s=2) == 128 + 15
+    assert run.ends(timeout_s=15) == 128 + 15
 
 
 def test_a_signal_while_the_server_starts_ends_it_and_is_reported(hub, program, launch, home):
@@ -983,7 +983,7 @@ def test_a_server_that_runs_is_not_lost_because_the_hub_is_away(hub_context, hub
     time.sleep(3)
     assert run.process.poll() is None
     late = Hub(hub_context, port)
-    assert late.reported("listening", timeout_s=20)["port"]
+    assert late.reported("listening", timeout_s=60)["port"]
     late.close()
 
 
@@ -993,7 +993,7 @@ def test_a_signal_while_the_hub_is_away_is_passed_on_at_once(hub, program, launc
     run = launch()
     eventually(lambda: hub.reports)
     run.process.send_signal(signal.SIGTERM)
-    assert run.ends(timeout_s=5) == 128 + 15
+    assert run.ends(timeout_s=15) == 128 + 15
 
 
 # --- a server that ends for being idle
@@ -1115,7 +1115,7 @@ def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
     eventually(lambda: "server ended" in run.text)
     began = time.monotonic()
     assert run.ends() == 0
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
     assert "the Hub was not told of the end" in run.text
 
 
@@ -1129,7 +1129,7 @@ def test_the_job_ends_soon_when_the_hub_hangs(hub, program, launch):
     eventually(lambda: "server ended" in run.text)
     began = time.monotonic()
     assert run.ends() == 0
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20
     hangs.close()
 
 
@@ -1361,8 +1361,8 @@ def test_an_openssl_that_hangs_is_passed_over_in_time(hub, launch_bare, stand_in
     stand_in("bin/python3", PYTHON_WITH_CRYPTOGRAPHY)
     began = time.monotonic()
     run = launch_bare()
-    hub.reported("listening", timeout_s=30)
-    assert hub.times[0] - began < 15
+    hub.reported("listening", timeout_s=60)
+    assert hub.times[0] - began < 30
     assert "no key from openssl: it gave no answer within" in run.text
 
 
@@ -1372,7 +1372,7 @@ def test_a_signal_while_the_key_is_made_ends_the_job(hub, launch_bare, stand_in,
     run = launch_bare()
     eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     run.process.send_signal(signal.SIGTERM)
-    assert run.ends(timeout_s=10) == 128 + 15
+    assert run.ends(timeout_s=60) == 128 + 15
     assert hub.calls == []
     assert not alive(int((tmp_path / "pid").read_text()))
     assert list(temporary.iterdir()) == []

@@ -365,7 +365,7 @@ async def test_a_change_is_committed_however_long_the_database_is_away(kept, led
         assert not task.done()
         # What is committed in the end is what holds then.
         row.port = 20000
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
     (found,) = reopened().live()
     assert (found.job_id, found.port) == ("12", 20000)
     assert "the ledger can't be written, trying again" in caplog.text

@@ -73,7 +73,7 @@ class Desk:
         [argv] = self.scheduler.end_commands(job_id, MARK)
         return self.scheduler.parse_end(job_id, [self.run(argv).out], MARK, str)
 
-    def wait_until(self, condition, seconds=9.0):
+    def wait_until(self, condition, seconds=60.0):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := condition():
@@ -81,7 +81,7 @@ class Desk:
             time.sleep(0.03)
         raise AssertionError(f"not within {seconds} s; the jobs are {self.list()}")
 
-    def wait_for(self, job_id, state, seconds=9.0):
+    def wait_for(self, job_id, state, seconds=60.0):
         return self.wait_until(lambda: status if (status := self.list()[job_id]).state is state else None, seconds)
 
     def text(self, name):
@@ -111,11 +111,12 @@ def is_alive(pid):
 
 
 def test_a_job_runs_and_ends(desk):
-    job_id = desk.submit("sleep 0.3")
+    job_id = desk.submit(UNTIL_GO)
     status = desk.list()[job_id]
     assert (status.state, status.host, status.tag) == (JobState.RUNNING, "127.0.0.1", "hs3f2a9c0b1d")
     assert status.owner
     assert status.starts
+    desk.go()
     status = desk.wait_for(job_id, JobState.ENDED)
     assert (status.host, status.reason) == (None, "exit code 0")
 
@@ -170,11 +171,12 @@ def test_the_script_is_removed_when_the_job_ends_and_nobody_else_can_read_the_fo
 
 def test_a_job_waits_for_a_slot_and_starts_when_one_is_free(tmp_path):
     desk = Desk(tmp_path, slots=1)
-    first, second = desk.submit("sleep 0.4"), desk.submit("echo > started")
+    first, second = desk.submit(UNTIL_GO), desk.submit("echo > started")
     status = desk.list()[second]
     assert (status.state, status.reason, status.host) == (JobState.PENDING, "Slots", None)
     assert desk.scheduler.explain(status.reason).endswith(".")
     assert not (tmp_path / "started").exists()
+    desk.go()
     # Nobody asks from here on: the first starts the second when it ends.
     desk.wait_until((tmp_path / "started").exists)
     desk.wait_for(first, JobState.ENDED)
@@ -222,14 +224,15 @@ def test_a_waiting_job_is_cancelled(tmp_path):
 def test_a_cancel_right_after_the_submit_is_not_lost(desk):
     job_id = desk.submit("exec sleep 60")
     assert desk.cancel(job_id).code == 0
-    assert desk.wait_for(job_id, JobState.ENDED, seconds=3).reason == "cancelled"
+    assert desk.wait_for(job_id, JobState.ENDED).reason == "cancelled"
 
 
 def test_a_cancelled_job_may_clean_up_and_is_neither_running_nor_gone_meanwhile(desk):
-    job_id = desk.submit("trap 'sleep 0.5; echo done > cleaned; exit 0' TERM", "echo > ready", "sleep 60 & wait")
+    job_id = desk.submit(f"trap '{UNTIL_GO}; echo done > cleaned; exit 0' TERM", "echo > ready", "sleep 60 & wait")
     desk.wait_until((desk.folder / "ready").exists)
     assert desk.cancel(job_id).code == 0
     assert desk.list()[job_id].state is JobState.UNKNOWN
+    desk.go()
     assert desk.wait_for(job_id, JobState.ENDED).reason == "cancelled"
     assert desk.text("cleaned") == "done"
     assert desk.cancel(job_id).code == 0
@@ -361,7 +364,7 @@ def test_a_job_survives_the_death_of_all_that_submitted_it(desk):
         env=ENVIRONMENT,
         start_new_session=True,
     )
-    parent.stdin.write(desk.script("sleep 0.5", "echo > finished"))
+    parent.stdin.write(desk.script(UNTIL_GO, "echo > finished"))
     parent.stdin.close()
     job_id = parent.stdout.readline().strip()
     os.killpg(parent.pid, signal.SIGKILL)
@@ -369,6 +372,7 @@ def test_a_job_survives_the_death_of_all_that_submitted_it(desk):
     assert parent.stdout.read().strip() == ""
     parent.wait()
     assert desk.list()[job_id].state is JobState.RUNNING
+    desk.go()
     assert desk.wait_for(job_id, JobState.ENDED).reason == "exit code 0"
     assert (desk.folder / "finished").exists()
 

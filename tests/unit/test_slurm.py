@@ -346,7 +346,7 @@ def test_reading_takes_time_in_proportion_to_length():
     assert len(out) > 10_000_000
     begun = time.perf_counter()
     assert len(slurm.parse_query(out, MARK)) == len(jobs)
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 30
 
 
 # --- how a job ended

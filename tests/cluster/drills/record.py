@@ -6,8 +6,11 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import jupyterhub
+
 ROOT = Path(__file__).parents[3]
-RESULTS = ROOT / "build" / "drills.json"
+# Two suites run drills, on one JupyterHub each.
+RESULTS = ROOT / "build" / f"drills-jupyterhub-{jupyterhub.__version__}.json"
 PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- drills: begin -->", "<!-- drills: end -->"
 COLUMNS = ("fault", "stage", "scheduler", "jobs", "user_sees", "token", "within_s", "log")

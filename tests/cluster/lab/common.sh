@@ -9,6 +9,12 @@ NODES=(n1 n2 n3)
 # LAB and another LAB_NET.
 netns() { echo "${LAB_NET:-hpc}$1"; }
 
+# The lab beside the first in which tests/run lets a part of its suites run meanwhile; `down` stops both.
+use_second_lab() { export LAB=$LAB-2 LAB_NET=${LAB_NET:-hpc}2; }
+
+# The number of a lab's first job. All labs' users have the same homes, where the name of a job's log has its number.
+first_job() { echo $(($(cksum <<<"$LAB" | cut -d ' ' -f 1) % 1000 * 10000 + 1)); }
+
 # A file in /run/netns outlives a reboot when /run does, the namespace does not: enter it to know.
 netns_works() { nsenter --net="/run/netns/$(netns "$1")" true 2>/dev/null; }
 

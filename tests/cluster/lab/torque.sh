@@ -70,6 +70,8 @@ start_torque() {
     start_in_foreground head pbs_server pbs_server.pid $TORQUE/sbin/pbs_server -F "${create[@]}"
     wait_for 60 on head $TORQUE/bin/qstat -B || fail "pbs_server does not answer" "$(newest server_logs)"
     configure_torque >"$LAB/log/qmgr.log" 2>&1 || fail "Torque cannot be configured" "$LAB/log/qmgr.log"
+    [ ${#create[@]} -eq 0 ] || qmgr -c "set server next_job_number = $(first_job)" >>"$LAB/log/qmgr.log" 2>&1 ||
+        fail "Torque's first job cannot be given its number" "$LAB/log/qmgr.log"
     start_scheduler
     for node in "${NODES[@]}"; do
         running "$LAB/run/pbs_mom.$node.pid" pbs_mom "$node" || rm -rf "$LAB/torque/$node"/mom_priv/jobs/*
