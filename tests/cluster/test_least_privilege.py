@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import pwd
 import shutil
@@ -21,23 +22,25 @@ from support.schedulers import HAS_TORQUE, SCHEDULERS
 ROOT = Path(__file__).parents[2]
 HUBBER, GROUP = "hubber", "hpcusers"
 HELPER = "/usr/local/libexec/hpcspawner"
-SCRIPT = b"#!/bin/bash\n#SBATCH --partition=debug --hold\nsleep 600\n"
+SCRIPT = b'[["partition", "debug"], ["mem", "16M"]]\n#!/bin/bash\nsleep 600\n'
 RUN_HUB = "import sys; sys.argv = sys.argv[1:]; from jupyterhub.app import main; main()"
 BY_CLIENT = """
 import asyncio, logging, sys
 from pathlib import Path
+from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import load
 
-async def main(script):
-    client = Cluster.of(load(sys.argv[1]), Path("/nowhere"), logging.getLogger()).client
-    job_id = await client.submit("alice", script)
+async def main(site, *words):
+    client = Cluster.of(load(site), Path("/nowhere"), logging.getLogger()).client
+    options = tuple(word.split("=", 1) for word in words)
+    job_id = await client.submit("alice", Submission(options, "#!/bin/bash\\nsleep 600\\n"))
     jobs = [(await client.listing(user)).jobs for user in ("alice", "")]
     await client.cancel("alice", job_id)
     await client.cancel("alice", job_id)
     print(job_id, *(job_id in some for some in jobs))
 
-asyncio.run(main(sys.stdin.read()))
+asyncio.run(main(*sys.argv[1:]))
 """
 
 
@@ -232,9 +235,9 @@ def test_a_server_of_somebody_outside_the_group_is_refused_and_the_log_says_what
 if HAS_TORQUE:
 
     def test_torque_is_asked_through_the_helper(place):
-        script = b"#!/bin/bash\n#PBS -q debug\n#PBS -r n\n#PBS -h\nsleep 600\n"
+        words = ("N=h3f2a9c0b1d4e55", "q=debug", "l=nodes=1:ppn=1", "r=n")
         site = str(place.sites["torque"])
-        out = must(*place.command(), "-c", BY_CLIENT, site, given=script, user=HUBBER, whole=False)
+        out = must(*place.command(), "-c", BY_CLIENT, site, *words, user=HUBBER, whole=False)
         job_id, *seen = out.split()
         assert job_id.endswith(".head")
         assert seen == ["True", "True"]
@@ -327,6 +330,50 @@ def test_the_helper_submits_no_script_that_is(place, given, whole):
     assert all_jobs() == []
 
 
+WRITES = ("export-file", "bbf", "error", "output", "chdir", "wrap", "uid", "gid", "get-user-env", "clusters", "batch")
+
+
+@pytest.fixture
+def secret():
+    """A file that only alice may read."""
+    path = Path("/home/alice/secret")
+    path.write_text("HER_SECRET=open sesame\n")
+    path.chmod(0o600)
+    shutil.chown(path, "alice", "alice")
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("option", WRITES)
+def test_the_helper_gives_no_option_that_reads_or_writes_a_file_or_becomes_somebody(place, secret, option):
+    options = json.dumps([["partition", "debug"], [option, str(secret)]]).encode()
+    code, out, err = as_alice("submit", frame(options + b"\n#!/bin/bash\nenv\n"))
+    assert (code, out) == (65, "")
+    assert err == f"hpcspawner helper: the option '{option}' may not be given\n"
+    assert all_jobs() == []
+
+
+@pytest.mark.parametrize("option", WRITES)
+def test_the_helper_takes_no_script_with_such_an_option_either(place, secret, option):
+    script = f"[]\n#!/bin/bash\n#SBATCH --partition=debug --{option}={secret}\nenv\n"
+    code, out, err = as_alice("submit", frame(script.encode()))
+    assert (code, out) == (65, "")
+    assert "a line that a scheduler may read as an option" in err
+    assert all_jobs() == []
+
+
+def test_the_helper_acts_for_no_account_of_the_system(place):
+    """Though sudo would: whoever made the rule put it into the group."""
+    must("usermod", "--append", "--groups", GROUP, "munge")
+    try:
+        code, out, err = hubber("sudo", "-n", "-u", "munge", HELPER, "submit")
+    finally:
+        must("gpasswd", "--delete", "munge", GROUP)
+    assert (code, out) == (77, "")
+    assert "ordinary users only" in err
+    assert all_jobs() == []
+
+
 def test_the_helper_cancels_nothing_but_by_one_whole_id(place):
     job_id = must(
         "sudo", "-n", "-u", HUBBER, "sudo", "-n", "-u", "alice", HELPER, "submit", given=frame(SCRIPT)
@@ -377,8 +424,8 @@ def test_nothing_of_the_callers_environment_reaches_the_scheduler_or_the_job(pla
         "HOME": str(trap),
     }
     environment = trap / "environment"
-    directives = "#SBATCH -p debug -J honest -o /dev/null"
-    script = f"#!/bin/bash\n{directives}\nenv >{environment}.new; mv {environment}.new {environment}\n"
+    options = '[["partition", "debug"], ["job-name", "honest"], ["mem", "16M"]]'
+    script = f"{options}\n#!/bin/bash\nenv >{environment}.new; mv {environment}.new {environment}\n"
     code, out, _ = as_alice("submit", frame(script.encode()), **injected)
     assert code == 0
     record = shown(out.strip())

@@ -11,7 +11,9 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 from attack.options import Bodies, soup
-from cluster.conftest import PROFILE
+from cluster.conftest import on_head
+from cluster.conftest import profile as offered
+from support.schedulers import HAS_TORQUE, attributes, torque
 
 from hpcspawner.errors import RequestError
 from hpcspawner.job.script import CallHome, submission
@@ -21,10 +23,11 @@ from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.torque import Torque
 from hpcspawner.site.profile import load
 
 SEED = 20261126
-COUNT = int(os.environ.get("GRAMMAR_JOBS", "2000"))
+COUNT = int(os.environ.get("GRAMMAR_JOBS", "4000"))
 """Jobs that are looked at; as many bodies again, and more, are refused by the gate."""
 ALICE = LocalAccount("alice", "/home/alice")
 LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
@@ -33,12 +36,16 @@ HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "ticket")
 TEST = ("-vvv", "--test-only")
 
 
-@pytest.fixture(scope="module")
-def profile(lab, tmp_path_factory):
-    site = tmp_path_factory.mktemp("site") / "site.toml"
-    text = PROFILE.format(scheduler="slurm", lab=lab, gpus="v100")
+def site_of(scheduler, lab, folder):
+    text = offered(scheduler, lab, gpus="v100" if scheduler == "slurm" else "any")
+    site = folder / f"{scheduler}.toml"
     site.write_text('reservation = "optional"\n' + text, encoding="utf-8")
     return load(site)
+
+
+@pytest.fixture(scope="module")
+def profile(lab, tmp_path_factory):
+    return site_of("slurm", lab, tmp_path_factory.mktemp("site"))
 
 
 def bodies(profile):
@@ -78,7 +85,7 @@ def _as_form(body):
     }
 
 
-def accepted(profile):
+def accepted(profile, count):
     """Requests that the gate lets through, and how many bodies it refused for them."""
     requests, refused = [], 0
     for body in bodies(profile):
@@ -86,7 +93,7 @@ def accepted(profile):
             requests.append(make(body, profile, ALICE))
         except RequestError:
             refused += 1
-        if len(requests) == COUNT:
+        if len(requests) == count:
             return requests, refused
     raise AssertionError("the supply has no end")
 
@@ -161,7 +168,7 @@ def _time(seconds):
 
 
 def test_sbatch_finds_what_was_asked_for_and_nothing_else(profile):
-    requests, refused = accepted(profile)
+    requests, refused = accepted(profile, COUNT)
     assert refused > COUNT / 10, "a gate that refuses nothing shows nothing"
     scheduler = Slurm()
 
@@ -191,3 +198,87 @@ def test_a_script_with_an_option_would_be_seen(profile):
     found = found_by_sbatch(words, spoiled)
     assert found != wanted_of_slurm(request)
     assert found["wckey"] == "bob"
+
+
+if HAS_TORQUE:
+    # One number for each job: the server keeps them all until they are looked at.
+    TORQUE_COUNT = COUNT // 4
+
+    def test_torque_finds_what_was_asked_for_and_nothing_else(lab, tmp_path):
+        profile, scheduler = site_of("torque", lab, tmp_path), Torque()
+        requests, refused = accepted(profile, TORQUE_COUNT)
+        assert refused > TORQUE_COUNT / 10
+
+        def submit(request):
+            job = submission(request, scheduler, profile.job, LABEL, HOME)
+            _, *words = submit_words(scheduler, job.options, profile.directives)
+            # Held, so that none runs; the option is not one of a job's.
+            argv = ["runuser", "-u", ALICE.name, "--", torque("qsub"), "-h", *words]
+            done = subprocess.run(argv, input=job.script, capture_output=True, text=True, check=False, cwd="/")
+            assert done.returncode == 0, f"{words} {done.stderr}"
+            return done.stdout.strip()
+
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                ids = list(pool.map(submit, requests))
+            jobs = attributes(on_head(torque("qstat"), "-x"))
+            for job_id, request in zip(ids, requests, strict=True):
+                assert found_by_torque(jobs[job_id]) == wanted_of_torque(request), request.directory
+        finally:
+            on_head("runuser", "-u", ALICE.name, "--", torque("qdel"), "all", check=False)
+
+    def test_a_script_with_an_option_is_read_by_torque_only_without_its_c(lab, tmp_path):
+        """The examination itself: without `-C ""` the server has what the script says."""
+        profile, scheduler = site_of("torque", lab, tmp_path), Torque()
+        request = make({}, profile, ALICE)
+        job = submission(request, scheduler, profile.job, LABEL, HOME)
+        _, *words = submit_words(scheduler, job.options, profile.directives)
+        spoiled = job.script.replace("#!/bin/bash\n", "#!/bin/bash\n#PBS -A bob\n", 1)
+        at = words.index("-C")
+        for argv, agrees in ((words, True), (words[:at] + words[at + 2 :], False)):
+            line = ["runuser", "-u", ALICE.name, "--", torque("qsub"), "-h", *argv]
+            job_id = on_head(*line, stdin=spoiled).strip()
+            found = found_by_torque(attributes(on_head(torque("qstat"), "-x", job_id))[job_id])
+            on_head("runuser", "-u", ALICE.name, "--", torque("qdel"), job_id)
+            assert (found == wanted_of_torque(request)) is agrees
+
+
+# What the server adds to every job by itself.
+_TORQUES_OWN = {
+    *("Checkpoint", "Hold_Types", "Job_Owner", "Keep_Files", "Priority", "Resource_List", "Variable_List", "server"),
+    *("ctime", "egroup", "etime", "euser", "fault_tolerant", "init_work_dir", "job_radix", "job_state", "mtime"),
+    *("qtime", "queue_rank", "queue_type", "request_version", "submit_args", "submit_host", "substate", "Job_Id"),
+    *("Resource_List.nodect", "Resource_List.neednodes", "Error_Path", "comment"),
+}
+
+
+def found_by_torque(record):
+    variables = {text.partition("=")[0] for text in record["Variable_List"].split(",") if "=" in text}
+    assert all(name.startswith("PBS_O_") for name in variables), variables
+    return {name: value for name, value in record.items() if name not in _TORQUES_OWN}
+
+
+def wanted_of_torque(request):
+    """What the request asks for, in the words of `qstat -x`; by Torque's documentation, not by our own code."""
+    asked = request.resources
+    gpus = [f"gpus={asked.gpus}", *([asked.gpu_type] if asked.gpu_type else [])] if asked.gpus else []
+    hours, rest = divmod(asked.walltime.seconds, 3600)
+    options = {
+        "Account_Name": asked.account,
+        "Resource_List.nodes": ":".join([str(asked.nodes), f"ppn={asked.cpus}", *gpus, *asked.features]),
+        "Resource_List.walltime": f"{hours:02}:{rest // 60:02}:{rest % 60:02}",
+        "Resource_List.qos": asked.qos,
+        "Resource_List.advres": asked.reservation,
+        "Resource_List.mem": f"{asked.memory.mib}mb" if asked.memory and asked.nodes == 1 else None,
+        "Resource_List.pmem": f"{asked.memory.mib // asked.cpus}mb" if asked.memory and asked.nodes > 1 else None,
+        "queue": asked.partition,
+    }
+    fixed = {
+        "Job_Name": LABEL.tag,
+        "Join_Path": "oe",
+        "Mail_Points": "n",
+        "Output_Path": "head:/dev/null",
+        "Rerunable": "False",
+        "Shell_Path_List": "/bin/bash",
+    }
+    return fixed | {name: value for name, value in options.items() if value is not None}
