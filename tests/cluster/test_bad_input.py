@@ -80,7 +80,7 @@ def test_a_directory_that_is_not_there_is_named(hub):
 
 def test_a_site_without_the_commands_says_whom_to_tell(make_hub, tmp_path):
     (tmp_path / "sudo").symlink_to("/usr/bin/sudo")
-    with make_hub("slurm", change=('type = "slurm"', f'type = "slurm"\npath = ["{tmp_path}"]')) as hub:
+    with make_hub("slurm", change=('path = ["/usr/local/bin", "/usr/bin", "/bin"]', f'path = ["{tmp_path}"]')) as hub:
         code, message, _ = start(hub, {})
         assert code == 500
         assert "not set up" in message

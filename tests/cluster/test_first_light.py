@@ -13,7 +13,7 @@ RECORDS = {
         "TimeLimit": "00:30:00",
         "Partition": "compute",
         "Account": "ddp363",
-        "WorkDir": "/home/alice",
+        "WorkDir": "/",
         "NumCPUs": "1",
         "TRES": "mem=1G",
         "UserId": "alice(",

@@ -482,7 +482,9 @@ def test_a_submit_ends_with_its_time_and_with_the_hub_and_there_is_one_job_each(
         with asked_for_server(hub):
             within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")
             within(20, lambda: not processes("alice", "sbatch"), "sbatch was not ended")
-            assert any("does not answer at the moment" in event["message"] for event in hub.events("alice"))
+            within(
+                20, lambda: any("not answer at the moment" in one["message"] for one in hub.events("alice")), hub.log
+            )
         with asked_for_server(hub, "second"):
             within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")
             hub.kill()

@@ -35,12 +35,10 @@ ASKED = [
     ),
 ]
 SLURM_ONLY = [
-    pytest.param({"directory": "/tmp"}, {"WorkDir": "/tmp"}, id="directory -d"),
     pytest.param({"qos": "debug", "walltime": "10m"}, {"QOS": "debug"}, id="qos"),
     pytest.param(
         {"partition": "gpu-shared", "gpu_type": "v100", "gpus": 2}, {"TresPerNode": "gres:gpu:v100:2"}, id="gpu type"
     ),
-    pytest.param({"directory": "/tmp/two words & more"}, {"WorkDir": "/tmp/two"}, id="directory with blanks"),
 ]
 
 
@@ -80,6 +78,8 @@ def test_the_option_reaches_the_scheduler(hub, scheduler, options, of_slurm, of_
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        pytest.param({"directory": "/tmp"}, '"directory": "/tmp"', id="directory -d"),
+        pytest.param({"directory": "/tmp/two & more"}, '"directory": "/tmp/two & more"', id="directory with blanks"),
         pytest.param({"environment": "modules"}, "hpc_step 'module load anaconda/3'", id="environment -b"),
         pytest.param({"image": "torch"}, '"/images/torch.simg"]', id="image -i"),
         pytest.param({"interface": "notebook"}, '"JUPYTERHUB_DEFAULT_URL": "/tree"', id="interface -s"),

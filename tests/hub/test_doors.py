@@ -1,5 +1,6 @@
 """Form, link, REST and stored options lead through one gate; a refusal leaves nothing behind."""
 
+import json
 import re
 
 import jupyterhub
@@ -132,15 +133,15 @@ def test_no_options_mean_the_last_choice_and_an_empty_object_the_defaults(hub):
     hub.spawn("alice", {"walltime": "7m"})
     hub.stop_server("alice")
     hub.spawn("alice")
-    assert "walltime=420" in newest_script(hub)
+    assert newest_job(hub)["walltime"] == 420
     hub.stop_server("alice")
     hub.spawn("alice", {"user_options": {}} if jupyterhub.version_info[0] >= 6 else {})
-    assert "walltime=1800" in newest_script(hub)
+    assert newest_job(hub)["walltime"] == 1800
 
 
-def newest_script(hub):
-    scripts = sorted((hub.folder / "spool").glob("*.sh"), key=lambda path: int(path.stem))
-    return scripts[-1].read_text()
+def newest_job(hub):
+    jobs = sorted((hub.folder / "spool").glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    return json.loads(jobs[-1].read_text())
 
 
 def test_a_last_choice_that_no_longer_fits_gives_way_to_the_defaults(hub):
@@ -153,7 +154,7 @@ def test_a_last_choice_that_no_longer_fits_gives_way_to_the_defaults(hub):
         hub.stop()
         hub.start()
         hub.spawn("alice")
-        assert "walltime=300" in newest_script(hub)
+        assert newest_job(hub)["walltime"] == 300
     finally:
         hub.stop_servers()
         site.write_text(profile)

@@ -58,17 +58,23 @@ class Lab:
         """No slurmctld, no pbs_server: who calls is refused at once. They come back with what they knew."""
         self.end("slurmctld")
         if HAS_TORQUE:
-            # When it is asked to end it goes on answering for up to a minute.
-            self.end("pbs_server", signal.SIGKILL)
+            # By SIGTERM it goes on answering for up to a minute; by SIGKILL it may not be able to read its jobs again.
+            pid = self.pid("pbs_server")
+            self.on("head", torque("qterm"), "-t", "quick")
+            within(60, lambda: not _lives(pid), "pbs_server does not end")
         try:
             yield
         finally:
             self.on("head", "slurmctld")
-            if HAS_TORQUE:
-                start = 'setsid "$0" -F >/dev/null 2>&1 & echo $! >"$1"'
-                pidfile = str(self.folder / "run" / "pbs_server.pid")
-                self.on("head", "bash", "-c", start, PBS_SERVER, pidfile)
-            within(60, self.controllers_answer, "slurmctld or pbs_server does not answer again")
+            within(90, self._controllers_are_back, "slurmctld or pbs_server does not answer again")
+
+    def _controllers_are_back(self):
+        """Whether both answer. Torque's is started as a service manager would: again, where it has ended by itself."""
+        pidfile = self.folder / "run" / "pbs_server.pid"
+        if HAS_TORQUE and not _lives(int(pidfile.read_text().strip("\0\n"))):
+            start = 'setsid "$0" -F >/dev/null 2>&1 & echo $! >"$1"'
+            self.on("head", "bash", "-c", start, PBS_SERVER, str(pidfile))
+        return self.controllers_answer()
 
     @contextlib.contextmanager
     def controller_hangs(self):

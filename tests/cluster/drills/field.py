@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cluster.drills.ground import CPUS, GPUS, Ground, queue
+from cluster.drills.ground import CPUS, GPUS, WANTS_GPUS, Ground, queue
 from support.faults import within
 
 EARLY = "submit under way, job made before the Hub is back"
@@ -47,7 +47,7 @@ def seats(ground, *stages, **options):
     """A seat for each of these stages, or for all there are."""
     found = []
     for user, stage in zip(ground.users, STAGES, strict=False):
-        wanted = {"partition": "gpu-shared", "gpus": 1} if stage == "waiting" else {}
+        wanted = {"partition": "gpu-shared", **WANTS_GPUS[ground.scheduler]} if stage == "waiting" else {}
         ends = "gone" if stage == "stopping" else "ready"
         if not stages or stage in stages:
             found.append(Seat(ground, user, stage, ends, {**wanted, **options}))
@@ -154,7 +154,7 @@ def _note(seat):
 
 
 def _wanted(seat):
-    return GPUS if "gpus" in seat.options else CPUS
+    return GPUS if set(seat.options) & {"gpus", "features"} else CPUS
 
 
 def wrong_with(*taken):

@@ -21,7 +21,9 @@ from support.schedulers import HAS_TORQUE, attributes, torque
 BIN = Path(__file__).parents[1] / "bin"
 COMMANDS = {"slurm": ("sbatch", "squeue", "scancel"), "torque": ("qsub", "qstat", "qdel")}
 VERBS = ("submit", "list", "cancel")
-GPUS = ("u020", {"slurm": ("--gres=gpu:4",), "torque": ("-l", "nodes=1:ppn=1:gpus=4")})
+# Torque 6.1.3's server can't read a running job with GPUs again when it is started anew: there it is the node's cores.
+GPUS = ("u020", {"slurm": ("--gres=gpu:4",), "torque": ("-l", "nodes=1:ppn=16:volta")})
+WANTS_GPUS = {"slurm": {"gpus": 1}, "torque": {"features": ["volta"]}}
 CPUS = ("u019", {"slurm": ("--cpus-per-task=14",)})
 """What keeps a job on `gpu-shared` waiting that wants a GPU, and one that wants many CPUs: who has it, how much."""
 
@@ -51,6 +53,7 @@ max_walltime = "1d"
 max_cpus = 16
 max_memory = "16G"
 gpus = {{ {gpus} = 4 }}
+features = ["volta"]
 
 [defaults]
 partition = "compute"
@@ -183,8 +186,13 @@ class Ground:
         return [state for job, state in queue().get(user, []) if ("." in job) == (self.scheduler == "torque")]
 
     def free(self, what):
-        """They are free again."""
-        cancel_all_of(what[0], self.scheduler)
+        """They are free again. A pbs_server that has just come back takes a cancel that then has no effect."""
+
+        def is_free():
+            cancel_all_of(what[0], self.scheduler)
+            return not self._jobs(what[0])
+
+        within(40, is_free, f"{what} can't be freed")
 
     # What can be seen.
 
