@@ -384,7 +384,7 @@ async def test_a_follow_up_that_is_not_needed_is_cancelled(desk, running, until)
     desk.shows(desk.line(running, "COMPLETED"), desk.line(follower, "PENDING", reason="Dependency"))
     desk.records("12", "COMPLETED")
     await finish(desk.cluster, running, JobStatus(JobState.ENDED, word="COMPLETED"))
-    await until(lambda: follower.end, 3)
+    await until(lambda: follower.end)
     assert desk.cancelled == ["13"]
 
 

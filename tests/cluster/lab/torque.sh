@@ -135,6 +135,8 @@ set node n3 properties = volta
 set node n3 gpus = 4
 set server scheduling = True
 END
+    # qmgr leaves the GPUs out of the file that the server reads when it starts again.
+    sed -i 's/^n3 np=16 volta$/n3 np=16 gpus=4 volta/' "$LAB/torque/head/server_priv/nodes"
 }
 
 # Also wakes what a test left offline.
