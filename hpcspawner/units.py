@@ -5,7 +5,8 @@ import reprlib
 from dataclasses import dataclass
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_WORDS = re.compile(r"(?:(\d{1,6})d)?\s*(?:(\d{1,6})h)?\s*(?:(\d{1,6})m)?\s*(?:(\d{1,6})s)?", re.ASCII)
+# Blanks belong to the unit before them: were there a choice, a refusal would take as long as all choices.
+_WORDS = re.compile(r"(?:(\d{1,6})d\s*)?(?:(\d{1,6})h\s*)?(?:(\d{1,6})m\s*)?(?:(\d{1,6})s)?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", re.ASCII | re.IGNORECASE)
 _MEMORY_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}

@@ -1,6 +1,7 @@
-"""The size of a request's body is judged before it is kept, for every address and every method."""
+"""A server for strangers: bodies are judged by their size before they are kept, connections by their number."""
 
 import json
+import logging
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any
@@ -8,13 +9,17 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, ResponseStartLine
 
+from hpcspawner.hub.connections import Connections, most
+from hpcspawner.hub.ledger import now
+
 CAP = 64 * 1024
 """Bytes for addresses of ours; the longest call of a launcher has less than a tenth of it."""
-HUB_CAP = 10 << 20
-"""Bytes for JupyterHub's own addresses, whose longest calls are far shorter; tornado would keep 100 MB of each."""
+HUB_CAP = 1 << 20
+"""Bytes for JupyterHub's own addresses; tornado would keep 100 MB of each. A list of 30,000 users is shorter."""
 # By so much a body may be too long and is still read, and dropped: who is cut off while sending loses the answer.
 _DROPPED = 1 << 20
 _MOST_DIGITS = 10
+_SAY_AGAIN_S = 60.0
 
 
 def places(base_url: str) -> tuple[str, ...]:
@@ -23,27 +28,64 @@ def places(base_url: str) -> tuple[str, ...]:
 
 
 class BoundedServer(HTTPServer):
-    """A web server that refuses bodies which are too long, once `ours` is set."""
+    """A web server that refuses bodies which are too long, and connections which are too many, once `ours` is set."""
 
     ours: tuple[str, ...] = ()
+    log: logging.Logger = logging.getLogger(__name__)
 
-    def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
+    def initialize(self, *args: Any, **options: Any) -> None:
+        """As tornado's own."""
+        super().initialize(*args, **options)
+        self.connections, self._said_at = Connections(most()), -_SAY_AGAIN_S
+
+    def handle_stream(self, stream: Any, address: tuple[Any, ...]) -> None:
+        """As tornado's own: a connection that was just made. Over a Unix socket it has no address."""
+        gone = self.connections.opened(stream, str(address[0]) if address else "") if self.ours else None
+        self.close_for_others(gone)
+        if gone is not stream:
+            super().handle_stream(stream, address)
+
+    def close_for_others(self, stream: Any) -> None:
+        """Close a connection, if there is one to close, and say so once in a while."""
+        if stream is None:
+            return
+        if now() - self._said_at >= _SAY_AGAIN_S:
+            self._said_at = now()
+            self.log.warning(
+                "hpcspawner: too many connections (%s may be open) or bodies wait to be whole; the oldest are closed. "
+                "If it is not an attack, raise the Hub's limit of open files (LimitNOFILE).",
+                self.connections.most,
+            )
+        self.connections.closed(stream)
+        stream.close()
+
+    def start_request(self, server_conn: Any, request_conn: Any) -> HTTPMessageDelegate:
         """As tornado's own."""
         delegate = super().start_request(server_conn, request_conn)
-        return _Measured(self.ours, request_conn, delegate) if self.ours else delegate
+        if not self.ours:
+            return delegate
+        self.connections.waits(server_conn.stream)
+        return _Measured(self, request_conn, delegate)
+
+    def on_close(self, server_conn: Any) -> None:
+        """As tornado's own."""
+        self.connections.closed(server_conn.stream)
+        super().on_close(server_conn)
 
 
 class _Measured(HTTPMessageDelegate):
     """One request, whose body is kept up to its cap and no further."""
 
-    def __init__(self, ours: tuple[str, ...], connection: Any, inner: HTTPMessageDelegate):
-        self._ours, self._connection, self._inner = ours, connection, inner
+    def __init__(self, server: BoundedServer, connection: Any, inner: HTTPMessageDelegate):
+        self._server, self._connection, self._inner = server, connection, inner
+        # The connection lets go of it before the last word.
+        self._stream = connection.stream
         self._method, self._cap, self._size, self._refused = "", 0, 0, False
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Awaitable[None] | None:
         """As tornado's own; a length that is told and far too long is refused at once."""
         self._method = start_line.method
-        self._cap = CAP if start_line.path.startswith(self._ours) else HUB_CAP
+        self._cap = CAP if start_line.path.startswith(self._server.ours) else HUB_CAP
         going_on = self._inner.headers_received(start_line, headers)
         if _told(headers) > self._cap + _DROPPED:
             self._refuse()
@@ -53,6 +95,7 @@ class _Measured(HTTPMessageDelegate):
         """As tornado's own; what comes after the cap is dropped, and far after it the connection ends."""
         self._size += len(chunk)
         if self._size <= self._cap:
+            self._server.close_for_others(self._server.connections.keeps(self._stream, len(chunk)))
             return self._inner.data_received(chunk)
         if self._size > self._cap + _DROPPED and not self._refused:
             self._refuse()
@@ -60,6 +103,7 @@ class _Measured(HTTPMessageDelegate):
 
     def finish(self) -> None:
         """As tornado's own."""
+        self._server.connections.is_whole(self._stream)
         if self._size > self._cap:
             self._refuse()
         elif not self._refused:

@@ -142,7 +142,15 @@ class _Judge:
         if len(strangers) > _MOST_TOLD:
             self.refuse("options", f"Of the names, {len(strangers) - _MOST_TOLD} more are no options.")
         given = {name: options[name] for name in OPTIONS if name in options}
-        self.options = {name: value for name, value in given.items() if value is not None and value not in ("", [])}
+        self.options = {name: value for name, value in given.items() if self._is_value(name, value)}
+
+    def _is_value(self, name: str, value: object) -> bool:
+        """Whether there is something to judge. What is too long is refused here, before anything reads it."""
+        if isinstance(value, str | list) and len(value) > _LONGEST:
+            long = f"is {len(value)} characters" if isinstance(value, str) else f"is a list {len(value)} entries"
+            self.refuse(name, f"{_label(name)} {long} long; {_LONGEST} are allowed.")
+            return False
+        return value is not None and value not in ("", [])
 
     def refuse(self, field: str, message: str) -> None:
         """Note one problem."""
@@ -155,8 +163,6 @@ class _Judge:
             return None
         if not isinstance(value, str):
             self.refuse(name, f"{_label(name)} must be text, not {_shown(value)}.")
-        elif len(value) > _LONGEST:
-            self.refuse(name, f"{_label(name)} is {len(value)} characters long; {_LONGEST} are allowed.")
         elif _CONTROL.search(value):
             self.refuse(name, f"{_label(name)} {_shown(value)} has a line break or another control character in it.")
         else:

@@ -86,6 +86,8 @@ PAYLOADS = (
     "x" * 1001,
     "/" * 1000,
     "a" * 70_000,
+    # A pattern that may divide blanks in several ways tries all of them.
+    "1d" + " " * 70_000 + "x",
 )
 STRANGERS = (
     *("cmd", "args", "user", "uid", "ip", "port", "host", "server", "environment_", "env_keep", "notebook_dir"),

@@ -73,15 +73,15 @@ def jupyter_folder():
 
 @pytest.fixture(scope="session")
 def make_hub(tmp_path_factory, jupyter_folder):
-    """A Hub for a profile."""
+    """A Hub for a profile, of any kind."""
 
-    def make(profile=PROFILE, **kwargs):
+    def make(profile=PROFILE, kind=Hub, **kwargs):
         folder = tmp_path_factory.mktemp("hub")
         site = folder / "site.toml"
         site.write_text(
             profile.replace("@JUPYTER@", str(jupyter_folder)).replace("@FOLDER@", str(folder)), encoding="utf-8"
         )
-        return Hub(folder, site, users=("alice", "bob"), **kwargs)
+        return kind(folder, site, users=("alice", "bob"), **kwargs)
 
     return make
 

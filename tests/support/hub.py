@@ -66,7 +66,7 @@ class Hub:
 
     def __init__(self, folder, site, *, host="127.0.0.1", config=_OURS, extra="", users=()):
         self.folder, self.host = Path(folder), host
-        self.port, hub_port, api_port = free_ports(3)
+        self.port, self.hub_port, api_port = free_ports(3)
         self.url = f"https://{host}:{self.port}"
         self.token = secrets.token_hex(16)
         self.log_file = self.folder / "hub.log"
@@ -78,7 +78,7 @@ class Hub:
             url=self.url,
             folder=str(self.folder),
             bind=self.url,
-            hub_url=f"http://{host}:{hub_port}",
+            hub_url=f"http://{host}:{self.hub_port}",
             api_url=f"://127.0.0.1:{api_port}",
             password=PASSWORD,
             token=self.token,

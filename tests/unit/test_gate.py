@@ -159,6 +159,15 @@ def test_any_printable_name_of_a_directory_is_let_in_as_it_is(name):
     assert make({"directory": f"/scratch/{name}"}, PROFILE, ALICE).directory == f"/scratch/{name}"
 
 
+@pytest.mark.parametrize("value", ["1d" + " " * 70_000 + "x", "," * 70_000, ["x"] * 70_000])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_is_too_long_is_refused_before_anything_reads_it(name, value):
+    (problem, *_) = refused({name: value}).problems
+    assert problem.field == name
+    assert problem.message.endswith("long; 1000 are allowed.")
+    assert len(problem.message) < 200
+
+
 def test_directories_are_kept_within_the_allowed_ones():
     profile = SiteProfile.model_validate({**FULL, "directories": {"allowed": ["~", "/scratch/{user}"]}})
     assert make({"directory": "/scratch/alice/run"}, profile, ALICE).directory == "/scratch/alice/run"

@@ -77,6 +77,14 @@ def test_a_wall_time_that_could_mean_several_things_is_refused(text):
         Walltime.parse(text)
 
 
+@pytest.mark.parametrize("unit", [Walltime, Memory])
+@pytest.mark.parametrize("text", ["1d{}x", "1d1h{}x", "1h{0}1m{0}x", "1{}x", "{}x"])
+def test_the_longest_text_is_refused_in_time_that_grows_with_its_length(unit, text):
+    """With any choice in the pattern this would not end before the test run does."""
+    with pytest.raises(ValueError, match="not a"):
+        unit.parse(text.format(" " * 200_000))
+
+
 def test_a_refusal_shows_what_was_written_and_no_more_than_fits_a_line():
     with pytest.raises(ValueError, match="'30:00'"):
         Walltime.parse("30:00")
