@@ -405,7 +405,7 @@ class HPCSpawner(BatchSpawnerBase):
         """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
         access = self.cluster.profile.scheduler
         if access.prefix:
-            return accounts.of_user(self.user.name, access.min_uid)
+            return accounts.of_user(self.user.name, access.min_uid, own=not access.helper)
         return accounts.of_hub(allow_root=self.allow_root)
 
     # Life: start, poll, stop.

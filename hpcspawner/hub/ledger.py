@@ -100,6 +100,7 @@ class Row:
     # spawners looks after it, `submitted_at` monotonic time.
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     report: Report | None = None
+    warned: bool = False
     verdict: End | None = None
     attached: bool = False
     submitted_at: float = 0.0
@@ -176,7 +177,7 @@ class Row:
         self.run, self.runs, self.host, self.port = run, runs, host, 0
         self.began_at = time.time()
         self.report_key_hash = digest(report_key)
-        self.report = None
+        self.report, self.warned = None, False
 
     def back_in_queue(self, waits_since: float) -> None:
         """The scheduler has put the job back: another run, on another node perhaps, takes the server's place."""

@@ -18,6 +18,8 @@ from hpcspawner.job.state import JobState
 
 # Who has the secret of a job is counted by its job: others at the same address do not matter to it.
 _strangers, _jobs = Refusals(in_all=600), Refusals()
+# A job's own calls that ask for the same answer again. Apart, for a stranger with its ticket must not use them up.
+_repeats = Refusals()
 
 
 class _LauncherHandler(APIHandler):
@@ -77,11 +79,12 @@ class _LauncherHandler(APIHandler):
         if limited.is_first:
             whose = f"{row.log_name}: " if row else ""
             self.log.warning(
-                "%scalls from %s are limited: too many were refused within %.0f s; the rest get 429 and no line here",
+                "%scalls from %s are limited: too many were refused or repeated within %.0f s; the rest get 429 and no "
+                "line here",
                 *(whose, self.request.remote_ip, WINDOW_S),
             )
         self.set_header("Retry-After", str(limited.retry_after_s))
-        self.answer(429, {"status": 429, "message": "too many calls were refused; call again later"})
+        self.answer(429, {"status": 429, "message": "too many calls were refused or repeated; call again later"})
 
     def _log(self) -> None:
         """As tornado's own, which writes a line for each request; not for what was refused without a word."""
@@ -104,6 +107,10 @@ class TicketHandler(_LauncherHandler):
         if row.run not in ("", mark) and _jobs.is_over(row.tag):
             # Before the scheduler is asked once more.
             self._not_valid("presented again", row)
+        # An answer may be lost on its way, but not without end.
+        if row.run == mark and (limited := _repeats.count(row.tag)):
+            self._say_too_many(limited, row)
+            raise web.Finish
         host = await self._host(row)
         try:
             bound = await self._bind(row, call, host)
@@ -190,7 +197,7 @@ class ReportHandler(_LauncherHandler):
         if isinstance(call, Listening):
             await self._listening(row, call)
         elif isinstance(call, Warned):
-            self.log.info("%s: the wall time of job %s ends soon", row.log_name, row.job_id)
+            self._warned(row)
         else:
             self._ended(row, call)
         self.answer(200, {})
@@ -207,7 +214,14 @@ class ReportHandler(_LauncherHandler):
             row.listening(call.port)
             await ledger().save(row)
 
+    def _warned(self, row: Row) -> None:
+        if not row.warned:
+            row.warned = True
+            self.log.info("%s: the wall time of job %s ends soon", row.log_name, row.job_id)
+
     def _ended(self, row: Row, call: Ended) -> None:
+        if row.report:
+            return  # said before; its answer was lost
         self.log.info("%s: job %s reports its end: %s %r", row.log_name, row.job_id, call.reason, call.message)
         row.reported(Report(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
 

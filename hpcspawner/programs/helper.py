@@ -38,11 +38,12 @@ BAD_USAGE, BAD_INPUT, UNAVAILABLE, NOT_PERMITTED = 64, 65, 69, 77
 SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
 WORD_BYTES = 300
 VERBS = ("submit", "cancel", "list")
-# Accounts that the cluster's trust rests on. Debian's package gives `slurm` a uid far above those of people.
-SCHEDULERS_OWN = frozenset({"slurm", "munge", "torque", "pbs"})
+# Accounts that the cluster's trust rests on, and the one that daemons share and file servers take root for. Their uids
+# may be far above those of people: 64030 is Debian's `slurm`, 65534 is `nobody`.
+SYSTEMS_OWN = frozenset({"slurm", "munge", "torque", "pbs", "nobody", "nfsnobody"})
 # At the start of a line: options of Slurm, of Torque and OpenPBS, of LSF (sbatch reads those too) and of burst buffers.
-# Whatever follows: sbatch looks for no blank after them.
-DIRECTIVE = re.compile(rb"^#(?:SBATCH|PBS|BSUB|BB|DW|STB)[^\n]{0,60}", re.MULTILINE)
+# Whatever follows: sbatch looks for no blank after them; and whatever blanks come before: qsub passes over them.
+DIRECTIVE = re.compile(rb"^[ \t\v\f\r]*#(?:SBATCH|PBS|BSUB|BB|DW|STB)[^\n]{0,60}", re.MULTILINE)
 # The user's jobs inherit it; it is what sudo sets too.
 UMASK = 0o022
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -117,7 +118,7 @@ def check_account() -> None:
     if os.getuid() < SITE["min_uid"]:
         words = "it acts for ordinary users only: uid %d is lower than the site's scheduler.min_uid, %d"
         raise Refusal(NOT_PERMITTED, words % (os.getuid(), SITE["min_uid"]))
-    if account().pw_name in SCHEDULERS_OWN:
+    if account().pw_name in SYSTEMS_OWN:
         raise Refusal(NOT_PERMITTED, "it acts for ordinary users only, not for %s" % account().pw_name)
 
 

@@ -4,13 +4,14 @@ import os
 import pwd
 
 from hpcspawner.errors import AccountRefused, Problem, RequestError
-from hpcspawner.programs.helper import SCHEDULERS_OWN
+from hpcspawner.programs.helper import SYSTEMS_OWN
 from hpcspawner.request.model import LocalAccount
 
 
-def of_user(name: str, min_uid: int) -> LocalAccount:
+def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
     """The account with a user's name. A login service may give any name, so its uid is what counts.
 
+    `own` tells whether the Hub's own account may have jobs: they can read all that the Hub keeps, where both see it.
     Raises AccountRefused where the uid is root's or below `min_uid`, RequestError where there is no such account.
     """
     try:
@@ -21,6 +22,12 @@ def of_user(name: str, min_uid: int) -> LocalAccount:
         raise RequestError([Problem("user", message)]) from error
     if why := refusal(entry, min_uid):
         raise AccountRefused([Problem("user", why)])
+    if entry.pw_uid == os.geteuid() and not own:
+        message = (
+            f"The account {entry.pw_name!r} is the Hub's own, and no job is submitted for it where the Hub acts for "
+            "others by a helper (scheduler.helper): it could read the Hub's secrets."
+        )
+        raise AccountRefused([Problem("user", message)])
     return LocalAccount(entry.pw_name, entry.pw_dir)
 
 
@@ -48,8 +55,8 @@ def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
     """Why this account gets no job, as a sentence; "" if it may have one."""
     if entry.pw_uid == 0:
         return f"The account {entry.pw_name!r} is root's (uid 0), and no job is submitted for root."
-    if entry.pw_name in SCHEDULERS_OWN:
-        return f"The account {entry.pw_name!r} is the scheduler's own, and no job is submitted for it."
+    if entry.pw_name in SYSTEMS_OWN:
+        return f"The account {entry.pw_name!r} is the system's own, and no job is submitted for it."
     if entry.pw_uid < min_uid:
         return (
             f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and jobs are submitted only for accounts with uid "

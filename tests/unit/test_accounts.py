@@ -32,7 +32,7 @@ def test_root_gets_no_job():
 @pytest.mark.parametrize("entry", SYSTEM, ids=lambda entry: entry.pw_name)
 def test_an_account_of_the_system_gets_no_job(entry):
     with pytest.raises(
-        AccountRefused, match=f"has uid {entry.pw_uid}, and jobs are submitted only|is the scheduler's own"
+        AccountRefused, match=f"has uid {entry.pw_uid}, and jobs are submitted only|is the system's own"
     ):
         accounts.of_user(entry.pw_name, 1000)
 
@@ -43,6 +43,7 @@ def test_an_account_of_the_system_gets_no_job(entry):
         pytest.param(named("toor", 0), 1, True, id="root by another name"),
         pytest.param(named("ntp", 999), 1000, True, id="just below"),
         pytest.param(named("slurm", 64030), 1000, True, id="the scheduler's own on Debian"),
+        pytest.param(named("nobody", 65534), 1000, True, id="whom file servers take root for"),
         pytest.param(named("munge", 1001), 1000, True, id="the scheduler's own where an admin has made it"),
         pytest.param(named("alice", 1000), 1000, False, id="the first"),
         pytest.param(named("alice", 500), 500, False, id="a site that begins at 500"),
@@ -77,6 +78,21 @@ def test_allow_root_lets_no_user_be_root(profile):
     spawner.allow_root = True
     with pytest.raises(AccountRefused):
         spawner._local_account()
+
+
+@pytest.mark.parametrize(("helper", "refused"), [("/usr/local/libexec/hpcspawner", True), (None, False)])
+async def test_who_logs_in_as_the_hub_gets_no_job_of_the_hubs(profile, monkeypatch, helper, refused):
+    """It would not even pass sudo. A Hub without a helper may be a person's own."""
+    hub = named("jupyterhub", 1500)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: hub)
+    monkeypatch.setattr(os, "geteuid", lambda: hub.pw_uid)
+    access = profile.scheduler.model_copy(update={"helper": helper})
+    asked = spawner_of("jupyterhub", profile.model_copy(update={"scheduler": access}))._judge({})
+    if not refused:
+        assert await asked
+        return
+    with pytest.raises(AccountRefused, match="'jupyterhub' is the Hub's own"):
+        await asked
 
 
 def test_a_hub_of_an_ordinary_account_may_have_jobs(monkeypatch):

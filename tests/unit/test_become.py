@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from hpcspawner.site.profile import find_shipped
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
 
 CODE = """\
@@ -112,11 +114,11 @@ from hpcspawner.cli import demo
 # Python itself may lie where only root reads: what is imported late is imported now.
 "localhost".encode("idna")
 def write_certificate(folder, names):
-    owner = {"user": "nobody"} if os.geteuid() == 0 else {}
+    owner = {"user": "daemon"} if os.geteuid() == 0 else {}
     subprocess.run(["ln", "-s", "VICTIM", f"{folder}/hub.log"], check=True, **owner)
     print("linked", flush=True)
 demo.write_certificate = write_certificate
-demo.Demo.launch_instance(["--port=PORT", "--user=nobody"])
+demo.Demo.launch_instance(["--port=PORT", "--user=daemon", "--site=SITE"])
 """
 
 
@@ -129,7 +131,9 @@ def test_a_link_in_the_demo_s_folder_leads_root_nowhere(tmp_path):
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    code = LINKED.replace("VICTIM", str(victim)).replace("PORT", str(port))
+    site = tmp_path / "site.toml"
+    site.write_text(find_shipped("local.toml").read_text().replace("[scheduler]", "[scheduler]\nmin_uid = 1"))
+    code = LINKED.replace("VICTIM", str(victim)).replace("PORT", str(port)).replace("SITE", str(site))
     environment = os.environ | {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": "/tmp"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=120

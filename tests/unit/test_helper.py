@@ -29,7 +29,7 @@ from hpcspawner.schedulers.torque import Torque
 from hpcspawner.site.profile import Access, SiteProfile, find_shipped, load
 
 # It acts for no root, and the suites run as root on the test machines.
-USER = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+USER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 PYTHON = "/usr/bin/python3"
 
 # Writes down, beside itself, how it was called.
@@ -372,7 +372,15 @@ def test_an_option_that_is_not_the_sites_reaches_no_command(desk, options):
     assert not desk.calls()
 
 
-LINES = ["#SBATCH --export-file=/home/alice/secret", "#PBS -o /x", "#BSUB -e x", "#BB x", "#DW y", "#SBATCHx --uid=0"]
+LINES = [
+    "#SBATCH --export-file=/home/alice/secret",
+    "#PBS -o /x",
+    "#BSUB -e x",
+    "#BB x",
+    "#DW y",
+    "#SBATCHx --uid=0",
+    " \t#PBS -o /x",
+]
 
 
 @pytest.mark.parametrize("place", ["#!/bin/bash\n{line}\ntrue\n", "{line}", "true\n{line}\n", "#!/bin/sh\n\n#\n{line}"])
@@ -381,7 +389,7 @@ def test_a_script_with_options_of_its_own_is_refused(desk, line, place):
     desk.make()
     code, _, err = desk.ask("submit", given=job(place.format(line=line).encode()))
     assert code == 65
-    assert err.startswith("hpcspawner helper: the script has a line that a scheduler may read as an option: '#")
+    assert err.startswith("hpcspawner helper: the script has a line that a scheduler may read as an option: '")
     assert not desk.calls()
 
 
@@ -410,7 +418,7 @@ def test_it_acts_for_no_account_of_the_system(desk):
     assert not desk.calls()
 
 
-@pytest.mark.parametrize("name", ["slurm", "munge", "torque", "pbs"])
+@pytest.mark.parametrize("name", ["slurm", "munge", "torque", "pbs", "nobody", "nfsnobody"])
 def test_it_acts_for_no_account_of_the_schedulers(name, monkeypatch):
     namespace = loaded()
     for function in ("getuid", "geteuid"):

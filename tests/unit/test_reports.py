@@ -907,6 +907,7 @@ def limited(monkeypatch):
     monkeypatch.setattr(audit, "refused_call", lambda *event: events.append(event))
     monkeypatch.setattr(reports, "_strangers", Refusals(in_all=600))
     monkeypatch.setattr(reports, "_jobs", Refusals())
+    monkeypatch.setattr(reports, "_repeats", Refusals())
     return events
 
 
@@ -968,6 +969,27 @@ def test_who_has_a_ticket_does_not_have_the_scheduler_asked_without_end(job, lim
     # The run that it is for is none of these.
     assert job.trade().status == 200
     assert job.listening().status == 200
+
+
+def test_a_job_that_repeats_itself_without_end_costs_the_hub_little(job, limited):
+    """Its launcher asks again while an answer is lost; a program of its owner may go on for ever."""
+    job.started()
+    before, earlier = len(job.asked_after), len(job.server.log.getvalue())
+    assert collections.Counter(job.trade().status for _ in range(200)) == {200: 60, 429: 140}
+    assert len(job.asked_after) - before == 60
+    assert job.listening().status == 200
+    for _ in range(50):
+        assert job.report(event="warned").status == 200
+        assert job.ended(message="my last words").status == 200
+    log = job.server.log.getvalue()[earlier:]
+    assert log.count("ends soon") == log.count("my last words") == 1
+
+
+def test_the_first_word_of_an_end_is_its_last(job):
+    job.started()
+    job.ended(message="one")
+    job.ended(message="another")
+    assert job.row.report.message == "one"
 
 
 def test_a_signature_is_checked_for_those_who_have_a_ticket(job):
