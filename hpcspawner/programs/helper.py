@@ -199,6 +199,9 @@ def unpacked(given: bytes) -> "tuple[list[tuple[str, str]], bytes]":
     line, _, script = given.partition(b"\n")
     try:
         pairs = json.loads(line.decode("ascii"))
+        # A text of two letters would pass for a pair, and so would a key of an object.
+        if not all(isinstance(found, list) for found in [pairs, *pairs]):
+            raise TypeError
         options = [(name, value) for name, value in pairs]
     except (ValueError, TypeError, RecursionError):
         options = [(None, None)]

@@ -290,6 +290,10 @@ SUDO_REFUSES = [
     pytest.param("-u alice --preserve-env=PYTHONPATH {helper} submit", id="a part of it"),
     pytest.param("-u alice -D /tmp {helper} submit", id="another folder"),
     pytest.param("-u alice -R / {helper} submit", id="another root"),
+    pytest.param("-u alice -T 1 {helper} submit", id="a time limit of its own"),
+    pytest.param("-u alice -C 10 {helper} submit", id="open files"),
+    pytest.param("-u ALICE {helper} submit", id="a name in capitals"),
+    pytest.param("-u #0001 {helper} submit", id="a number with noughts"),
 ]
 
 

@@ -353,6 +353,12 @@ OPTIONS = [
     pytest.param('[["partition"]]', id="half a pair"),
     pytest.param('[["partition", 1]]', id="a number"),
     pytest.param('{"partition": "compute"}', id="an object"),
+    pytest.param('[["partition", "a\\u0000b"]]', id="a null byte"),
+    pytest.param('[["partition", "\\ud800"]]', id="half a character"),
+    pytest.param('[["mem", "1\\u212a"]]', id="a letter that folds to one of ASCII"),
+    pytest.param('[["Partition", "compute"]]', id="an option in capitals"),
+    pytest.param(f'[["partition", {"9" * 5000}]]', id="a number that is too long"),
+    pytest.param('[["partition", NaN]]', id="no number"),
     pytest.param('"partition"', id="text"),
     pytest.param("1", id="one number"),
     pytest.param("", id="nothing"),
@@ -370,6 +376,12 @@ def test_an_option_that_is_not_the_sites_reaches_no_command(desk, options):
     assert err.isascii()
     assert err.count("\n") == 1
     assert not desk.calls()
+
+
+@pytest.mark.parametrize("line", ['["qa"]', '{"qa": 1}', '"qa"', '[{"q": 1, "a": 2}]', '[["q", "a"], "Ab"]'])
+def test_only_lists_of_two_are_pairs(line):
+    with pytest.raises(helper.Refusal, match="not a list of options"):
+        helper.unpacked(f"{line}\ntrue".encode())
 
 
 LINES = [
