@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from material import FULL
@@ -21,6 +22,10 @@ from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import queue
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import SiteProfile
+
+# An example may take as long as a busy machine needs for it.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 GOLDEN = Path(__file__).parent / "golden"
 BIN = Path(__file__).parent / "bin"
