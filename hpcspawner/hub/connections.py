@@ -15,7 +15,7 @@ from hpcspawner.hub.limit import network
 
 MOST_BYTES = 64 << 20
 """Bytes of bodies that are not whole yet, of all connections together."""
-# Of more there would be little left of the memory: with TLS each takes some 50 kB.
+# Where files are plenty, memory is the limit: with TLS each connection has buffers of its own.
 _MOST = 8192
 
 
