@@ -287,7 +287,7 @@ def _jobs(out: str) -> Iterator[tuple[str, dict[str, str]]]:
         raise ValueError("qstat's XML holds a declaration")
     try:
         # Values are escaped, but control characters in them are not; one user's variable must not spoil all.
-        root = ElementTree.fromstring(_XML_FORBIDS.sub("", out.strip()))  # noqa: S314 - no declarations, see above
+        root = ElementTree.fromstring(_XML_FORBIDS.sub("\ufffd", out.strip()))  # noqa: S314 - no declarations, see above
     except ElementTree.ParseError as error:
         raise ValueError(f"qstat's XML can't be read: {error}") from error
     if root.tag != "Data":
