@@ -217,9 +217,9 @@ def test_a_nodes_network_is_cut(slurm):
         field.settle(40, *briefly)
         for seat in briefly:
             record(seat, "node's network cut for 30 s", 40)
-        field.settle(90, *for_good)
+        field.settle(180, *for_good)
         for seat in for_good:
-            record(seat, "node's network cut for good", 90, told="node")
+            record(seat, "node's network cut for good", 180, told="node")
     # What still runs there ends when the node is back.
     lost = [fact["pid"] for seat in for_good for fact in slurm.facts(seat.user)]
     within(240, lambda: not any(Path(f"/proc/{pid}").exists() for pid in lost), f"servers still run on n3: {lost}")
