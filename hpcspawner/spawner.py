@@ -15,7 +15,7 @@ from cryptography.x509 import CertificateSigningRequest
 from jupyterhub import apihandlers
 from traitlets import Bool, Enum, Float, List, Unicode, default
 
-from hpcspawner.errors import AccountRefused, HPCSpawnerError, LedgerUnavailable, RequestError
+from hpcspawner.errors import AccountRefused, HPCSpawnerError, LedgerUnavailable, Reason, RequestError, ServerLost
 from hpcspawner.hub import audit, boot, secret, tokens
 from hpcspawner.hub.background import in_background
 from hpcspawner.hub.certificates import AUTHORITY
@@ -340,11 +340,15 @@ class HPCSpawner(BatchSpawnerBase):
         self.news = News()
         row = self._kept()
         if row is not None and row.job_id and await has_ended(self.cluster, row):
-            row = None
+            # A follow-up may take its place.
+            row = self._kept()
         try:
+            self._check_taken_up(row)
             self._request = await (self._judge_or_defaults(options) if row is None else self._judge_kept(row))
         except RequestError as error:
             audit.refused_options(self.user.name, self.name, error)
+            raise as_hub_error(error, self.cluster.profile) from error
+        except ServerLost as error:
             raise as_hub_error(error, self.cluster.profile) from error
         if row is None:
             return
@@ -353,6 +357,12 @@ class HPCSpawner(BatchSpawnerBase):
             await self.news.say(
                 "This server has a job already, so that one is used; other choices count from the next."
             )
+
+    def _check_taken_up(self, row: Row | None) -> None:
+        """A job that ends while housekeeping takes it up is not replaced by one that its user has not asked for."""
+        if row is None and getattr(self.handler, "takes_up", False):
+            end = self.ledger.last_end(self.user.name, self.name)
+            raise ServerLost(end.message if end else "The job of this server has ended.", Reason.JOB_ENDED)
 
     async def _judge_kept(self, row: Row) -> JobRequest | None:
         """The request behind a job that may be there; None where the site does not offer it any more."""
@@ -418,7 +428,9 @@ class HPCSpawner(BatchSpawnerBase):
         row = None
         try:
             await self._old_jobs_have_ended()
-            row = self._kept() or self._new_row()
+            row = self._kept()
+            self._check_taken_up(row)
+            row = row or self._new_row()
             await self._attach(row)
             write = await self._writer(row)
             await news.say("Asking the scheduler for a job" if not row.asked_at else "Looking for the job", 5)

@@ -211,7 +211,12 @@ class Keeper:
 
 
 class _Inside(BaseHandler):
-    """JupyterHub starts servers from the handler of a web request; here nobody has sent one."""
+    """JupyterHub starts servers from the handler of a web request; here nobody has sent one.
+
+    `takes_up` tells the spawner that this start is for a job that is there, and asks for no other.
+    """
+
+    takes_up = True
 
     def __init__(self, app: JupyterHub):
         start, headers = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1"), HTTPHeaders({"Host": "localhost"})

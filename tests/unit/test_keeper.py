@@ -12,6 +12,7 @@ import types
 
 import pytest
 from jupyterhub import orm
+from tornado import web
 from tornado.web import Application
 
 from hpcspawner.hub import keeper
@@ -19,6 +20,7 @@ from hpcspawner.hub.keeper import Habits, Keeper
 from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.ledger import End
 from hpcspawner.job.state import Cause
+from hpcspawner.spawner import HPCSpawner
 
 HABITS = Habits(interval_s=0.1, orphan_grace_s=0.0, dry_run=False)
 
@@ -58,6 +60,31 @@ def test_the_hub_can_start_a_server_that_no_web_request_has_asked_for():
     hub = types.SimpleNamespace(base_url="/hub/", server=types.SimpleNamespace(base_url="/hub/"))
     app = types.SimpleNamespace(hub=hub, tornado_application=Application([], hub=hub, log=logging.getLogger()))
     assert keeper._Inside(app).request.host == "localhost"
+
+
+async def test_a_job_that_ends_while_it_is_taken_up_is_not_replaced_by_another(desk):
+    """Its user has not asked for one: a node may fail between the look of housekeeping and the start that follows."""
+    row = await desk.submitted("12")
+    desk.shows(desk.line(row, "NODE_FAIL"))
+    judged = []
+
+    class Starting:
+        cluster, ledger, name = desk.cluster, desk.kept, row.server
+        user = types.SimpleNamespace(name=row.username)
+        handler = types.SimpleNamespace(takes_up=True)
+        _kept, _check_taken_up = HPCSpawner._kept, HPCSpawner._check_taken_up
+
+        async def _judge_or_defaults(self, options):
+            judged.append(options)
+
+    with pytest.raises(web.HTTPError) as caught:
+        await HPCSpawner.accept(Starting(), row.choices)
+    assert row.end is not None
+    assert row.end.message in caught.value.jupyterhub_message
+    assert judged == []
+    Starting.handler = types.SimpleNamespace()
+    await HPCSpawner.accept(Starting(), {})
+    assert judged == [{}], "a user may ask for another"
 
 
 # --- servers of the Hub that nobody looks after
