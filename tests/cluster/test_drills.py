@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cluster.conftest import on_head
 from cluster.drills.field import ALIVE, EARLY, LATE, Field, Seat, seats
 from cluster.drills.ground import Ground
 from cluster.drills.record import record
@@ -220,7 +221,8 @@ def test_a_nodes_network_is_cut(slurm):
         field.settle(180, *for_good)
         for seat in for_good:
             record(seat, "node's network cut for good", 180, told="node")
-    # What still runs there ends when the node is back.
+    # What still runs there ends when the node has registered again, which Slurm may leave for later.
+    on_head("scontrol", "reconfigure")
     lost = [fact["pid"] for seat in for_good for fact in slurm.facts(seat.user)]
     within(240, lambda: not any(Path(f"/proc/{pid}").exists() for pid in lost), f"servers still run on n3: {lost}")
     field.check()
