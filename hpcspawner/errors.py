@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class Reason(StrEnum):
@@ -112,6 +113,23 @@ class LedgerUnavailable(HPCSpawnerError):
         super().__init__(
             "The Hub can't write its record of jobs at the moment, so no job was submitted. Please try again later."
         )
+
+
+class LedgerUnusable(HPCSpawnerError):
+    """The Hub's record of jobs can't be read when the Hub starts; the admin must act.
+
+    `why` goes on after the ledger's name, `cure` says what to do.
+    """
+
+    reason = Reason.LEDGER
+
+    def __init__(self, why: str, cure: str, place: str = ""):
+        self.why, self.cure = why, cure
+        super().__init__(f"The ledger {place} {why}. {cure}")
+
+    def of(self, place: str) -> Self:
+        """The same with the ledger's name: a file, or the address of a database."""
+        return type(self)(self.why, self.cure, place)
 
 
 class ServerLost(HPCSpawnerError):

@@ -15,7 +15,16 @@ from cryptography.x509 import CertificateSigningRequest
 from jupyterhub import apihandlers
 from traitlets import Bool, Enum, Float, List, Unicode, default
 
-from hpcspawner.errors import AccountRefused, HPCSpawnerError, LedgerUnavailable, Reason, RequestError, ServerLost
+from hpcspawner.errors import (
+    AccountRefused,
+    HPCSpawnerError,
+    LedgerUnavailable,
+    LedgerUnusable,
+    Reason,
+    RequestError,
+    SchedulerNotSetUp,
+    ServerLost,
+)
 from hpcspawner.hub import audit, boot, secret, tokens
 from hpcspawner.hub.background import in_background
 from hpcspawner.hub.certificates import AUTHORITY
@@ -25,6 +34,7 @@ from hpcspawner.hub.names import ZONE
 from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.hub.reach import Naming, Patience, Reach, Sign, Tls
 from hpcspawner.hub.stop import end_job, finish, has_ended
+from hpcspawner.hub.strays import survey
 from hpcspawner.hub.submit import Write, obtain
 from hpcspawner.hub.wait import Limits, Waiting, moved
 from hpcspawner.job.script import CallHome, submission
@@ -50,7 +60,7 @@ OVERRIDES = {
     "progress": "tells what changes, when it changes",
     "options_from_query": "a link fills the form and starts nothing",
     "start_polling": "the regular look also sees that a job has moved; the Hub's check at its start is over",
-    "get_state": "keeps the name of the ledger's row; all else is in there",
+    "get_state": "keeps the ledger's row, which is the one that counts as long as it is there",
     "load_state": "finds the job in the ledger",
     "clear_state": "lets go of the job, which the ledger keeps",
     "create_certs": "a server's key is made on its node; see hub/certificates.py",
@@ -194,9 +204,10 @@ class HPCSpawner(BatchSpawnerBase):
         300.0,
         config=True,
         help="""
-        Seconds that a job of this Hub which the ledger does not know is left alone.
+        Seconds that a job of this Hub is left alone which no server wants: its server was stopped or removed.
 
-        After that it is cancelled: no server wants it.
+        After that it is cancelled, at most three jobs in a round. A job that the ledger does not know is taken up
+        again where its tag proves whose server it is; else it is kept if it was there before the Hub's start.
         """,
     )
     reaper_dry_run = Bool(
@@ -292,7 +303,12 @@ class HPCSpawner(BatchSpawnerBase):
     @property
     def ledger(self) -> Ledger:
         """The Hub's record of its jobs, opened when it is first needed."""
-        return open_ledger(self.ledger_url, self.keys, self.log)
+        try:
+            return open_ledger(self.ledger_url, self.keys, self.log)
+        except LedgerUnusable as error:
+            # Before JupyterHub drops the servers that it can't find in there.
+            self.log.critical("hpcspawner: %s The Hub stops.", error)
+            raise SystemExit(1) from None
 
     def keys(self) -> Keys:
         """What this Hub derives from its secret, which is read, or made, now. Raises SecretUnusable."""
@@ -352,6 +368,8 @@ class HPCSpawner(BatchSpawnerBase):
             raise as_hub_error(error, self.cluster.profile) from error
         if row is None:
             return
+        if self._request is not None and not row.choices:
+            row.choices = dict(self._request.choices)
         self.user_options = dict(row.choices)
         if options and dict(options) != row.choices:
             await self.news.say(
@@ -428,7 +446,7 @@ class HPCSpawner(BatchSpawnerBase):
         row = None
         try:
             await self._old_jobs_have_ended()
-            row = self._kept()
+            row = await self._kept_or_lost()
             self._check_taken_up(row)
             row = row or self._new_row()
             await self._attach(row)
@@ -461,6 +479,19 @@ class HPCSpawner(BatchSpawnerBase):
         """A job of this server that is wanted and not yet seen to end; a follow-up only after its parent."""
         rows = self.ledger.of(self.user.name, self.name)
         return next((row for row in rows if row.wanted and not self.ledger.by_tag(row.follows)), None)
+
+    async def _kept_or_lost(self) -> Row | None:
+        """As `_kept`; before a job is asked for, one that the ledger has lost must have been looked for."""
+        row = self._kept()
+        while row is None and not self.ledger.surveyed:
+            if await survey(self.db, self.cluster, now() - self.poll_interval_s) is None:
+                if isinstance(self.cluster.queue.error, SchedulerNotSetUp):
+                    # Waiting would not help; the submit could not do better.
+                    raise self.cluster.queue.error
+                await _say_away(self.news)
+                await asyncio.sleep(1)
+            row = self._kept()
+        return row
 
     async def _old_jobs_have_ended(self) -> None:
         """At most one job of a server runs."""
@@ -611,8 +642,7 @@ class HPCSpawner(BatchSpawnerBase):
         status = await self.cluster.queue.status(row.job, now() - self.poll_interval_s)
         if row.port and moved(row, status):
             self.log.warning("%s: job %s is %s again", self._log_name, row.job_id, status.state.value)
-            row.back_in_queue(time.time())
-            await self.ledger.save(row)
+            await self.ledger.put_back(row)
             return True
         return status.state is JobState.RUNNING and await self._is_silent(row)
 
@@ -676,12 +706,12 @@ class HPCSpawner(BatchSpawnerBase):
     # State: what survives a restart of the Hub lies in the ledger.
 
     def get_state(self) -> dict[str, Any]:
-        """Where to find the job in the ledger."""
-        return {"hpcspawner": {"tag": self.row.tag}} if self.row is not None else {}
+        """Where to find the job in the ledger, and its row, should the ledger be lost."""
+        return {"hpcspawner": self.row.copy()} if self.row is not None else {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Find the job that an earlier Hub process started."""
-        row = self.ledger.by_tag(state.get("hpcspawner", {}).get("tag", ""))
+        row = self.ledger.recall(self.user.name, self.name, state.get("hpcspawner", {}))
         # Without a server of JupyterHub's nobody checks it; then housekeeping takes the job up.
         if row is not None and self.orm_spawner.server is not None:
             self._look_after(row)
@@ -759,6 +789,11 @@ class HPCSpawner(BatchSpawnerBase):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
+
+
+async def _say_away(news: News | None) -> None:
+    if news is not None:
+        await news.say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
 
 
 async def _quiet(_: str) -> None:

@@ -3,11 +3,14 @@
 import re
 import reprlib
 from dataclasses import dataclass
+from decimal import Decimal
 
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 # Blanks belong to the unit before them: were there a choice, a refusal would take as long as all choices.
 _WORDS = re.compile(r"(?:(\d{1,6})d\s*)?(?:(\d{1,6})h\s*)?(?:(\d{1,6})m\s*)?(?:(\d{1,6})s)?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
+# What Slurm prints where there is no limit.
+_ENDLESS = frozenset({"infinite", "unlimited", "none", "n/a"})
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", re.ASCII | re.IGNORECASE)
 _MEMORY_MIB = {"M": 1, "G": 1024, "T": 1024 * 1024}
 # Beyond these what is written could not be read again; no scheduler takes as much.
@@ -61,7 +64,7 @@ class Walltime:
             seconds = _clock_seconds(text.strip()) or _word_seconds(text.strip().lower())
             if 0 < seconds <= _LONGEST_S:
                 return cls(seconds)
-        raise ValueError(f"not a wall time: {shown(text)} (write '90m', '12h', '1d 12h' or '1-12:00:00')")
+        raise ValueError(f"not a wall time: {shown(text)} ({_how_to_write_walltime(text)})")
 
     def clock(self) -> str:
         """As `D-HH:MM:SS`, which Slurm reads, or `HH:MM:SS` below one day."""
@@ -95,13 +98,17 @@ class Memory:
 
     @classmethod
     def parse(cls, text: object) -> "Memory":
-        """Read `512M`, `64G`, `1.5T`; raise ValueError for all else, a bare number above all."""
+        """Read `512M`, `64G`, `1.5T`; raise ValueError for all else, a bare number above all.
+
+        A part of a MiB is dropped, so `62.7G` is 64204 MiB.
+        """
         match = _MEMORY.fullmatch(text.strip()) if isinstance(text, str) else None
         if match:
-            mib = float(match[1]) * _MEMORY_MIB[match[2].upper()]
-            if mib == int(mib) and 1 <= mib <= _MOST_MIB:
-                return cls(int(mib))
-        raise ValueError(f"not an amount of memory: {shown(text)} (write '512M', '64G' or '1.5T')")
+            # Not as a float, which would lose the last MiB of some.
+            mib = int(Decimal(match[1]) * _MEMORY_MIB[match[2].upper()])
+            if 1 <= mib <= _MOST_MIB:
+                return cls(mib)
+        raise ValueError(f"not an amount of memory: {shown(text)} ({_how_to_write_memory(text)})")
 
     def __str__(self) -> str:
         for letter in ("T", "G"):
@@ -109,6 +116,21 @@ class Memory:
             if count and not rest:
                 return f"{count}{letter}"
         return f"{self.mib}M"
+
+
+def _how_to_write_memory(text: object) -> str:
+    """Also for what `sinfo` prints: whole MiB without a letter."""
+    how = "write '512M', '64G' or '1.5T'"
+    if isinstance(text, str) and re.fullmatch(r"\d{1,9}\+?", text.strip(), re.ASCII):
+        return f"{how}; {text.strip().rstrip('+')}M if these are MiB, as sinfo prints them"
+    return how
+
+
+def _how_to_write_walltime(text: object) -> str:
+    how = "write '90m', '12h', '1d 12h' or '1-12:00:00'"
+    if isinstance(text, str) and text.strip().lower() in _ENDLESS:
+        return f"{how}: there is none without an end, so the longest that you allow"
+    return how
 
 
 def _clock_seconds(text: str) -> int:

@@ -65,6 +65,6 @@ NASTY = [
     pytest.param("{{ 7 * 7 }}", id="template"),
     pytest.param("ünï çødé", id="unicode"),
     pytest.param("--wrap=id", id="looks like an option"),
-    pytest.param("HPCSPAWNER_LAUNCHER", id="the end of a here-document"),
+    pytest.param("x') 4< <(printf 'x", id="the end of a process substitution"),
 ]
 """Names that a folder may really have."""

@@ -42,12 +42,12 @@ class Render(Application):
         try:
             profile = load(path)
             self._check_account(profile.scheduler.min_uid)
-            request = make(options, profile, LocalAccount(user, f"/home/{user}"))
+            request = make(options, profile, LocalAccount(user, f"/home/{user}", user))
         except (ProfileError, RequestError) as error:
             print(f"hpcspawner render: {error}", file=sys.stderr)
             return self.exit(1)
         home = CallHome("https://hub.example.org/hub/api/hpcspawner", "A-TICKET-STANDS-HERE")
-        scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"))
+        scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"), profile.job.leave_out)
         job = submission(request, scheduler, profile.job, JobLabel("jupyter", "k0000example"), home)
         # Apart from the script, which may go into a file.
         print("$", shlex.join(rights.submit_words(scheduler, job.options, profile.directives)), file=sys.stderr)

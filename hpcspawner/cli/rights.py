@@ -58,7 +58,9 @@ class Helper(_Printer):
 
     def text(self, profile: SiteProfile) -> str:
         """The helper, with the site's commands in it."""
-        return program(profile, make_scheduler(profile.scheduler, Path("hpcspawner-spool")), self.python)
+        return program(
+            profile, make_scheduler(profile.scheduler, Path("hpcspawner-spool"), profile.job.leave_out), self.python
+        )
 
 
 class Sudoers(_Printer):
@@ -74,11 +76,16 @@ class Sudoers(_Printer):
     account = Unicode(config=True, help="Account that the Hub runs as. Default: your own.")
     listing = Bool(config=True, help="Whether the Hub may ask for a user's jobs as that user.")
     aliases = {"group": "Sudoers.group", "account": "Sudoers.account"}
+    sudo_rs = Bool(config=True, help="Whether this is for sudo-rs, which has fewer settings.")
     flags = {
+        "sudo-rs": (
+            {"Sudoers": {"sudo_rs": True}},
+            "For sudo-rs (Ubuntu's sudo since 25.10), which has fewer settings.",
+        ),
         "list": (
             {"Sudoers": {"listing": True}},
             "Also allow to ask for a user's jobs as that user, where the scheduler hides them from the Hub's account.",
-        )
+        ),
     }
 
     def text(self, profile: SiteProfile) -> str:
@@ -86,4 +93,4 @@ class Sudoers(_Printer):
         if not self.group:
             self._fail("name the group whose members may use the Hub: --group=GROUP", 2)
         account = self.account or getpass.getuser()
-        return sudoers(profile.scheduler, account, self.group, listing=self.listing)
+        return sudoers(profile.scheduler, account, self.group, listing=self.listing, sudo_rs=self.sudo_rs)

@@ -8,7 +8,8 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
-from hpcspawner.hub import audit, headers, proof
+from hpcspawner.hub import audit, headers, proof, starts
+from hpcspawner.hub.ignored import ignored
 from hpcspawner.hub.keeper import Habits, Keeper
 from hpcspawner.hub.pages import LinkFillsForm
 from hpcspawner.hub.store import LOCK_TIMEOUT_S
@@ -38,6 +39,7 @@ async def _when_assembled() -> None:
     # All that must be there for the first request comes before the first wait.
     headers.install(app)
     audit.install(app)
+    starts.install(app)
     try:
         proof.endpoint_absent(app)
         proof.secret_is_fit(app)
@@ -77,6 +79,8 @@ async def _keep_house(app: JupyterHub) -> None:
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
+    if words := ignored(app.config):
+        app.log.warning("%s", words)
     proof.tell_whose_jobs(app, spawner.cluster.profile.scheduler, allow_root=spawner.allow_root)
     habits = Habits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
     await Keeper(app, spawner.cluster, habits, app.log).run()

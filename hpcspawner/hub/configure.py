@@ -1,8 +1,11 @@
 """One readable line in `jupyterhub_config.py` that sets what a Hub needs."""
 
+import ipaddress
+import re
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tornado.web import StaticFileHandler
 
@@ -32,7 +35,7 @@ def configure(
         profile = load(path)
     except ProfileError as error:
         sys.exit(f"hpcspawner: {error}")
-    _check_address(callback_url)
+    _check_address(callback_url, nodes=profile.scheduler.has_nodes)
     c.JupyterHub.spawner_class = "hpcspawner.spawner.HPCSpawner"
     c.HPCSpawner.site = str(path)
     c.HPCSpawner.callback_url = callback_url
@@ -69,12 +72,49 @@ def _found(site: str | Path) -> Path:
         sys.exit(f"hpcspawner: {path.absolute()} does not exist, and {error}")
 
 
-def _check_address(url: str) -> None:
-    if not url.startswith("https://"):
+def _check_address(url: object, *, nodes: bool) -> None:
+    """End the start of a Hub that jobs could not call; `nodes` tells that they run on other machines."""
+    problem = _address_problem(url, nodes=nodes) if isinstance(url, str) else "it is no text"
+    if problem:
         sys.exit(
-            f"hpcspawner: callback_url is {url!r}, but jobs call the Hub by https only: their first call carries a "
-            "secret. Write the Hub's public address, such as 'https://hub.example.org'."
+            f"hpcspawner: callback_url is {url!r}, but {problem}. Write the Hub's public address as compute nodes "
+            "reach it, such as 'https://hub.example.org' or 'https://hub.example.org:8443'."
         )
+
+
+def _address_problem(url: str, *, nodes: bool) -> str:
+    """Why jobs could not call the Hub by this address; "" where it has the right form."""
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        return "it has a blank or a line break in it"
+    if not url.startswith("https://"):
+        return "jobs call the Hub by https only: their first call carries a secret"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        return f"it is no address: {error}"
+    if parts.username is not None or not host:
+        return "it has a user's name in it" if host else "it has no host"
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        return (
+            f"{url.partition(parts.netloc)[2]!r} stands behind its host: the launcher adds c.JupyterHub.base_url "
+            f"itself, so 'https://{parts.netloc}' is enough"
+        )
+    return _host_problem(host, nodes=nodes)
+
+
+def _host_problem(host: str, *, nodes: bool) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if nodes and (host == "localhost" or host.endswith(".localhost")):
+            return "localhost is each compute node itself"
+        # Of signs that a name server knows.
+        is_name = re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", host)
+        return "" if is_name else f"{host!r} is no name of a host"
+    if address.is_unspecified:
+        return f"{host} is every address of a machine and none to call"
+    return f"{host} is each compute node itself" if nodes and address.is_loopback else ""
 
 
 def _readable(path: Path) -> Path:

@@ -1,9 +1,13 @@
 """Why a job ended: the launcher's own report first, then the scheduler's record, then what is left to say."""
 
 import time
+from dataclasses import replace
 
 from hpcspawner.hub.ledger import End, Report, Row
+from hpcspawner.job import launcher
+from hpcspawner.job.script import log_path
 from hpcspawner.job.state import Cause, JobStatus, Record
+from hpcspawner.site.profile import Job
 from hpcspawner.units import Walltime
 
 RENEWED_AFTER = frozenset({Cause.WALL_TIME, Cause.NODE_FAILED, Cause.PREEMPTED})
@@ -17,9 +21,33 @@ _BEGAN_LATE_S = 10
 KILLED = "signalled"
 _SIGKILL = 9
 
+# How a job exits that could not tell the Hub why, in words; the last lines of its log say more.
+_UNTOLD = {
+    launcher.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
+    "job's launcher: it is broken there, or older than 3.6.",
+    launcher.REFUSED_CODE: "The job called the Hub and was refused: the ticket was not valid any longer, or the "
+    "callback address (callback_url in the Hub's configuration) is not the Hub's.",
+    launcher.UNTRUSTED_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the node does "
+    "not know the authority that signed it (ca_file in the Hub's configuration names it).",
+    launcher.UNANSWERED_CODE: "The job called the Hub and got no answer: the node can't reach the callback address "
+    "(callback_url in the Hub's configuration), or the Hub was away for too long.",
+    launcher.SETTINGS_CODE: "The job's launcher could not use what the Hub wrote into its script: the callback address "
+    "(callback_url in the Hub's configuration) is not one of https, or the script arrived incomplete.",
+    launcher.WRONG_NAME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: it is for "
+    "another name than that of the callback address (callback_url in the Hub's configuration).",
+    launcher.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
+    "clock it is not valid yet, or no longer. The node's clock is wrong, or the certificate has expired.",
+    launcher.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), may not be run there.",
+    launcher.NO_PYTHON_CODE: "The node has no Python that runs, which the job's launcher needs: {python} "
+    "(job.python of the site's profile).",
+}
 
-def why(row: Row, record: Record | None, status: JobStatus) -> End:
-    """The end of this row's job, for its owner to read. `record` is None where the scheduler knows nothing more."""
+
+def why(row: Row, record: Record | None, status: JobStatus, job: Job) -> End:
+    """The end of this row's job, for its owner to read. `record` is None where the scheduler knows nothing more.
+
+    `job` is the profile's; where the launcher has reported nothing, the end says where the log is.
+    """
     if row.verdict is not None:
         return row.verdict
     if not row.wanted:
@@ -28,9 +56,27 @@ def why(row: Row, record: Record | None, status: JobStatus) -> End:
     code = report.exit_code if report else None
     if code is None and record is not None:
         code = record.exit_code
-    cause, message = _cause(row, record, status)
+    cause, message = _cause(row, _in_words(row, record, job), status)
+    if report is None and cause in _EXPLAINED_BY_LOG:
+        message = f"{message} {where_its_log_is(row, job, record.node if record else '')}"
     log = report.log if report and cause in _EXPLAINED_BY_LOG else ()
     return End(cause, message, time.time(), code, log)
+
+
+def where_its_log_is(row: Row, job: Job, node: str) -> str:
+    """A sentence; `node` is "" where it is not known."""
+    on_node = f" on {node or row.host}" if node or row.host else ""
+    return f"Its log is {log_path(job.log, row.label, row.job_id)}{on_node}."
+
+
+def _in_words(row: Row, record: Record | None, job: Job) -> Record | None:
+    """What an exit code means of a job that has never got its environment, so that it is not the server's."""
+    if record is None or record.cause is not Cause.EXITED or row.report_key_hash or record.signal:
+        return record
+    words = _UNTOLD.get(record.exit_code or 0)
+    if words is None:
+        return record
+    return replace(record, cause=Cause.NOT_STARTED, message=f"{words.format(python=job.python)} {record.message}")
 
 
 def _cause(row: Row, record: Record | None, status: JobStatus) -> tuple[Cause, str]:

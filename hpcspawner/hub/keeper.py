@@ -14,10 +14,10 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from hpcspawner.errors import SchedulerError
 from hpcspawner.hub.background import in_background, once
 from hpcspawner.hub.ledger import Row, ledger, now
 from hpcspawner.hub.stop import end_job, has_ended
+from hpcspawner.hub.strays import Reaper, survey
 from hpcspawner.schedulers.cluster import Cluster
 
 # What could not be done now is tried again soon; what is under way takes about as long.
@@ -48,12 +48,15 @@ class Keeper:
     log: logging.Logger
     _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
-    _orphans: dict[str, float] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _unclaimed: dict[str, float] = field(default_factory=dict)
     _unattended: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    _reaper: Reaper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reaper = Reaper(self.cluster, self.habits.orphan_grace_s, self.habits.dry_run, self.log)
 
     async def run(self) -> None:
         """Until the Hub ends."""
@@ -184,30 +187,11 @@ class Keeper:
                 self.log.warning("%s: job %s was not taken up: %s", row.log_name, row.job_id, error)
 
     async def _reap(self) -> None:
-        """Cancel jobs with our tag that the ledger does not know, after a time of grace."""
-        found = await self.cluster.queue.ours(ledger().keys.is_ours, now() - self.habits.interval_s / 2)
-        if found is None:
-            return  # nothing was seen, so nothing has changed
-        strays = {job_id: status for job_id, status in found.items() if self._is_stray(job_id, status.tag)}
-        self._orphans = {job_id: self._orphans.get(job_id, now()) for job_id in strays}
-        for job_id, since in list(self._orphans.items()):
-            if now() - since >= self.habits.orphan_grace_s:
-                in_background(self._cancel(job_id, strays[job_id].owner), self.log)
-
-    @staticmethod
-    def _is_stray(job_id: str, tag: str) -> bool:
-        row = ledger().by_tag(tag)
-        return row is None or bool(row.job_id and row.job_id != job_id)
-
-    async def _cancel(self, job_id: str, owner: str) -> None:
-        if self.habits.dry_run:
-            self.log.warning("hpcspawner: job %s of %s would be cancelled: no server wants it", job_id, owner)
-            return
-        self.log.warning("hpcspawner: job %s of %s is cancelled: no server wants it", job_id, owner)
-        try:
-            await self.cluster.client.cancel(owner, job_id)
-        except SchedulerError as error:
-            self.log.warning("hpcspawner: job %s could not be cancelled yet: %s", job_id, error)
+        """Take up what the ledger has lost, and cancel what is not wanted."""
+        jobs = await survey(self.app.db, self.cluster, now() - self.habits.interval_s / 2)
+        # Without a listing nothing was seen, so nothing has changed.
+        if jobs is not None:
+            self._reaper.look(jobs)
 
 
 class _Inside(BaseHandler):

@@ -16,8 +16,9 @@ from typing import Any, Self
 from cryptography.x509 import CertificateSigningRequest
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpcspawner.errors import LedgerUnavailable
-from hpcspawner.hub.keys import Keys, new_ticket
+from hpcspawner.errors import LedgerUnavailable, LedgerUnusable
+from hpcspawner.hub.background import in_background
+from hpcspawner.hub.keys import Keys
 from hpcspawner.hub.store import Store
 from hpcspawner.job.state import Cause, JobStatus
 from hpcspawner.request.model import Choice
@@ -97,12 +98,14 @@ class Row:
     end: End | None = None
 
     # What only this process knows. `verdict` is why the Hub itself gave the job up, `attached` whether one of the Hub's
-    # spawners looks after it, `submitted_at` monotonic time.
+    # spawners looks after it, `submitted_at` monotonic time. `inherited` tells that another process began this run of
+    # the job, and that its last word of it may be missing.
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     report: Report | None = None
     warned: bool = False
     verdict: End | None = None
     attached: bool = False
+    inherited: bool = False
     submitted_at: float = 0.0
     ask: Callable[[float], Awaitable[JobStatus]] | None = None
     count_runs: Callable[[], Awaitable[int]] | None = None
@@ -120,6 +123,11 @@ class Row:
     def log_name(self) -> str:
         """The server as JupyterHub's log calls it."""
         return f"{self.username}:{self.server}" if self.server else self.username
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether the job ran when its row was made again, so that none knows where its server listens."""
+        return self.inherited and not self.ticket_hash and not self.port
 
     @property
     def job(self) -> OwnedJob:
@@ -154,7 +162,17 @@ class Row:
             )
         # Only listings that this process has asked for can prove an absence.
         row.submitted_at = now()
+        row.inherited = True
         return row
+
+    def copy(self) -> dict[str, Any]:
+        """The columns of a job that lives, for JupyterHub to keep beside its server: hashes, never secrets."""
+        return {name: value for name, value in self.stored().items() if name not in _OF_THE_END}
+
+    @classmethod
+    def from_copy(cls, copy: dict[str, Any]) -> Self:
+        """The row that `copy` described. Raises KeyError where another version has made it."""
+        return cls.from_stored({**copy, "ended_at": None})
 
     def submitted(self, job_id: str) -> None:
         """Note the id that the scheduler gave.
@@ -165,9 +183,8 @@ class Row:
         self.submitted_at = now()
         self.changed.set()
 
-    def arm(self) -> str:
-        """Make a new ticket and forget any older one; the ticket itself is returned and not kept."""
-        ticket = new_ticket()
+    def arm(self, ticket: str) -> str:
+        """Wait for a run that shows this ticket, which is returned and not kept, and for no other."""
         self.ticket_hash = digest(ticket)
         self.run = ""
         return ticket
@@ -178,11 +195,13 @@ class Row:
         self.began_at = time.time()
         self.report_key_hash = digest(report_key)
         self.report, self.warned = None, False
+        self.inherited = False
 
     def back_in_queue(self, waits_since: float) -> None:
         """The scheduler has put the job back: another run, on another node perhaps, takes the server's place."""
         self.host, self.port, self.report_key_hash = "", 0, ""
         self.waits_since = waits_since
+        self.inherited = False
         self.report = None
 
     def give_up(self) -> None:
@@ -227,6 +246,7 @@ _PLAIN = (
     "port",
     "wanted",
 )
+_OF_THE_END = frozenset({"ended_at", "cause", "message", "exit_code", "log"})
 
 
 class Ledger:
@@ -236,8 +256,11 @@ class Ledger:
         self.keys = keys
         self.stir = asyncio.Event()
         """Set when something has happened that housekeeping should look at before its time."""
+        self.surveyed = False
+        """Whether this process has looked in the scheduler's listing for jobs of ours that the ledger lacks."""
         self._store, self._log = store, log
         self._live: dict[str, Row] = {}
+        self._ended: dict[str, float] = {}
         self._by_hash: dict[str, Row] = {}
         self._hashes: dict[str, tuple[str, str]] = {}
         self._ends: dict[tuple[str, str], Row] = {}
@@ -247,8 +270,11 @@ class Ledger:
                 "alone. If the address of this Hub has changed, cancel them or set the old address again.",
                 others,
             )
-        for row in map(Row.from_stored, store.load(time.time() - _KEEP_ENDED_S)):
-            self._place(row)
+        try:
+            for row in map(Row.from_stored, store.load(time.time() - _KEEP_ENDED_S)):
+                self._place(row)
+        except (ValueError, TypeError) as error:
+            raise store.unusable(error) from error
         if lost := [row for row in self.live() if not keys.is_ours(row.owner, row.tag)]:
             log.warning(
                 "hpcspawner: %s living jobs have marks of another secret, so their servers are not recognised. Put the "
@@ -259,8 +285,10 @@ class Ledger:
 
     def new_row(self, username: str, server: str, owner: str, follows: Row | None = None) -> Row:
         """A row for a job that is about to be asked for; not kept before `open`."""
-        tag = self.keys.new_tag(owner)
-        label = JobLabel(_job_name(server), tag, follows.job_id if follows else "")
+        tag = self.keys.new_tag(owner, username, server)
+        while self.by_tag(tag) or self.has_ended(tag):
+            tag = self.keys.new_tag(owner, username, server)
+        label = JobLabel(job_name(server), tag, follows.job_id if follows else "")
         return Row(username, server, owner, label, follows=follows.tag if follows else "", waits_since=time.time())
 
     async def open(self, row: Row) -> None:
@@ -288,7 +316,49 @@ class Ledger:
         """Drop what ended long ago."""
         before = time.time() - _KEEP_ENDED_S
         self._ends = {key: row for key, row in self._ends.items() if row.end and row.end.at >= before}
+        self._ended = {tag: at for tag, at in self._ended.items() if at >= before}
         await self._store.prune(before)
+
+    def restore(self, row: Row) -> None:
+        """Know a job again whose row was lost; it is committed behind."""
+        self._place(row)
+        in_background(self.save(row), self._log)
+        self.stir.set()
+
+    async def put_back(self, row: Row) -> None:
+        """Note that the scheduler has put a job back into its queue; its next run has the job's ticket to trade."""
+        row.back_in_queue(time.time())
+        if not row.ticket_hash:
+            row.arm(self.keys.ticket(row.tag))
+        await self.save(row)
+
+    def recall(self, username: str, server: str, copy: dict[str, Any]) -> Row | None:
+        """The living job of this server with the copy's tag, or None; from the copy where that knows of a later run."""
+        tag = str(copy.get("tag", ""))
+        known = self.by_tag(tag)
+        if self.has_ended(tag) or (known and (not known.wanted or known.began_at >= copy.get("began_at", 0.0))):
+            return known
+        try:
+            row = Row.from_copy(copy)
+        except (KeyError, ValueError, TypeError):
+            return known  # of another version, which kept the tag alone perhaps
+        if (row.username, row.server) != (username, server) or not self.keys.is_ours(row.owner, tag):
+            return known
+        self._log.warning(
+            "%s: job %s is taken from JupyterHub's own database: the ledger, made on %s, does not know %s",
+            *(row.log_name, row.job_id, self.age, "where it runs now" if known else "it"),
+        )
+        self.restore(row)
+        return row
+
+    @property
+    def age(self) -> str:
+        """When the ledger was made, for people."""
+        return time.strftime("%d %B %Y at %H:%M", time.localtime(self._store.created_at))
+
+    def has_ended(self, tag: str) -> bool:
+        """Whether the job with this tag has ended, at most a month ago."""
+        return tag in self._ended
 
     def live(self) -> list[Row]:
         """Every job that has not been seen to end."""
@@ -336,6 +406,7 @@ class Ledger:
             self._by_hash.update({known: row for known in self._hashes[row.tag] if known})
             return
         self._live.pop(row.tag, None)
+        self._ended[row.tag] = row.end.at
         last = self._ends.get((row.username, row.server))
         if last is None or last.end is None or last.end.at <= row.end.at:
             self._ends[row.username, row.server] = row
@@ -345,10 +416,15 @@ _opened: list[Ledger] = []
 
 
 def open_ledger(url: str, make_keys: Callable[[], Keys], log: logging.Logger) -> Ledger:
-    """The Hub's one ledger, opened when it is first asked for."""
+    """The Hub's one ledger, opened when it is first asked for. Raises LedgerUnusable."""
     if not _opened:
         keys = make_keys()
-        _opened.append(Ledger(Store(url, keys.hub, log), keys, log))
+        store = Store(url, keys.hub, log)
+        try:
+            _opened.append(Ledger(store, keys, log))
+        except LedgerUnusable:
+            store.close()
+            raise
     return _opened[0]
 
 
@@ -368,7 +444,8 @@ def now() -> float:
     return time.monotonic()
 
 
-def _job_name(server: str) -> str:
+def job_name(server: str) -> str:
+    """What people see in a listing: harmless, whatever the server's name is."""
     return f"jupyter-{_slug(server)}" if server else "jupyter"
 
 

@@ -34,17 +34,18 @@ def forbidden_routes(application: Any) -> list[str]:
     """Patterns of every route that leads to a handler of the batchspawner package."""
     return [
         str(getattr(rule.matcher, "regex", rule.matcher))
-        for rule in _rules(application.default_router)
+        for rule in routes(application.default_router)
         if getattr(rule.target, "__module__", "").split(".")[0] == _FORBIDDEN
     ]
 
 
-def _rules(router: Any) -> list[Any]:
+def routes(router: Any) -> list[Any]:
+    """Every rule of a router and of those that it leads to."""
     found = []
     for rule in router.rules:
         found.append(rule)
         if hasattr(rule.target, "rules"):
-            found += _rules(rule.target)
+            found += routes(rule.target)
     return found
 
 

@@ -23,6 +23,8 @@ from hpcspawner.units import Walltime
 
 _PROBE_S = 5.0
 _NOT_FOUND = b"404"
+# Of a job whose choices were lost: not shorter than it may run.
+_LONG = "30d"
 
 
 # A busy node misses a connection or two; a dead one misses them all.
@@ -107,7 +109,7 @@ class Reach:
         """A certificate for this run of the job, on the node that the scheduler has named."""
         if self.tls is None:
             return {}
-        life = Walltime.parse(str(row.choices["walltime"]))
+        life = Walltime.parse(str(row.choices.get("walltime") or _LONG))
         return await self.tls.authority.certify(request, self._host(row), life.seconds)
 
     async def answers(self, row: Row, path: str) -> bool:

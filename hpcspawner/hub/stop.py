@@ -11,7 +11,7 @@ from hpcspawner.hub.ledger import End, Row, ledger, now
 from hpcspawner.hub.submit import look
 from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.schedulers.cluster import Cluster
-from hpcspawner.schedulers.queue import HIDDEN
+from hpcspawner.schedulers.queue import HIDDEN, NOT_OURS, TAKEN, is_ours
 
 _LAST_WORDS_S = 3.0
 _FIRST_LOOKS_S = 10.0
@@ -76,13 +76,10 @@ async def _cancel_for_sure(cluster: Cluster, row: Row) -> JobStatus:
 
 async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
     """Cancel once and look for a while whether the job has ended; how it was seen to, or None."""
-    log, asked_at = cluster.client.log, now()
-    try:
-        await cluster.client.cancel(row.owner, row.job_id)
-        taken = True
-    except Exception as error:
-        log.warning("%s: job %s could not be cancelled yet: %s", row.log_name, row.job_id, error)
-        taken = False
+    seen = await _looked(cluster, row)
+    if seen.state is JobState.ENDED and (seen.word or seen.reason == TAKEN):
+        return seen
+    asked_at, taken = now(), await _cancel(cluster, row, seen)
     while True:
         status = await cluster.queue.status(row.job, now())
         # Where its owner's jobs are hidden from the Hub, the scheduler's word that it took the cancel must do.
@@ -94,15 +91,46 @@ async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
         await asyncio.sleep(0.2)
 
 
+async def _listed(cluster: Cluster, row: Row) -> JobStatus:
+    status = await cluster.queue.status(row.job, now())
+    if status.state is JobState.UNKNOWN and cluster.queue.error is None:
+        # An absence takes two listings, and a Hub that has just started has only one.
+        status = await cluster.queue.status(row.job, now())
+    return status
+
+
+async def _looked(cluster: Cluster, row: Row) -> JobStatus:
+    """The job by a listing begun now, its owner's where the Hub may not see it; UNKNOWN where there is none."""
+    status = await _listed(cluster, row)
+    if status.reason != HIDDEN:
+        return status
+    with contextlib.suppress(SchedulerError):
+        found = (await cluster.client.listing(row.owner)).jobs.get(row.job_id)
+        if found is not None:
+            return found if is_ours(found, row.job) else JobStatus(JobState.UNKNOWN, reason=NOT_OURS)
+    return status
+
+
+async def _cancel(cluster: Cluster, row: Row, seen: JobStatus) -> bool:
+    """Cancel the job unless its number is another job's by what was `seen` just now; whether it was taken."""
+    log = cluster.client.log
+    if seen.reason in (NOT_OURS, TAKEN):
+        log.warning("%s: job %s is not cancelled: %s", row.log_name, row.job_id, seen.reason)
+        return False
+    try:
+        await cluster.client.cancel(row.owner, row.job_id)
+    except Exception as error:
+        log.warning("%s: job %s could not be cancelled yet: %s", row.log_name, row.job_id, error)
+        return False
+    return True
+
+
 async def has_ended(cluster: Cluster, row: Row) -> bool:
     """Whether the job is over by proof, in which case its end is recorded now; no is the answer of a slow scheduler."""
     status = JobStatus(JobState.UNKNOWN)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_NOT_LONG_S):
-            status = await cluster.queue.status(row.job, now())
-            if status.state is JobState.UNKNOWN and cluster.queue.error is None:
-                # An absence takes two listings, and a Hub that has just started has only one.
-                status = await cluster.queue.status(row.job, now())
+            status = await _listed(cluster, row)
     if status.state is JobState.ENDED:
         await finish(cluster, row, status)
     return status.state is JobState.ENDED
@@ -119,12 +147,13 @@ async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
     log, record = cluster.client.log, None
     if row.wanted and row.job_id:
         await _hear(row)
-        record = await cluster.client.record(row.job_id)
+        # Else what the scheduler remembers by this number is of another job.
+        if status.reason != TAKEN:
+            record = await cluster.client.record(row.job_id)
         if not status.word:
             # Judged by its absence alone; should it be there after all, nobody waits for it.
-            with contextlib.suppress(SchedulerError):
-                await cluster.client.cancel(row.owner, row.job_id)
-    end = why(row, record, status)
+            await _cancel(cluster, row, await _looked(cluster, row))
+    end = why(row, record, status, cluster.profile.job)
     await _revoke(row)
     # Before the parent is closed: from then on housekeeping takes up what follows it.
     unneeded = [] if end.cause in RENEWED_AFTER else list(ledger().following(row))

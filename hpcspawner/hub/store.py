@@ -1,4 +1,4 @@
-"""The ledger's table in a database: one thread, one transaction for each change."""
+"""The ledger in a database: one thread, one transaction for each change."""
 
 import asyncio
 import contextlib
@@ -10,62 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Engine,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    delete,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Engine, create_engine, delete, insert, or_, select, update
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from hpcspawner.errors import LedgerUnusable
+from hpcspawner.hub.schema import JOBS, prepare
+from hpcspawner.units import printable
 
 _Value = TypeVar("_Value")
 
 # SQLite lets others wait this long for its one lock; a backup or a slow disk holds it for seconds.
 LOCK_TIMEOUT_S = 30
-
-# Without the number of bits MySQL keeps seven digits, which is some minutes of a time since 1970.
-_SECONDS = Float(53)
-
-_JOBS = Table(
-    "hpcspawner_jobs",
-    MetaData(),
-    Column("tag", String(40), primary_key=True),
-    Column("hub", String(64), nullable=False, index=True),
-    Column("username", String(255), nullable=False),
-    Column("server", String(255), nullable=False),
-    Column("owner", String(64), nullable=False),
-    Column("name", String(64), nullable=False),
-    Column("follows", String(40), nullable=False),
-    Column("choices", JSON, nullable=False),
-    Column("renewals", Integer, nullable=False),
-    Column("job_id", String(255), nullable=False),
-    Column("asked_at", _SECONDS, nullable=False),
-    Column("waits_since", _SECONDS, nullable=False),
-    Column("ticket_hash", String(64), nullable=False),
-    Column("run", String(200), nullable=False),
-    Column("runs", Integer, nullable=False),
-    Column("began_at", _SECONDS, nullable=False),
-    Column("report_key_hash", String(64), nullable=False),
-    Column("host", String(255), nullable=False),
-    Column("port", Integer, nullable=False),
-    Column("wanted", Boolean, nullable=False),
-    Column("ended_at", _SECONDS, nullable=True, index=True),
-    Column("cause", String(40), nullable=False),
-    Column("message", String(1000), nullable=False),
-    Column("exit_code", Integer, nullable=True),
-    Column("log", JSON, nullable=False),
-)
+_MOVE_IT_AWAY = "Move it away and start the Hub again: it makes a new one, and takes up the jobs that wait or run."
 
 
 class Store:
@@ -75,14 +32,44 @@ class Store:
         self._url, self._hub, self._log = url, hub, log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hpcspawner-ledger")
         self._engine: Engine | None = None
+        self.created_at = 0.0
+        """When the ledger was made, in seconds since 1970; known once something was read."""
 
     def load(self, since: float) -> list[dict[str, Any]]:
-        """Rows that live, or ended after this time (seconds since 1970). Blocks; used once, when the Hub starts."""
-        return self._thread.submit(self._load, since).result()
+        """Rows that live, or ended after this time (seconds since 1970). Blocks; used once, when the Hub starts.
+
+        Raises LedgerUnusable.
+        """
+        return self._at_first(lambda: self._load(since))
 
     def strangers(self) -> int:
-        """How many living jobs in the table belong to a Hub of another address. Blocks; used once."""
-        return self._thread.submit(self._strangers).result()
+        """How many living jobs in the table belong to a Hub of another address. Blocks; used once.
+
+        Raises LedgerUnusable.
+        """
+        return self._at_first(self._strangers)
+
+    def unusable(self, error: Exception) -> LedgerUnusable:
+        """What an admin reads of an error that the Hub met when it opened the ledger."""
+        if isinstance(error, LedgerUnusable):
+            return error.of(self._place())
+        why = printable(str(getattr(error, "orig", None) or error))[:200]
+        if isinstance(error, OperationalError) and "no such column" not in why:
+            cure = "The Hub's account must be able to read and write it (HPCSpawner.ledger_url)."
+            return LedgerUnusable(f"can't be opened: {why}", cure).of(self._place())
+        return LedgerUnusable(f"is damaged: {why}", _MOVE_IT_AWAY).of(self._place())
+
+    def _at_first(self, work: Callable[[], _Value]) -> _Value:
+        try:
+            return self._thread.submit(work).result()
+        except (LedgerUnusable, SQLAlchemyError, ValueError) as error:
+            # What is no JSON is a ValueError.
+            raise self.unusable(error) from error
+
+    def _place(self) -> str:
+        url = make_url(self._url)
+        is_file = url.get_backend_name() == "sqlite" and url.database
+        return str(url.database) if is_file else url.render_as_string(hide_password=True)
 
     async def write(self, row: dict[str, Any]) -> None:
         """Commit one row, by its tag; a caller that is cancelled leaves it to be committed."""
@@ -108,35 +95,46 @@ class Store:
             if sqlite and url.database and url.database != ":memory:":
                 _keep_to_ourselves(Path(url.database), self._log)
             # A connection that a server dropped while idle is noticed and made anew.
-            self._engine = create_engine(
+            engine = create_engine(
                 self._url,
                 pool_pre_ping=True,
                 # What a row holds, lines of users' logs among it, is not for the Hub's log.
                 hide_parameters=True,
                 connect_args={"timeout": LOCK_TIMEOUT_S} if sqlite else {},
             )
-            _JOBS.metadata.create_all(self._engine)
+            if sqlite:
+                _check(engine)
+            self.created_at = prepare(engine)
+            self._engine = engine
         return self._engine
 
     def _load(self, since: float) -> list[dict[str, Any]]:
-        wanted = select(_JOBS).where(_JOBS.c.hub == self._hub)
+        wanted = select(JOBS).where(JOBS.c.hub == self._hub)
         with self._opened().begin() as connection:
-            found = connection.execute(wanted.where(or_(_JOBS.c.ended_at.is_(None), _JOBS.c.ended_at > since)))
+            found = connection.execute(wanted.where(or_(JOBS.c.ended_at.is_(None), JOBS.c.ended_at > since)))
             return [{name: value for name, value in row.items() if name != "hub"} for row in found.mappings()]
 
     def _strangers(self) -> int:
-        others = select(_JOBS.c.tag).where(_JOBS.c.hub != self._hub, _JOBS.c.ended_at.is_(None))
+        others = select(JOBS.c.tag).where(JOBS.c.hub != self._hub, JOBS.c.ended_at.is_(None))
         with self._opened().begin() as connection:
             return len(connection.execute(others).all())
 
     def _write(self, row: dict[str, Any]) -> None:
         with self._opened().begin() as connection:
-            if not connection.execute(update(_JOBS).where(_JOBS.c.tag == row["tag"]).values(row)).rowcount:
-                connection.execute(insert(_JOBS).values({**row, "hub": self._hub}))
+            if not connection.execute(update(JOBS).where(JOBS.c.tag == row["tag"]).values(row)).rowcount:
+                connection.execute(insert(JOBS).values({**row, "hub": self._hub}))
 
     def _prune(self, before: float) -> None:
         with self._opened().begin() as connection:
-            connection.execute(delete(_JOBS).where(_JOBS.c.hub == self._hub, _JOBS.c.ended_at < before))
+            connection.execute(delete(JOBS).where(JOBS.c.hub == self._hub, JOBS.c.ended_at < before))
+
+
+def _check(engine: Engine) -> None:
+    """SQLite finds damage where it reads, which may be long after the Hub's start; so look at all of the file."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise LedgerUnusable(f"is damaged: {printable(str(found))}", _MOVE_IT_AWAY)
 
 
 def _keep_to_ourselves(path: Path, log: logging.Logger) -> None:

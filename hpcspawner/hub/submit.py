@@ -46,7 +46,9 @@ async def _obtain(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
 async def _ask(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
     """Submit once. Without an answer: wait for the scheduler, and look whether there is a job after all."""
     row.asked_at = time.time()
-    ticket = row.arm()
+    # Should the last submit turn out to have made a job after all, its ticket is worth nothing.
+    again = repr(row.asked_at) if row.ticket_hash else ""
+    ticket = row.arm(ledger().keys.ticket(row.tag, again))
     await ledger().open(row)
     try:
         job_id = await cluster.client.submit(row.owner, write(ticket))

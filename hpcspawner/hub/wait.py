@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
 from hpcspawner.hub import audit
-from hpcspawner.hub.ends import KILLED, why
+from hpcspawner.hub.ends import KILLED, where_its_log_is, why
 from hpcspawner.hub.ledger import End, Report, Row, ledger, now
 from hpcspawner.hub.pages import News
 from hpcspawner.hub.stop import finish
@@ -74,14 +74,13 @@ class Waiting:
         if status.state is JobState.ENDED or (row.report and not self._was_killed(row.report)):
             raise await self._lost(status)
         if row.host and moved(row, status):
-            row.back_in_queue(time.time())
-            await ledger().save(row)
+            await ledger().put_back(row)
         if row.report is None:
             self._killed_since = None
         await self._tell(status, details=details)
         self._check_visible(status)
         self._check_queue(status)
-        self._check_start(status)
+        await self._check_start(status)
         return status.state
 
     def _was_killed(self, report: Report) -> bool:
@@ -107,11 +106,26 @@ class Waiting:
             message = f"has waited in the queue for {limit}, as long as was allowed, and was cancelled."
             raise self._failed(message, Reason.QUEUE_LIMIT)
 
-    def _check_start(self, status: JobStatus) -> None:
-        if not self.row.port and self._running.seconds(status.state) > self.limits.start_limit_s + _LAUNCHER_FIRST_S:
+    async def _check_start(self, status: JobStatus) -> None:
+        row = self.row
+        if status.state in _WAITING:
+            if row.was_lost:
+                await ledger().put_back(row)
+            # Whatever was before, its run will be seen from the beginning.
+            row.inherited = False
+        is_late = self._running.seconds(status.state) > self.limits.start_limit_s + _LAUNCHER_FIRST_S
+        if row.port or status.state is not JobState.RUNNING or not (is_late or row.was_lost):
+            return
+        if row.inherited:
+            # A start that hangs is ended by its launcher; so this is a server that somebody may work in.
+            await self.news.say(
+                f"Job {row.job_id} runs on {status.host}, but the Hub's record of it was lost, and with it the way to "
+                "its server. The job goes on until its wall time ends. Cancel ends it now, and you can start another."
+            )
+        elif is_late:
             message = (
                 f"has run on {status.host} for {self.limits.start_limit_s:g} s without a listening server. "
-                f"Its log is on the cluster in {self.cluster.profile.job.log}."
+                f"{where_its_log_is(row, self.cluster.profile.job, status.host or '')}"
             )
             raise self._failed(message, Reason.START_LIMIT)
 
@@ -125,7 +139,7 @@ class Waiting:
         """Why there is no server. The launcher may be heard before the scheduler shows the end of the job."""
         row = self.row
         if status.state is not JobState.ENDED and row.report:
-            row.verdict = why(row, None, status)
+            row.verdict = why(row, None, status, self.cluster.profile.job)
             return ServerLost(f"{row.report.message} (job {row.job_id})", Reason.SERVER_FAILED, row.report.log)
         end = await finish(self.cluster, row, status)
         reason = Reason.SERVER_FAILED if row.report else Reason.JOB_ENDED
@@ -144,8 +158,14 @@ class Waiting:
             if details:
                 with contextlib.suppress(HPCSpawnerError):
                     record = await cluster.client.details(row.job_id)
-            explained = cluster.client.scheduler.explain(status.reason) if status.state is not JobState.RUNNING else ""
+            explained = "" if status.state is JobState.RUNNING else self._explained(status)
             await news.status(row.job_id, status, explained, record)
+
+    def _explained(self, status: JobStatus) -> str:
+        """Why the job waits: in our words, with the scheduler's own beside them."""
+        ours, own = self.cluster.client.scheduler.explain(status.reason), status.reason.rstrip(".")
+        is_said = own in ours or ours.rstrip(".") in own
+        return ours if is_said else f"{ours} The scheduler says: {own}."
 
 
 def moved(row: Row, status: JobStatus) -> bool:

@@ -36,7 +36,8 @@ SSL_FILES = (
     ("JUPYTERHUB_SSL_CERTFILE", "certificate.pem"),
     ("JUPYTERHUB_SSL_CLIENT_CA", "authorities.pem"),
 )
-OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_LOG_START", "HPC_SETUP_FAILED")
+OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_LOG_SPARE", "HPC_LOG_START", "HPC_OPENSSL", "HPC_SETUP_FAILED")
+SET_UP = "HPC_SET_"  # before the names of what the set-up has made for the server, and we do without
 NODE = os.uname().nodename
 
 REQUEST_S = 30.0
@@ -56,9 +57,21 @@ ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
 
+# How the job exits where the Hub can't be told why: it has a sentence for each.
+BROKEN_CODE = 1
 REFUSED_CODE = 3
 UNTRUSTED_CODE = 4
+UNANSWERED_CODE = 5
+SETTINGS_CODE = 6
+WRONG_NAME_CODE = 7
+WRONG_TIME_CODE = 8
+NOT_RUN_CODE = 126
+NO_PYTHON_CODE = 127
+# And where the Hub is told.
 MISSING_CODE = 127
+# What OpenSSL calls certificates that are not valid yet, or no longer, and those for another host or address.
+WRONG_TIME = (9, 10)
+WRONG_NAME = (62, 64)
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WARNING = signal.SIGUSR1
@@ -108,6 +121,8 @@ class HubError(Exception):
 
 class HubBusyError(Exception):
     """This call had no answer; another may have one, not before `wait_s` seconds."""
+
+    code = UNANSWERED_CODE
 
     def __init__(self, message, wait_s=0):
         super().__init__(message)
@@ -242,13 +257,24 @@ def call(url, body, context):
     except (OSError, ValueError, http.client.HTTPException) as error:
         # Python 3.6 raises CertificateError, a ValueError, for a wrong name and SSLError for everything else.
         if isinstance(error, ssl.CertificateError) or getattr(error, "reason", "") == "CERTIFICATE_VERIFY_FAILED":
-            why = getattr(error, "verify_message", "") or error
-            message = "The certificate of %s was not accepted, so nothing was sent: %s" % (parts.hostname, why)
-            raise HubError(message, UNTRUSTED_CODE) from None
+            raise not_accepted(parts.hostname, error) from None
         raise HubBusyError("%s: %s" % (type(error).__name__, error)) from None
     finally:
         connection.close()
     return answered(response, data, "this job's %s" % parts.path.rpartition("/")[2])
+
+
+def not_accepted(host, error):
+    """What to raise where the certificate of `host` was not accepted."""
+    why = getattr(error, "verify_message", "") or str(error)
+    message = "The certificate of %s was not accepted, so nothing was sent: %s" % (host, why)
+    number = getattr(error, "verify_code", 0)  # from Python 3.7 on
+    if number in WRONG_TIME:
+        now = time.strftime("%H:%M:%S on %d %B %Y, UTC", time.gmtime())
+        return HubError("%s. The clock of %s says %s." % (message, NODE, now), WRONG_TIME_CODE)
+    if number in WRONG_NAME or "doesn't match" in why:
+        return HubError(message, WRONG_NAME_CODE)
+    return HubError(message, UNTRUSTED_CODE)
 
 
 def answered(response, data, what):
@@ -280,7 +306,9 @@ class Hub:
         except ValueError:
             usable = False
         if not usable:
-            raise HubError("The Hub's callback address must begin with https://; the ticket was not sent.", 1)
+            raise HubError(
+                "The Hub's callback address must begin with https://; the ticket was not sent.", SETTINGS_CODE
+            )
         self._callback = callback.rstrip("/")
         self._context = trusting(ca)
         self._signals = signals
@@ -493,18 +521,28 @@ class Folder:
 
 
 def key_makers(command, wrap):
-    """Argv of what may be able to make a key on this node: openssl, and Pythons that may have cryptography."""
-    makers = [OPENSSL] if shutil.which(OPENSSL[0]) else []
+    """What may be able to make a key on this node: openssl, and Pythons that may have cryptography.
+
+    Of each its argv, and whether it is to run with the variables as the job found them.
+    """
+    found = os.environ.get("HPC_OPENSSL")
+    makers = [([found, *OPENSSL[1:]], True)] if found else []
+    if not found and shutil.which(OPENSSL[0]):
+        makers.append((OPENSSL, False))
     if wrap:
         pythons = [[*wrap, "python3"]]
     else:
-        found = shutil.which(native(command)) or ""
-        places = [os.path.dirname(found), os.path.dirname(os.path.realpath(found))] if found else []
+        server = shutil.which(native(command)) or ""
+        places = [os.path.dirname(server), os.path.dirname(os.path.realpath(server))] if server else []
         path = os.pathsep.join([*places, os.environ.get("PATH", os.defpath)])
         pythons = [[shutil.which("python3", path=path) or shutil.which("python", path=path)]]
-    if [sys.executable] not in pythons:
-        pythons.append([sys.executable])
-    return makers + [[*python, "-I", "-c", CRYPTOGRAPHY] for python in pythons if python[0]]
+    script = ["-I", "-c", CRYPTOGRAPHY]
+    makers += [([*python, *script], False) for python in pythons if python[0]]
+    own = ([sys.executable, *script], True)
+    # The same one twice helps only where the set-up has changed what it is loaded with.
+    if variables_as_found() == os.environ and (own[0], False) in makers:
+        return makers
+    return [*makers, own]
 
 
 class IdleWatch:
@@ -534,13 +572,26 @@ class IdleWatch:
         return os.path.exists(os.path.join(self._folder, IDLE_END))
 
 
+def variables_as_found():
+    """Our own variables: what decides how programs are loaded and whom they trust is as the job began."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SET_UP)}
+
+
+def variables_of_set_up():
+    """What the server gets: our own variables, and in place of some of them what the set-up made."""
+    made = {name[len(SET_UP) :]: value for name, value in os.environ.items() if name.startswith(SET_UP)}
+    cleared = ("LD_", "SSL_", "OPENSSL_")
+    kept = {name: value for name, value in variables_as_found().items() if not name.startswith(cleared)}
+    return {name: value for name, value in dict(kept, **made).items() if name not in OUR_VARIABLES}
+
+
 class Server:
     """A program in a session of its own, and everything that it starts."""
 
-    def __init__(self, argv, extra, signals, **streams):
+    def __init__(self, argv, extra, signals, as_found=False, **streams):
         self._signals = signals
         self._relatives = {}
-        variables = {name: value for name, value in os.environ.items() if name not in OUR_VARIABLES}
+        variables = dict(variables_as_found() if as_found else variables_of_set_up())
         variables.update((native(name), native(value)) for name, value in extra.items())
         # Its own session is out of sight for a scheduler without cgroups, and Torque kills 2 s after its SIGTERM.
         options = {"start_new_session": True, "stdin": subprocess.DEVNULL}
@@ -627,7 +678,7 @@ class Job:
         except (HubError, HubBusyError) as error:
             self._end_server()
             say(str(error))
-            return getattr(error, "code", 1)
+            return error.code
         except Exception as error:
             end = EndError("server-exited", "The launcher failed on %s: %s: %s" % (NODE, type(error).__name__, error))
         say(str(end))
@@ -679,10 +730,10 @@ class Job:
         settings = {"OPENSSL_CONF": self._keep("openssl.cnf", OPENSSL_CONFIG)}
         deadline = time.monotonic() + KEY_S
         makers = key_makers(self.settings["command"][0], self.wrap)
-        for number, argv in enumerate(makers):
+        for number, (argv, as_found) in enumerate(makers):
             # None may take what the others need.
             limit_s = (deadline - time.monotonic()) / (len(makers) - number)
-            found = self._made_by(argv, settings, limit_s)
+            found = self._made_by(argv, settings, limit_s, as_found)
             if found:
                 _hidden.update(line for line in found["PRIVATE KEY"].split("\n")[1:-1] if len(line) >= 8)
                 self._keep("key.pem", found["PRIVATE KEY"] + "\n")
@@ -693,12 +744,12 @@ class Job:
         )
         raise EndError("no-key", message % (NODE, self.place))
 
-    def _made_by(self, argv, extra, limit_s):
+    def _made_by(self, argv, extra, limit_s, as_found):
         """The PEM texts of a key and of its request that a program writes, by their kind; None if it does not."""
         place = self.folder.path
         try:
             with tempfile.TemporaryFile(dir=place) as out, tempfile.TemporaryFile(dir=place) as err:
-                code = self._runs(argv, extra, limit_s, KILL_S, stdout=out, stderr=err)
+                code = self._runs(argv, extra, limit_s, KILL_S, as_found=as_found, stdout=out, stderr=err)
                 found = {kind: pem for pem, kind in _PEM.findall(content(out))}
                 words = content(err).strip().rpartition("\n")[2]
         except (EndError, OSError) as error:
@@ -872,6 +923,12 @@ class Job:
         if self.folder:
             self.folder.remove()
 
+    def _remove_spare_log(self):
+        """Where the job's own folder can't be written, nobody would find or remove the log on this node."""
+        if os.environ.get("HPC_LOG_SPARE") and self.log != os.devnull:
+            with contextlib.suppress(OSError):
+                os.unlink(self.log)
+
     def _report_end(self, end):
         self._remove_folder()  # before the Hub is told: a scheduler may kill us soon
         if self.report_key:
@@ -879,6 +936,7 @@ class Job:
             body.update(end.report, message=clean(end.report["message"], 500))
             try:
                 self.hub.ask("/report", body, END_REPORT_S, lambda: False, tries=3)
+                self._remove_spare_log()
             except (HubError, HubBusyError) as error:
                 say("the Hub was not told of the end. %s" % error)
         return end.code
@@ -902,7 +960,7 @@ def main():
         return error.code
     except (OSError, ValueError, KeyError, TypeError) as error:
         say("this job's settings can't be read: %s" % type(error).__name__)
-        return 1
+        return SETTINGS_CODE
     return job.run()
 
 

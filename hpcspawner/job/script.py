@@ -11,13 +11,21 @@ from importlib.resources import files
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hpcspawner.job.launcher import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.site.profile import Environment, Image, Job
 
-LAUNCHER_END = "HPCSPAWNER_LAUNCHER"
-SETTINGS_END = "HPCSPAWNER_SETTINGS"
 BIND = "--bind="
+MODULE_FILES = (
+    "/etc/profile.d/*.sh /usr/share/{lmod/lmod,Modules,modules}/init/bash"
+    " /opt/{ohpc/admin/lmod/lmod,lmod/lmod,apps/lmod/lmod}/init/bash"
+)
+"""What may bring the command `module`, as words of bash: the files of a login, then those of module systems."""
+MODULE_PLACES = "/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt"
+CONDA_ROOTS = '"$HOME"/{miniconda3,miniforge3,anaconda3,.conda}'
+"""Where users have conda in their homes, as words of bash."""
+CONDA_PLACES = "~/miniconda3, ~/miniforge3, ~/anaconda3, ~/.conda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +61,17 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
             label=label,
             job=job,
             log_folder=job.log,
+            environment=request.environment,
             steps=list(_steps(request.environment)),
-            uses_modules=bool(request.environment.modules or request.environment.purge_modules),
+            modules_init=quote_path(job.modules_init) if job.modules_init else MODULE_FILES,
+            modules_looked=job.modules_init or MODULE_PLACES,
+            conda_looked=f"{job.conda}, {CONDA_PLACES}" if job.conda else CONDA_PLACES,
+            conda_roots=f"{quote_path(job.conda)} {CONDA_ROOTS}" if job.conda else CONDA_ROOTS,
+            umask=job.umask,
             fallback_path=home.fallback_path,
+            no_python_code=NO_PYTHON_CODE,
             launcher=_source("launcher"),
             settings=json.dumps(_settings(request, job, home), sort_keys=True),
-            launcher_end=LAUNCHER_END,
-            settings_end=SETTINGS_END,
         )
     )
 
@@ -100,7 +112,8 @@ def _container(request: JobRequest, job: Job) -> list[str]:
     """The argv that puts a command into the image; empty without one."""
     if request.image is None:
         return []
-    gpu = ["--nv"] if request.resources.gpus else []
+    options = job.gpu_options if request.image.gpu_options is None else request.image.gpu_options
+    gpu = options if request.resources.gpus else ()
     binds = [f"{BIND}{folder}" for folder in _binds(request.image, request.directory)]
     return [*job.container_command, "exec", *gpu, *binds, request.image.path]
 
@@ -112,19 +125,31 @@ def _binds(image: Image, directory: str) -> Iterator[str]:
         yield directory
 
 
-def _steps(environment: Environment) -> Iterator[str]:
-    """Lines of bash that set an environment up, each of which may fail and be named."""
+def _steps(environment: Environment) -> Iterator[tuple[str, str]]:
+    """Lines of bash that set an environment up, each of which may fail, and what people call them."""
+    for line in _lines(environment):
+        yield line, line
+    if environment.conda:
+        yield f"hpc_conda {quote(environment.conda)}", f"the conda environment {environment.conda}"
+    for name, value in environment.variables.items():
+        yield (line := f"export {name}={quote(value)}"), line
+    for line in environment.setup:
+        yield line, line
+
+
+def _lines(environment: Environment) -> Iterator[str]:
+    """What may be needed to find conda."""
     if environment.purge_modules:
         yield "module purge"
     for module in environment.modules:
-        yield f"module load {shlex.quote(module)}"
-    if environment.conda:
-        yield f"hpc_conda {shlex.quote(environment.conda)}"
+        yield f"module load {quote(module)}"
     for folder in reversed(environment.path):
         yield f'export PATH={quote_path(folder)}:"$PATH"'
-    for name, value in environment.variables.items():
-        yield f"export {name}={shlex.quote(value)}"
-    yield from environment.setup
+
+
+def log_path(folder: str, label: JobLabel, job_id: str) -> str:
+    """Where the script keeps the job's log, on its node; the template says the same in bash."""
+    return f"{folder}/{label.log(job_id)}"
 
 
 def quote(value: object) -> str:
@@ -142,10 +167,7 @@ def quote_path(path: str) -> str:
 @cache
 def _source(name: str) -> str:
     """The text of one of the programs that travel in the script."""
-    source = files("hpcspawner.job").joinpath(f"{name}.py").read_text(encoding="utf-8")
-    if LAUNCHER_END in source.splitlines():
-        raise ValueError(f"the source of {name} must not hold a line {LAUNCHER_END!r}")
-    return source.rstrip("\n")
+    return files("hpcspawner.job").joinpath(f"{name}.py").read_text(encoding="utf-8").rstrip("\n")
 
 
 @cache

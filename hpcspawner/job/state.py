@@ -59,7 +59,7 @@ class Record:
     """What a scheduler remembers of a job that has ended.
 
     `message` is one printable sentence for people. `exit_code` and `signal` are the script's, None where there was
-    none; `by` is the account that cancelled it, "" if that is not known.
+    none; `by` is the account that cancelled it and `node` where it ran, "" if that is not known.
     """
 
     cause: Cause
@@ -67,9 +67,10 @@ class Record:
     exit_code: int | None = None
     signal: int | None = None
     by: str = ""
+    node: str = ""
 
     def __post_init__(self) -> None:
-        _make_printable(self, "message", "by")
+        _make_printable(self, "message", "by", "node")
 
 
 def _make_printable(value: JobStatus | Record, *names: str) -> None:

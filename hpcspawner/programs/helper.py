@@ -278,6 +278,7 @@ def environment() -> "dict[str, str]":
     """What a command gets, and a job inherits: the user's own, by the system's word, and nothing of the caller's."""
     who = account()
     return {
+        **SITE["variables"],
         "PATH": SITE["path"],
         "HOME": who.pw_dir,
         "USER": who.pw_name,

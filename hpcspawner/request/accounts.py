@@ -1,11 +1,13 @@
 """Whose jobs may be submitted: those of people, never of root or of an account that the system itself uses."""
 
+import grp
 import os
 import pwd
 
 from hpcspawner.errors import AccountRefused, Problem, RequestError
 from hpcspawner.programs.helper import SYSTEMS_OWN
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.site import names
 
 
 def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
@@ -28,7 +30,7 @@ def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
             "others by a helper (scheduler.helper): it could read the Hub's secrets."
         )
         raise AccountRefused([Problem("user", message)])
-    return LocalAccount(entry.pw_name, entry.pw_dir)
+    return account(entry)
 
 
 def of_hub(*, allow_root: bool) -> LocalAccount:
@@ -48,13 +50,24 @@ def of_hub(*, allow_root: bool) -> LocalAccount:
     except KeyError as error:
         message = f"The Hub's own account, uid {uid}, has no name on this machine, so no job can be submitted."
         raise RequestError([Problem("user", message)]) from error
-    return LocalAccount(entry.pw_name, entry.pw_dir)
+    return account(entry)
+
+
+def account(entry: pwd.struct_passwd) -> LocalAccount:
+    """An entry of the user database, with what the site's rules for directories need."""
+    try:
+        group = grp.getgrgid(entry.pw_gid).gr_name
+    except KeyError:
+        group = str(entry.pw_gid)
+    return LocalAccount(entry.pw_name, entry.pw_dir, group)
 
 
 def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
     """Why this account gets no job, as a sentence; "" if it may have one."""
     if entry.pw_uid == 0:
         return f"The account {entry.pw_name!r} is root's (uid 0), and no job is submitted for root."
+    if problem := names.user_problem(entry.pw_name):
+        return f"No job is submitted for the account {entry.pw_name!r}: {problem}."
     if entry.pw_name in SYSTEMS_OWN:
         return f"The account {entry.pw_name!r} is the system's own, and no job is submitted for it."
     if entry.pw_uid < min_uid:

@@ -9,7 +9,8 @@ from typing import Any
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
-from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, Image, Partition, SiteProfile
+from hpcspawner.site import names
+from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, VARIABLE, Image, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime, shown
 
 OPTIONS = (
@@ -35,7 +36,6 @@ OPTIONS = (
 )
 """Every option there is: the names of form fields, REST keys and link arguments alike."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 # Line breaks and control characters of any alphabet, and halves of characters that no file can hold.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _LONGEST = 1000
@@ -77,9 +77,11 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
     return replace(request, choices=_choices(request, profile, user))
 
 
-def directory_of(text: str, user: LocalAccount) -> str:
-    """A folder as an absolute path: `~`, `{home}` and `{user}` replaced, `//` and `.` taken out."""
-    text = text.replace("{user}", user.name).replace("{home}", user.home)
+def directory_of(text: str, user: LocalAccount, variables: Mapping[str, str]) -> str:
+    """A folder as an absolute path: `~`, a variable of the site at the start and placeholders replaced."""
+    if match := VARIABLE.match(text):
+        text = variables.get(match[1] or match[2], match[0]) + text[match.end() :]
+    text = text.replace("{user}", user.name).replace("{home}", user.home).replace("{group}", user.group)
     if text == "~" or text.startswith("~/"):
         text = user.home + text[1:]
     return posixpath.normpath("/" + text.lstrip("/")) if text.startswith("/") else text
@@ -236,6 +238,7 @@ class _Judge:
         whole = partition.whole_nodes
         return Resources(
             partition=partition.name,
+            names_partition=not partition.form_only,
             walltime=walltime,
             nodes=self.count("nodes", 1, partition.max_nodes, chosen.nodes),
             cpus=partition.max_cpus if whole else cpus,
@@ -327,17 +330,23 @@ class _Judge:
             self.refuse("account", "This site does not take an account; leave it empty.")
         elif offered and asked not in offered:
             self.refuse("account", _not_offered("account", asked, offered))
-        elif not _NAME.fullmatch(asked):
-            self.refuse("account", _not_a_name("account", asked))
+        else:
+            self._name("account", asked)
         return asked
 
     def _reservation(self) -> str | None:
         asked = self.text("reservation")
         if asked is not None and self.profile.reservation == "hidden":
             self.refuse("reservation", "This site does not take a reservation; leave it empty.")
-        elif asked is not None and not _NAME.fullmatch(asked):
-            self.refuse("reservation", _not_a_name("reservation", asked))
+        elif asked is not None:
+            self._name("reservation", asked)
         return asked
+
+    def _name(self, kind: str, asked: str) -> None:
+        """Refuse what users type in where the scheduler would read it as something else than a name."""
+        scheduler = self.profile.scheduler.type
+        if not names.is_name(asked, scheduler, kind):
+            self.refuse(kind, f"{_label(kind)} {_shown(asked)} is not a name: {names.allowed(scheduler, kind)}.")
 
     def _features(self, partition: Partition) -> tuple[str, ...]:
         asked = self.options.get("features", [])
@@ -355,11 +364,13 @@ class _Judge:
     def directory(self, user: LocalAccount) -> str:
         """The folder that opens, as an absolute path on the compute node."""
         asked = self.text("directory")
-        path = directory_of(asked or self.profile.defaults.directory, user)
-        allowed = [directory_of(folder, user) for folder in self.profile.directories.allowed]
+        rules = self.profile.directories
+        path = directory_of(asked or self.profile.defaults.directory, user, rules.variables)
+        allowed = [directory_of(folder, user, rules.variables) for folder in rules.allowed]
         if not path.startswith("/") or ".." in path.split("/") or ".." in (asked or "").split("/"):
+            begins = " or ".join(["'~/'", *(f"'${name}/'" for name in rules.variables)])
             self.refuse(
-                "directory", f"Directory {_shown(asked)}: write an absolute path, or one that begins with '~/'."
+                "directory", f"Directory {_shown(asked)}: write an absolute path, or one that begins with {begins}."
             )
         elif allowed and not any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in allowed):
             self.refuse("directory", f"Directory {_shown(path)} is not in one of: {', '.join(allowed)}.")
@@ -385,10 +396,6 @@ def _label(name: str) -> str:
 def _not_offered(name: str, asked: str, offered: Sequence[str]) -> str:
     choose = f"Choose one of: {', '.join(offered)}." if offered else "This site offers none here; leave it empty."
     return f"{_label(name)} {_shown(asked)} is not offered. {choose}"
-
-
-def _not_a_name(name: str, asked: str) -> str:
-    return f"{_label(name)} {_shown(asked)} is not a name: letters, digits and the signs _ . + - are allowed."
 
 
 def _shown(value: object) -> str:

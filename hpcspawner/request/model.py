@@ -12,10 +12,11 @@ Choice = str | int | bool | list[str]
 
 @dataclass(frozen=True, slots=True)
 class LocalAccount:
-    """The account on the cluster that a job runs under."""
+    """The account on the cluster that a job runs under; `group` is the name of its primary group, or the number."""
 
     name: str
     home: str
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

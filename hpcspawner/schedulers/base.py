@@ -7,8 +7,6 @@ from typing import Protocol
 from hpcspawner.job.state import JobStatus, Record
 from hpcspawner.units import Memory, Walltime, printable
 
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}"
-"""A name in an option: a partition, an account, a feature. No sign in it means anything to a shell or a scheduler."""
 COUNT = r"\d{1,7}"
 
 
@@ -17,7 +15,8 @@ class Resources:
     """What is asked of a scheduler. `cpus`, `memory` and `gpus` are per node; None leaves it to the scheduler.
 
     `warning_s` is how many seconds before the wall time ends the job gets SIGUSR1, 0 for never; `requeue` lets the
-    scheduler start the job again after a failure of its node or a preemption.
+    scheduler start the job again after a failure of its node or a preemption. Without `names_partition` the scheduler
+    chooses the partition.
     """
 
     partition: str
@@ -35,6 +34,7 @@ class Resources:
     requeue: bool = False
     warning_s: int = 0
     directives: tuple[tuple[str, str], ...] = field(default=())
+    names_partition: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,10 @@ class JobLabel:
     name: str
     tag: str
     follows: str = ""
+
+    def log(self, job_id: str) -> str:
+        """The name of the job's log file: by the tag another one than any job of another cluster or Hub has."""
+        return f"{self.name}-{job_id}-{self.tag}.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,9 @@ class Scheduler(Protocol):
     No pattern allows a blank, a quote, a backslash or a `#`.
     """
 
+    joined_options: Mapping[str, str]
+    """Options of which a value of the site's follows the Hub's in one word, and the sign between them."""
+
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and value for the submit command; the admin's own come last, so that they win."""
 
@@ -155,6 +162,9 @@ class Scheduler(Protocol):
 
     def wrong_type(self, answer: Answer) -> str:
         """The cure where a failed command shows that these are another scheduler's commands; "" where it does not."""
+
+    def not_set_up(self, answer: Answer) -> str:
+        """The cure where a failed command shows that it does not know its scheduler; "" where it does not show that."""
 
     def already_gone(self, answer: Answer) -> bool:
         """Whether a failed cancel means that the job had ended before."""

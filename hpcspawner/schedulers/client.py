@@ -19,19 +19,23 @@ from hpcspawner.programs import helper
 from hpcspawner.schedulers import rights
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
 from hpcspawner.schedulers.process import Command, GivenUp, run
+from hpcspawner.site import names
 from hpcspawner.site.profile import Access
 
 # Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
 _ACCOUNTING_LAG_S = 1.5
 _MACHINE_IS_FULL = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-_USER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
-# What sudo says when it will not run a command, in the C locale.
-_SUDO_REFUSES = re.compile(
-    r"^sudo: (a password is required|a terminal is required|.*command not found|unknown user|.*not allowed|"
-    r"unable to (?!resolve host)|sorry, you must have a tty|The \"no new privileges\" flag|effective uid is not 0|"
-    r"no tty present)|is not in the sudoers file|is not allowed to execute|may not run sudo",
+# What begins with the name of a program that becomes another user is its own word: the scheduler's commands begin with
+# theirs. sudo goes on after the warning about names of hosts. Of its sentences without its name, all are for one line.
+_PREFIX_REFUSES = re.compile(
+    r"^(?:sudo|sudo-rs|doas|su|runuser|setpriv): (?!unable to resolve host)|"
+    r"^(?:Sorry, user )?\S+ (?:is not in the sudoers file|may not run sudo|is not allowed to (?:execute|run sudo))|"
+    r"^Sorry, (?:user \S+|try again)",
     re.MULTILINE,
 )
+# What a shell, `timeout` and sudo give for a program that can't be run or found; no scheduler's command does.
+_NO_PROGRAM = (126, 127)
+_NO_LIBRARY = "error while loading shared libraries"
 
 
 # What the helper says itself, before it has started anything.
@@ -200,8 +204,8 @@ class Client:
 
     def _as_user(self, user: str) -> list[str]:
         """The prefix that makes a command this user's; none where the Hub already is this user."""
-        if not _USER.fullmatch(user):
-            raise SchedulerRejected(f"{user!r} is not the name of a local account, so no job can be submitted for it.")
+        if problem := names.user_problem(user):
+            raise SchedulerRejected(f"No command is run for the account {user!r}: {problem}.")
         if user == self.own_account:
             return []
         return [part.replace("{user}", user) for part in self._found(self.access.prefix)]
@@ -219,30 +223,37 @@ class Client:
     def _error(self, argv: Sequence[str], answer: Answer) -> SchedulerError:
         command = shlex.join(argv)
         self.log.warning("command failed (exit code %s): %s: %s", answer.code, command, answer.words)
-        if _SUDO_REFUSES.search(answer.err):
-            return SchedulerNotSetUp(
-                "The Hub may not run the scheduler's commands as this user.",
-                command,
-                answer.words,
-                self._cure(),
-            )
-        if answer.code > 0 and _HELPER_REFUSES.search(answer.err):
-            return SchedulerNotSetUp(
-                "The Hub's helper can't do what it was asked.",
-                command,
-                answer.words,
-                f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}",
-            )
-        if cure := self.scheduler.wrong_type(answer):
-            return SchedulerNotSetUp(
-                f"The commands on the Hub are not those of the scheduler in the profile, {self.scheduler.name}.",
-                command,
-                answer.words,
-                cure,
-            )
+        fault = self._not_started(answer) or self._not_set_up(answer)
+        if fault:
+            message, cure = fault
+            return SchedulerNotSetUp(message, command, answer.words, cure)
         if answer.code < 0 or self.scheduler.unreachable(answer):
             return SchedulerUnreachable("The scheduler does not answer.", command, answer.words)
         return SchedulerRejected(answer.words or f"exit code {answer.code}", command, answer.words)
+
+    def _not_started(self, answer: Answer) -> tuple[str, str] | None:
+        """What is wrong, and the cure, where the words are of those who were to start the scheduler's command."""
+        if _PREFIX_REFUSES.search(answer.err):
+            return "The Hub may not run the scheduler's commands as this user.", self._cure()
+        if answer.code > 0 and _HELPER_REFUSES.search(answer.err):
+            again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
+            return "The Hub's helper can't do what it was asked.", again
+        return None
+
+    def _not_set_up(self, answer: Answer) -> tuple[str, str] | None:
+        """What is wrong, and the cure, where the scheduler's command is not fit to ask the scheduler."""
+        if cure := self.scheduler.wrong_type(answer):
+            name = self.scheduler.name
+            return f"The commands on the Hub are not those of the scheduler in the profile, {name}.", cure
+        if cure := self.scheduler.not_set_up(answer):
+            return "The scheduler's commands are not set up on the Hub.", cure
+        if _NO_LIBRARY in answer.err:
+            cure = "name the folder of the library as LD_LIBRARY_PATH in scheduler.variables, or have ldconfig know it"
+            return "A command of the scheduler's lacks a library on the Hub.", cure
+        if answer.code in _NO_PROGRAM:
+            cure = "see that the program and what it needs are there and may be run; scheduler.path names its folder"
+            return "A command of the scheduler's can't be run on the Hub.", cure
+        return None
 
     def _cure(self) -> str:
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
@@ -252,7 +263,7 @@ class Client:
 
     async def _run(self, command: Command) -> Answer:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
-        environment = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
+        environment = {**self.access.variables, "PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         line = shlex.join(command.argv)
         try:
             return await run(command, environment, self.access.command_timeout_s)

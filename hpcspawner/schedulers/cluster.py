@@ -22,5 +22,7 @@ class Cluster:
     @classmethod
     def of(cls, profile: SiteProfile, spool: Path, log: logging.Logger) -> Self:
         """Put the parts together; starts nothing. `spool` is the folder of the embedded scheduler."""
-        client = Client(make_scheduler(profile.scheduler, spool), profile.scheduler, log, profile.directives)
+        client = Client(
+            make_scheduler(profile.scheduler, spool, profile.job.leave_out), profile.scheduler, log, profile.directives
+        )
         return cls(profile, client, Queue(client))

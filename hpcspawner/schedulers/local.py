@@ -41,6 +41,7 @@ class Local:
     silent_when_empty = False
     job_id_pattern = _JOB.pattern
     long_options = True
+    joined_options: Mapping[str, str] = {}
     option_patterns: Mapping[str, str] = {
         "name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
         "tag": r"[a-z][a-z0-9]{4,63}",
@@ -129,6 +130,10 @@ class Local:
 
     def wrong_type(self, answer: Answer) -> str:
         """The program is the Hub's own."""
+        return ""
+
+    def not_set_up(self, answer: Answer) -> str:
+        """It needs nothing."""
         return ""
 
     def already_gone(self, answer: Answer) -> bool:

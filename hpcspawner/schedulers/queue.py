@@ -1,6 +1,7 @@
 """One query per cluster for all jobs, whatever their number; the spawners read memory."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ _SIGHT_S = 600.0
 _NO_SIGHT_S = 60.0
 
 HIDDEN = "the Hub's account may not see this user's jobs"
+NOT_OURS = "the scheduler shows this number with another owner or mark"
+"""Of a job that the listing has by our job's number: whose it is must be found out, and it is not cancelled."""
+TAKEN = "the scheduler has given this number to a job of somebody else"
+"""Of a job that is gone, as ours are where the scheduler's numbers began anew."""
+
+# What a scheduler prints for an owner that the user database does not name.
+_NO_ONE = re.compile(r"nobody|\d*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class Queue:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):
             status = judge(job, self._newest, self._previous)
-            if status.state is JobState.ENDED and not status.word:
+            if status.state is JobState.ENDED and not status.word and status.reason != TAKEN:
                 return await self._absence(job, status)
             return status
         return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
@@ -150,15 +158,28 @@ def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> Jo
     if newest is None:
         return JobStatus(JobState.UNKNOWN)
     found = newest.jobs.get(job.job_id)
-    if found is not None:
-        return found if _is_ours(found, job) else JobStatus(JobState.UNKNOWN, reason="owner or tag do not agree")
+    if found is not None and not _is_anothers(found, job):
+        return found if is_ours(found, job) else JobStatus(JobState.UNKNOWN, reason=NOT_OURS)
     absent = [
         listing
         for listing in (newest, previous)
-        if listing is not None and listing.begun_at > job.submitted_at and job.job_id not in listing.jobs
+        if listing is not None and listing.begun_at > job.submitted_at and not _may_show(listing, job)
     ]
-    return JobStatus(JobState.ENDED if len(absent) == 2 else JobState.UNKNOWN)
+    if len(absent) == 2:
+        return JobStatus(JobState.ENDED, reason=TAKEN if found is not None else "")
+    return JobStatus(JobState.UNKNOWN, reason=NOT_OURS if found is not None else "")
 
 
-def _is_ours(found: JobStatus, job: OwnedJob) -> bool:
+def is_ours(found: JobStatus, job: OwnedJob) -> bool:
+    """Whether what a listing shows by the number of our job is that job."""
     return (found.owner, found.tag) == (job.owner, job.tag)
+
+
+def _may_show(listing: Listing, job: OwnedJob) -> bool:
+    found = listing.jobs.get(job.job_id)
+    return found is not None and not _is_anothers(found, job)
+
+
+def _is_anothers(found: JobStatus, job: OwnedJob) -> bool:
+    """Whether it is surely another job by this number, of another user; one mark alone its owner can change."""
+    return found.owner != job.owner and found.tag != job.tag and not _NO_ONE.fullmatch(found.owner)

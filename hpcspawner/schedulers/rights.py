@@ -1,5 +1,6 @@
 """What the Hub may do as its users: the helper program for one site, and the lines of sudoers that allow it."""
 
+import grp
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 from hpcspawner.errors import SchedulerNotSetUp
 from hpcspawner.programs import helper
 from hpcspawner.schedulers.base import Scheduler
+from hpcspawner.site import names
 from hpcspawner.site.profile import Access, SiteProfile
 
 MARK = r"[0-9a-f]{16}"
@@ -31,10 +33,21 @@ class RightsError(Exception):
 def rules(scheduler: Scheduler, directives: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """What `helper.option_words` checks options by. `directives` are the pairs that the site adds to its jobs."""
     return {
-        "options": dict(scheduler.option_patterns),
+        "options": {**scheduler.option_patterns, **_joined_patterns(scheduler, directives)},
         "long_options": scheduler.long_options,
         "directives": [list(pair) for pair in dict.fromkeys(directives)],
     }
+
+
+def _joined_patterns(scheduler: Scheduler, directives: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Patterns of options whose values of the Hub and of the site go into one."""
+    patterns = {}
+    for option, sign in scheduler.joined_options.items():
+        theirs = "|".join(re.escape(value) for name, value in dict.fromkeys(directives) if name == option and value)
+        if theirs:
+            ours = scheduler.option_patterns[option]
+            patterns[option] = f"(?:{ours}|{theirs})(?:{re.escape(sign)}(?:{theirs}))*"
+    return patterns
 
 
 def submit_words(
@@ -56,6 +69,7 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         **rules(scheduler, profile.directives),
         "min_uid": access.min_uid,
         "path": pathsep.join(access.path),
+        "variables": dict(access.variables),
         "limit_s": access.command_timeout_s + _GRACE_S,
     }
     text = Path(helper.__file__).read_text(encoding="utf-8")
@@ -80,9 +94,12 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
     return [path, *argv[1:]]
 
 
-# An account that a rule is for; in sudoers a word in capitals is the name of a list, ALL is everybody.
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
-_GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+# In sudoers a word in capitals is the name of a list, ALL is everybody.
+_LIST_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
+_GROUP_NUMBER = re.compile(r"#(\d{1,10})", re.ASCII)
+# Groups with lower numbers are the system's.
+_FIRST_GROUP = 1000
 # Groups that give more than an ordinary account has on some system: root by a rule of sudo's or by a daemon that obeys
 # them, devices and memory, files of the system, passwords and logs.
 _POWERFUL_GROUPS = frozenset(
@@ -90,6 +107,7 @@ _POWERFUL_GROUPS = frozenset(
         *("root", "sudo", "sudoers", "wheel", "admin", "staff", "operator", "munge", "slurm", "torque"),
         *("docker", "podman", "incus", "incus-admin", "lxc", "lxd", "kvm", "libvirt", "libvirt-qemu"),
         *("disk", "kmem", "mem", "tape", "tty", "video", "input"),
+        *("domain admins", "enterprise admins", "schema admins", "administrators"),
         *("adm", "backup", "bin", "daemon", "shadow", "src", "sys", "systemd-journal", "utmp"),
     ]
 )
@@ -100,45 +118,83 @@ _SUDOERS = """\
 # /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
 Cmnd_Alias {alias} = {commands}
 # No logs of input: job scripts hold a ticket.
-Defaults!{alias} env_reset, !setenv, !env_keep, !env_check, !requiretty, !log_input, !log_output
+Defaults!{alias} env_reset, !setenv, !env_keep, !env_check{further}
 {account} ALL = (%{group}, !root, !#0) NOPASSWD: NOSETENV: {alias}
 """
 
 
-def sudoers(access: Access, account: str, group: str, *, listing: bool) -> str:
+# What sudo-rs has not, and visudo refuses there.
+_OF_SUDO_ALONE = ", !requiretty, !log_input, !log_output"
+
+
+def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs: bool = False) -> str:
     """Lines for /etc/sudoers.d that let `account` run the helper as the members of `group`, and nothing else.
 
-    `listing` also allows to ask for a user's jobs as that user, for sites that hide them from others.
+    `group` is a name as the user database has it, or `#` and a number. `listing` also allows to ask
+    for a user's jobs as that user, for sites that hide them from others.
     """
     if not access.prefix or Path(access.prefix[0]).name != "sudo":
         raise RightsError(
             f"scheduler.command_prefix is {list(access.prefix)}, so sudo is not asked; "
             'leave it out, or write ["sudo", "-n", "-u", "{user}"]'
         )
-    if not _ACCOUNT.fullmatch(account) or account == "root":
-        raise RightsError(f"{account!r} can't be the Hub's account: name an account in lower case, and not root")
+    if names.user_problem(account) or "," in account or _LIST_NAME.fullmatch(account) or account == "root":
+        raise RightsError(
+            f"{account!r} can't be the Hub's account: name an account of the user database, not root and not in "
+            "capitals alone, which sudo reads as the name of a list"
+        )
     helper_path = str(access.helper)
-    names = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
+    verbs = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
     return _SUDOERS.format(
-        account=account,
+        account=_in_sudoers(account),
         group=_checked_group(group),
+        further="" if sudo_rs else _OF_SUDO_ALONE,
         also=" and list" if listing else "",
         helper=helper_path,
         alias=_alias(helper_path),
-        commands=", \\\n    ".join(f"{helper_path} {name}" for name in names),
+        commands=", \\\n    ".join(f"{helper_path} {verb}" for verb in verbs),
     )
 
 
 def _checked_group(group: str) -> str:
-    """The users' group, unless it is no group's name or one whose members have rights of their own."""
-    if not _GROUP.fullmatch(group):
-        raise RightsError(f"{group!r} can't be the users' group: name a group of letters, digits, '.', '_' and '-'")
-    if group.lower() in _POWERFUL_GROUPS:
+    """The users' group as sudoers writes it, unless it is no group's name or its members have rights of their own."""
+    if number := _GROUP_NUMBER.fullmatch(group):
+        if int(number[1]) < _FIRST_GROUP:
+            raise RightsError(
+                f"{group!r} can't be the users' group: numbers below {_FIRST_GROUP} are groups of the system"
+            )
+        _refuse_powerful(_group_name(int(number[1])), group)
+        return group
+    # With a comma, two were meant.
+    if names.user_problem(group) or "," in group or group.startswith("\\"):
         raise RightsError(
-            f"{group!r} can't be the users' group: its members can become root or read what is not theirs, and through "
+            f"{group!r} can't be the users' group: name a group of the user database, such as hpcusers, 'domain users' "
+            "or hpc@EXAMPLE.ORG, or write '#' and its number"
+        )
+    _refuse_powerful(group, group)
+    return _in_sudoers(group)
+
+
+def _refuse_powerful(name: str, asked: str) -> None:
+    # A directory service may put its domain before a name or behind it.
+    bare = name.rpartition("\\")[2].partition("@")[0].strip().lower()
+    if bare in _POWERFUL_GROUPS:
+        raise RightsError(
+            f"{asked!r} can't be the users' group: its members can become root or read what is not theirs, and through "
             "them so could the Hub. Make a group for the Hub's users alone, such as hpcusers"
         )
-    return group
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except (KeyError, OverflowError):
+        return ""
+
+
+def _in_sudoers(name: str) -> str:
+    """A name with each sign that sudoers(5) might read as its own marked as a part of it."""
+    return _PLAIN.sub(lambda sign: f"\\{sign[0]}" if sign[0].isascii() else sign[0], name)
 
 
 def _alias(path: str) -> str:

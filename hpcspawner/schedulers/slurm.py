@@ -2,18 +2,20 @@
 
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
-from hpcspawner.schedulers.base import COUNT, NAME, Answer, JobLabel, Resources
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
+from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU
 
 _SUBMITTED = re.compile(r"(\d{1,10})(?:;[\w.-]{1,100})?", re.ASCII)
 _OUR_JOB = re.compile(r"\d{1,10}", re.ASCII)
 # A waiting array is `17_[0-2]`, one of its tasks `17_1`, a part of a heterogeneous job `17+0`.
 _ANY_JOB = re.compile(r"\d{1,10}(?:_(?:\d{1,10}|\[[^\]]{1,1000}\])|\+\d{1,6})?", re.ASCII)
-_NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "Unknown"})
+_NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "None assigned", "Unknown"})
 
 # Of sacct: what `_accounted` reads.
 _COLUMNS = ("JobIDRaw", "State%50", "ExitCode", "NodeList")
@@ -23,8 +25,8 @@ _EXIT_CODE = re.compile(r"(\d{1,3}):(\d{1,3})", re.ASCII)
 # What Slurm writes as the signal if a script could not be started, for instance for want of its output file.
 _COULD_NOT_START = 53
 
-# Id, state, node that runs the script, owner, start, reason, comment: the order of `_status`.
-_FIELDS = ("%i", "%T", "%B", "%u", "%S", "%r", "%k")
+# Id, state, node that runs the script, owner, start, reason, and then the tag: the order of `_status`.
+_FIELDS = ("%i", "%T", "%B", "%u", "%S", "%r")
 
 # squeue(1), JOB STATE CODES, Slurm 22.05. The last ones came later.
 _STATES = {
@@ -157,6 +159,15 @@ _REASONS = {
     "user env retrieval failed requeued held": "Your login environment could not be read on the node; the job is held.",
 }
 
+# What Slurm adds to ReqNodeNotAvail after a comma.
+_NODE_REASONS = {
+    "Reserved for maintenance": "Its nodes are reserved for a maintenance that begins before the job would end. "
+    "With a shorter wall time it may start before that; else it starts afterwards.",
+    "May be reserved for other job": "Nodes that the job needs may be kept for another job. "
+    "With a shorter wall time it may start sooner.",
+    "UnavailableNodes": "Nodes that the job needs are down, drained or reserved.",
+}
+
 # For the limits that are not named above: Slurm has a reason for each resource.
 _REASON_FAMILIES = {
     "AssocGrp": "Your account has reached a limit for all its jobs together",
@@ -189,11 +200,16 @@ NO_ANSWER = re.compile(
     r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source|"
     r"Unable to process configuration file"
 )
+_VERDICT = re.compile(r"^\w+: error: (?:Batch job submission failed|Kill job error on job id \w+): (.*)$", re.MULTILINE)
+_NO_CONFIGURATION = re.compile(
+    r"Could not establish a configuration source|"
+    r"(?:unable to status|No such) file (?:or directory: )?\S*slurm\.conf|error: .*slurm\.conf: No such file"
+)
 _ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
 
 
 class Slurm:
-    """Slurm. The listing's tag is the job's comment."""
+    """Slurm. The listing's tag is the job's comment, or its name where the site needs the comment."""
 
     name = "slurm"
     template = "slurm.sh.j2"
@@ -212,21 +228,22 @@ class Slurm:
         "--export=ALL",
     )
     long_options = True
+    joined_options: Mapping[str, str] = {"gres": ","}
     option_patterns: Mapping[str, str] = {
         "job-name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
         "comment": r"[a-z][a-z0-9]{4,63}",
-        "partition": NAME,
+        "partition": names.pattern("slurm", "partition"),
         "time": r"(\d{1,4}-)?\d{2,4}:\d\d:\d\d",
         "nodes": COUNT,
         "exclusive": "",
         "mem": r"\d{1,9}M|0",
         "ntasks-per-node": COUNT,
         "cpus-per-task": COUNT,
-        "gres": rf"gpu(:{NAME})?:{COUNT}",
-        "account": NAME,
-        "qos": NAME,
-        "reservation": NAME,
-        "constraint": rf"{NAME}(&{NAME})*",
+        "gres": rf"gpu(:{names.pattern('slurm', 'gpu type')})?:{COUNT}",
+        "account": names.pattern("slurm", "account"),
+        "qos": names.pattern("slurm", "qos"),
+        "reservation": names.pattern("slurm", "reservation"),
+        "constraint": names.pattern("slurm", "feature", 2000),
         "requeue": "",
         "no-requeue": "",
         "signal": rf"B:USR1@{COUNT}",
@@ -234,19 +251,26 @@ class Slurm:
         "kill-on-invalid-dep": "yes",
     }
 
+    def __init__(self, leave_out: Collection[str] = (), tag: str = "comment"):
+        """`leave_out` are options that sbatch is not given, `tag` is the one that has the Hub's mark."""
+        self._leave_out = frozenset(leave_out)
+        self._tag = tag
+        if "export" in self._leave_out:
+            self.submit_command = tuple(word for word in self.submit_command if not word.startswith("--export="))
+
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of sbatch by their long names."""
-        return [
-            ("job-name", label.name),
-            ("comment", label.tag),
-            ("partition", resources.partition),
+        ours = [
+            ("job-name", label.tag if self._tag == "job-name" else label.name),
+            *([("comment", label.tag)] if self._tag == "comment" else []),
+            *([("partition", resources.partition)] if resources.names_partition else []),
             ("time", resources.walltime.clock()),
             *_size(resources),
             *_choices(resources),
             *_ends(resources),
             *_follows(label),
-            *resources.directives,
         ]
+        return _joined([pair for pair in ours if pair[0] not in self._leave_out], resources.directives)
 
     def parse_submit(self, out: str) -> str:
         """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""
@@ -257,13 +281,14 @@ class Slurm:
 
     def query_command(self, mark: str) -> list[str]:
         """squeue's own layout. The mark stands around every field, so a comment can hold anything and forge nothing."""
-        return ["squeue", "--all", "--states=all", f"--format={mark}{mark.join(_FIELDS)}{mark}"]
+        fields = [*_FIELDS, "%k" if self._tag == "comment" else "%j"]
+        return ["squeue", "--all", "--states=all", f"--format={mark}{mark.join(fields)}{mark}"]
 
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id. An answer without squeue's own header line, or one that breaks off, is not believed."""
         # Text between jobs, then a job's fields: the pattern repeats, header included.
         parts = out.split(mark)
-        width = len(_FIELDS) + 1
+        width = len(_FIELDS) + 2
         if len(parts) <= width or len(parts) % width != 1:
             raise ValueError(f"squeue's listing is incomplete: {out[-200:]!r}")
         jobs: dict[str, JobStatus] = {}
@@ -307,7 +332,8 @@ class Slurm:
         said = _one_job(outs[0], job_id, mark) or past
         if _STATES.get(said.get("State", "")) is not JobState.ENDED:
             return None
-        return _record(said, account(int(past["By"])) if past.get("By") else "")
+        record = _record(said, account(int(past["By"])) if past.get("By") else "")
+        return replace(record, node=_said(said.get("NodeList", "")))
 
     def sight_command(self) -> list[str]:
         """The configuration, where `PrivateData` stands. It is text for people too, but no user writes any of it."""
@@ -327,11 +353,24 @@ class Slurm:
 
     def unreachable(self, answer: Answer) -> bool:
         """Slurm's exit code is 1 for everything: only its words tell."""
-        return answer.code < 0 or bool(NO_ANSWER.search(answer.err + answer.out))
+        if answer.code < 0:
+            return True
+        # Where it was refused in the end, what came before is not the reason: a site's plugin may say anything.
+        verdicts = _VERDICT.findall(answer.err)
+        return bool(NO_ANSWER.search(verdicts[-1] if verdicts else answer.err + answer.out))
 
     def wrong_type(self, answer: Answer) -> str:
         """No other scheduler has commands of these names."""
         return ""
+
+    def not_set_up(self, answer: Answer) -> str:
+        """Slurm looks for its configuration before it asks anybody."""
+        if not _NO_CONFIGURATION.search(answer.err):
+            return ""
+        return (
+            "name the file as SLURM_CONF in scheduler.variables, such as /cm/shared/apps/slurm/etc/slurm.conf, and see "
+            "that the Hub's account and the users may read it"
+        )
 
     def already_gone(self, answer: Answer) -> bool:
         """scancel mostly exits with 0 then; older controllers complain."""
@@ -342,8 +381,27 @@ class Slurm:
         key = _reason_key(reason)
         if key in _NOTHING:
             return ""
+        if key == "ReqNodeNotAvail":
+            return next((words for detail, words in _NODE_REASONS.items() if detail in reason), _REASONS[key])
         family = next((words for prefix, words in _REASON_FAMILIES.items() if key.startswith(prefix)), None)
         return _REASONS.get(key) or (f"{family} ({key})." if family else reason)
+
+
+def _joined(ours: list[tuple[str, str]], theirs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Ours and the site's options, the site's last, so that they win; of two wishes that can both hold, both do.
+
+    sbatch heeds the last `--gres` and the last `--constraint` alone.
+    """
+    pairs = list(ours)
+    for option, value in theirs:
+        before = next((pair for pair in pairs if pair[0] == option and value), None)
+        joined = {"gres": ",".join, "constraint": _all_of}.get(option)
+        if before and joined:
+            pairs.remove(before)
+            pairs.append((option, joined((before[1], value))))
+        else:
+            pairs.append((option, value))
+    return pairs
 
 
 def _size(resources: Resources) -> Iterator[tuple[str, str]]:
@@ -379,9 +437,16 @@ def _choices(resources: Resources) -> Iterator[tuple[str, str]]:
         ("account", resources.account),
         ("qos", resources.qos),
         ("reservation", resources.reservation),
-        ("constraint", "&".join(resources.features)),
+        ("constraint", _all_of(resources.features)),
     ]
     yield from ((option, value) for option, value in named if value)
+
+
+def _all_of(features: tuple[str, ...]) -> str:
+    """Features that a node must all have; one that is a choice itself keeps together."""
+    if len(features) == 1:
+        return features[0]
+    return "&".join(f"({one})" if "|" in one and one[0] not in "([" else one for one in features)
 
 
 def _ends(resources: Resources) -> Iterator[tuple[str, str]]:
@@ -433,6 +498,9 @@ def _checked(job_id: str) -> str:
 def _one_job(out: str, job_id: str, mark: str) -> dict[str, str]:
     """What squeue says of one job, by the names of `_ONE_JOB`; nothing where it does not tell of this job, and once."""
     *parts, rest = out.split(f"|{mark}")
+    if parts:
+        # A notice of the site may stand before it.
+        parts[0] = parts[0].rpartition("\n")[2]
     if rest.strip() or len(parts) != len(_ONE_JOB):
         return {}
     said = dict(zip(_ONE_JOB, map(str.strip, parts), strict=True))
@@ -479,5 +547,5 @@ def _exit_code(text: str) -> tuple[int, int]:
 
 def _node(names: str) -> str:
     """`n1` as "Node n1"; of several it is not known which."""
-    is_one = names not in _NOTHING and not re.search(r"[\[,\s]", names) and names != "None assigned"
+    is_one = names not in _NOTHING and not re.search(r"[\[,\s]", names)
     return f"Node {names}" if is_one else "A node of the job"

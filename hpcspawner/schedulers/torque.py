@@ -1,19 +1,19 @@
 """Torque 6 and newer: qsub, qstat, qdel. Slurm brings commands of the same names; they are not these."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from xml.etree import ElementTree
 
 from hpcspawner.job.state import Cause, JobState, JobStatus, Record
-from hpcspawner.schedulers.base import COUNT, NAME, Answer, JobLabel, Resources
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
+from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU
 
 # Torque writes `12.server` and takes `12` as well; an array is `12[].server`, one of its tasks `12[3].server`.
 _SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
 _SINGLE_JOB = re.compile(r"\d{1,18}(?:\.[\w.-]{1,255})?", re.ASCII)
-# Of a node. A `+` would begin another request for nodes.
-_PROPERTY = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
 # qstat(1B) of Torque 6.1: the job's state. The last ones are those of OpenPBS' qstat(1B).
 _STATES = {
@@ -49,7 +49,6 @@ _NO_ANSWER_CODES = frozenset(
         165,  # PBSE_INTERNAL: server internal error
         185,  # PBSE_PROTOCOL: batch protocol error
         187,  # PBSE_NOCONNECTS: no free connections
-        188,  # PBSE_NOSERVER: no server specified
         210,  # PBSE_DISPROTO: bad request protocol
         214,  # PBSE_SVRDOWN: server shutting down
         224,  # PBSE_NORELYMOM: the server could not connect to the node; the job is still there
@@ -58,6 +57,10 @@ _NO_ANSWER_CODES = frozenset(
     }
 )
 _NO_ANSWER = re.compile(r"cannot connect to server|Unable to communicate with|could not connect to trqauthd")
+_NO_DEFAULT_SERVER = 188  # PBSE_NOSERVER: no server specified
+_NO_SERVER = re.compile(r"[Nn]o default server|(?:server name|pbs_default|server_name).*(?:not found|empty|missing)")
+# Numbers of Torque's own errors: the server has answered, unless they are of those above.
+_TORQUES_ERRORS = range(129, 248)
 _UNKNOWN_JOB = 153  # PBSE_UNKJOBID
 _WRONG_STATE = 170  # PBSE_BADSTATE: for qdel, the job is complete
 
@@ -73,6 +76,8 @@ _LIMITS = {
 
 # What Slurm's qstat says of -x, and Slurm's qsub where no file is named. (Torque's are no Perl.)
 _SLURMS = re.compile(r"^Unknown option: |^Usage:\n\s+qsub \[-a start_time\]", re.MULTILINE)
+# `alice@head`; the name itself may have an `@`.
+_HOST_OF_OWNER = re.compile(r"@[^@]*\Z")
 _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 # Comments of Torque's own scheduler, without "Not Running: " and the full stop.
@@ -101,35 +106,44 @@ class Torque:
     # script opens its own log; Torque's would be copied only when all is over.
     submit_command: tuple[str, ...] = ("qsub", "-C", "", "-S", "/bin/bash", "-j", "oe", "-o", "/dev/null", "-m", "n")
     long_options = False
+    # qsub takes `-l` as often as it comes.
+    joined_options: Mapping[str, str] = {}
     option_patterns: Mapping[str, str] = {
         "N": r"[a-z][a-z0-9]{4,14}",
-        "q": NAME,
+        "q": names.pattern("torque", "partition"),
         "l": "|".join(
             (
-                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{_PROPERTY})*",
+                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{names.pattern('torque', 'feature')})*",
                 r"walltime=\d{2,6}:\d\d:\d\d",
                 r"p?mem=\d{1,9}mb",
                 "naccesspolicy=singlejob",
-                rf"(qos|advres)={NAME}",
+                rf"(qos|advres)={names.pattern('torque', 'qos')}",
             )
         ),
-        "A": NAME,
+        "A": names.pattern("torque", "account"),
         "r": "[yn]",
         "W": rf"depend=afternotok:{_SINGLE_JOB.pattern}",
     }
 
+    def __init__(self, leave_out: Collection[str] = ()):
+        """`leave_out` are options, or resources of `-l`, that qsub is not given."""
+        self._leave_out = frozenset(leave_out)
+
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of qsub."""
-        return [
+        ours = [
             ("N", label.tag),
-            ("q", resources.partition),
+            *([("q", resources.partition)] if resources.names_partition else []),
             *(("l", wanted) for wanted in _wanted(resources)),
             *([("A", resources.account)] if resources.account else []),
             # A second run is another server at another place, so it is for those who are ready to wait for it.
             ("r", "y" if resources.requeue else "n"),
             *([("W", f"depend=afternotok:{label.follows}")] if label.follows else []),
-            *resources.directives,
         ]
+        return [*(pair for pair in ours if not self._is_left_out(*pair)), *resources.directives]
+
+    def _is_left_out(self, option: str, value: str) -> bool:
+        return (value.partition("=")[0] if option == "l" else option) in self._leave_out
 
     def parse_submit(self, out: str) -> str:
         """`12.server`, or `12` from Slurm's qsub: as the listing writes it."""
@@ -181,7 +195,7 @@ class Torque:
         if "Job deleted as result of dependency" in attributes.get("comment", ""):
             return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
         if re.fullmatch(r"-?\d{1,5}", status, re.ASCII):
-            return _ended_with(int(status))
+            return replace(_ended_with(int(status)), node=attributes.get("exec_host", "").partition("/")[0])
         # A job that was deleted before its start has no exit_status.
         return cancelled() if "start_time" not in attributes else None
 
@@ -195,7 +209,10 @@ class Torque:
 
     def unreachable(self, answer: Answer) -> bool:
         """By exit code, and by words for commands that exit with 1."""
-        return answer.code < 0 or answer.code in _NO_ANSWER_CODES or bool(_NO_ANSWER.search(answer.err + answer.out))
+        if answer.code < 0 or answer.code in _NO_ANSWER_CODES:
+            return True
+        # In a refusal of the server's the words may be somebody else's: a site's own check says anything.
+        return answer.code not in _TORQUES_ERRORS and bool(_NO_ANSWER.search(answer.err + answer.out))
 
     def wrong_type(self, answer: Answer) -> str:
         """Slurm's commands are known by how they refuse the options of Torque's."""
@@ -203,6 +220,20 @@ class Torque:
             return (
                 'write type = "slurm" in the profile: qsub and qstat on the Hub are those that Slurm brings, which '
                 "can't list jobs as XML; or name the folder of Torque's own commands in scheduler.path"
+            )
+        return ""
+
+    def not_set_up(self, answer: Answer) -> str:
+        """Which server to ask, and whether that server takes jobs from this machine."""
+        words = answer.err + answer.out
+        if "ruserok" in words:
+            return (
+                "have the server take jobs from the Hub's machine: qmgr -c 'set server submit_hosts += HUB', or "
+                "qmgr -c 'set server allow_node_submit = true' where it is a node"
+            )
+        if answer.code == _NO_DEFAULT_SERVER or _NO_SERVER.search(words):
+            return (
+                "name the server as PBS_DEFAULT in scheduler.variables, or in the file server_name of Torque's folder"
             )
         return ""
 
@@ -283,6 +314,10 @@ def _jobs(out: str) -> Iterator[tuple[str, dict[str, str]]]:
     if not out.strip():
         return
     # An entity declared here would be expanded again and again; Torque declares none.
+    banner, sign, rest = out.partition("<Data>")
+    if sign and "<" not in banner:
+        # A notice of the site may stand before it.
+        out = sign + rest
     if "<!" in out:
         raise ValueError("qstat's XML holds a declaration")
     try:
@@ -313,7 +348,7 @@ def _status(attributes: dict[str, str]) -> JobStatus:
         state=state,
         host=host.partition("/")[0] or None,
         reason=attributes.get("comment", "").strip(),
-        owner=attributes.get("Job_Owner", "").partition("@")[0],
+        owner=_HOST_OF_OWNER.sub("", attributes.get("Job_Owner", "")),
         tag=attributes.get("Job_Name", ""),
         starts=attributes.get("start_time", ""),
         word=word,

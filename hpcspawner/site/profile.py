@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.programs.helper import DIRECTIVE
+from hpcspawner.site import names, options
 from hpcspawner.units import Memory, Walltime, shown
 
 ANY_GPU = "any"
@@ -19,6 +20,10 @@ NO_IMAGE = "none"
 """What a user picks to have no image though the environment or the site has a default; no image may be called so."""
 NEVER = "never"
 """What a user writes to have a server never end for being idle, though the site has a default."""
+
+
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/|$)", re.ASCII)
+"""A variable at the start of a folder, as shells write it: `$SCRATCH` or `${SCRATCH}`."""
 
 
 def _one_line(text: str) -> str:
@@ -39,8 +44,12 @@ def _absolute_or_home(text: str) -> str:
     return text
 
 
-def _folder(text: str) -> str:
+def _rule(text: str) -> str:
     return text if re.match(r"\{home\}(/|$)", text) else _absolute_or_home(text)
+
+
+def _folder(text: str) -> str:
+    return text if VARIABLE.match(text) else _rule(text)
 
 
 def _walltime_or_false(value: object) -> Walltime | None:
@@ -50,9 +59,30 @@ def _walltime_or_false(value: object) -> Walltime | None:
         raise ValueError(f"{error}; false switches it off") from None
 
 
+def _modules(line: str) -> str:
+    for word in line.split():
+        if not _MODULE.fullmatch(word):
+            raise ValueError(
+                f"{shown(word)} is no module: it begins with '-', or has a quote, '$', '`', ';' or '&' in it"
+            )
+    return line
+
+
+def _one_by_one(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for line in lines for word in line.split())
+
+
+# Module names have signs of many kinds (`python@3.10`, `+mpi`, `~cuda`, `.hidden/1`); the job script quotes them.
+_MODULE = re.compile(r"(?!-)[A-Za-z0-9_.~@+:=%,^!*/-]{1,256}")
+
 Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-Module = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$")]
+SchedulerName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
+"""A name that the scheduler gave; what may stand in it differs from one to the other, see `_names_there`."""
+Value = Annotated[str, Field(max_length=500), AfterValidator(_one_line)]
+Module = Annotated[Line, AfterValidator(_modules)]
+"""One module, or several in a line as `module load` takes them."""
+Modules = Annotated[tuple[Module, ...], AfterValidator(_one_by_one)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute)]
 # Signs that mean nothing in sudoers.
@@ -61,6 +91,7 @@ HomePath = Annotated[
     str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute_or_home)
 ]
 FolderRule = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_folder)]
+HomeRule = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_rule)]
 Script = Annotated[str, Field(max_length=20_000)]
 WalltimeText = Annotated[Walltime, PlainValidator(Walltime.parse)]
 WalltimeOrFalse = Annotated[Walltime | None, PlainValidator(_walltime_or_false)]
@@ -78,7 +109,7 @@ class Directive(Frozen):
     """One option for the scheduler that the admin adds to every job, such as `mail-type` and `NONE`."""
 
     option: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,40}$")]
-    value: Annotated[str, Field(max_length=500), AfterValidator(_one_line)] = ""
+    value: Value = ""
 
 
 class Access(Frozen):
@@ -93,11 +124,22 @@ class Access(Frozen):
         "/bin",
     )
     command_timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    variables: Annotated[
+        dict[Variable, Value], Field(description="What the scheduler's commands find in their environment.")
+    ] = {}
+    tag: Annotated[
+        Literal["comment", "job-name"], Field(description="Where the Hub's mark of a job stands (slurm only).")
+    ] = "comment"
     min_uid: Annotated[
         int, Field(ge=1, le=2**31, strict=True, description="Jobs run only for accounts with this uid or a higher one.")
     ] = 1000
     node_name: Annotated[Line, Field(description="How the Hub resolves a node, e.g. '{node}.cluster'.")] = "{node}"
     slots: Annotated[Count, Field(description="Jobs that run at once (local only).")] = 2
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether jobs run on other machines than the Hub's."""
+        return self.type != "local"
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -110,9 +152,12 @@ class Access(Frozen):
 class Partition(Frozen):
     """A Slurm partition or a Torque queue, with the most that one notebook may ask of it."""
 
-    name: Name
+    name: SchedulerName
     title: Line | None = None
     help: Line | None = None
+    form_only: Annotated[
+        bool, Field(description="The name is for the form alone; the scheduler is asked for no partition.")
+    ] = False
     max_walltime: WalltimeText
     max_nodes: Count = 1
     whole_nodes: Annotated[
@@ -120,11 +165,11 @@ class Partition(Frozen):
     ] = False
     max_cpus: Annotated[Count, Field(description="Per node.")] = 1
     max_memory: Annotated[MemoryText | None, Field(description="Per node.")] = None
-    gpus: Annotated[dict[Name, Count], Field(description="Most GPUs of each type, per node.")] = {}
+    gpus: Annotated[dict[SchedulerName, Count], Field(description="Most GPUs of each type, per node.")] = {}
     min_gpus: Annotated[int, Field(ge=0, strict=True)] = 0
-    accounts: Annotated[tuple[Name, ...], Field(description="The only accounts allowed here.")] = ()
-    qos: tuple[Name, ...] = ()
-    features: Annotated[tuple[Name, ...], Field(description="Node features to choose from.")] = ()
+    accounts: Annotated[tuple[SchedulerName, ...], Field(description="The only accounts allowed here.")] = ()
+    qos: tuple[SchedulerName, ...] = ()
+    features: Annotated[tuple[SchedulerName, ...], Field(description="Node features to choose from.")] = ()
     directives: tuple[Directive, ...] = ()
 
     @property
@@ -152,6 +197,7 @@ class Image(Frozen):
     help: Line | None = None
     path: PathText
     binds: Annotated[tuple[PathText, ...], Field(description="Folders of the node to show inside.")] = ()
+    gpu_options: Annotated[tuple[Line, ...] | None, Field(description="None: as job.gpu_options says.")] = None
 
     @property
     def label(self) -> str:
@@ -166,11 +212,11 @@ class Environment(Frozen):
     title: Line | None = None
     help: Line | None = None
     purge_modules: bool = False
-    modules: tuple[Module, ...] = ()
+    modules: Modules = ()
     conda: Annotated[Line | None, Field(description="A conda environment, by name or path.")] = None
     path: Annotated[tuple[HomePath, ...], Field(description="Folders put in front of PATH.")] = ()
     setup: Annotated[tuple[Line, ...], Field(description="Further lines of bash, run in order.")] = ()
-    variables: dict[Variable, Line] = {}
+    variables: dict[Variable, Value] = {}
     image: Annotated[Name | None, Field(description="The image used when the user picks none.")] = None
 
     @property
@@ -204,13 +250,13 @@ _INTERFACES = (
 class Defaults(Frozen):
     """What a user gets who chooses nothing."""
 
-    partition: Name | None = None
+    partition: SchedulerName | None = None
     walltime: WalltimeText = Walltime(1800)
     nodes: Count = 1
     cpus: Count = 1
     memory: MemoryText | None = None
     gpus: Annotated[int, Field(ge=0, strict=True)] = 0
-    account: Name | None = None
+    account: SchedulerName | None = None
     environment: Name | None = None
     image: Name | None = None
     interface: Name | None = None
@@ -239,13 +285,24 @@ class Job(Frozen):
     """What the admin adds to every job."""
 
     directives: tuple[Directive, ...] = ()
+    leave_out: Annotated[tuple[Line, ...], Field(description="Options that the scheduler is not given.")] = ()
     prologue: Annotated[Script, Field(description="Bash, run before the environment is set up.")] = ""
     epilogue: Annotated[Script, Field(description="Bash, run after the server has ended.")] = ""
     log: Annotated[HomePath, Field(description="Folder for the jobs' log files, on the compute node.")] = (
         "~/.hpcspawner"
     )
     python: Annotated[Line, Field(description="Python (3.6 or later) on the node that runs the launcher.")] = "python3"
+    umask: Annotated[
+        str | None, Field(pattern=r"^0?[0-7]{3}$", description="The jobs' umask; none: the node's own, as at a login.")
+    ] = None
+    modules_init: Annotated[
+        HomePath | None, Field(description="File that brings `module`; none: those that a login reads.")
+    ] = None
+    conda: Annotated[HomePath | None, Field(description="Folder of the conda that environments are activated by.")] = (
+        None
+    )
     container_command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("apptainer",)
+    gpu_options: Annotated[tuple[Line, ...], Field(description="What gives a container the node's GPUs.")] = ("--nv",)
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
     requeue: Annotated[
         bool, Field(description="The scheduler may start a job again after a failure of its node or a preemption.")
@@ -269,11 +326,14 @@ class Contact(Frozen):
 
 
 class Directories(Frozen):
-    """Where a server may start; `{user}` and `{home}` are replaced."""
+    """Where a server may start; `{user}`, `{home}`, `{group}` and the site's variables are replaced."""
 
     allowed: Annotated[
         tuple[FolderRule, ...], Field(description="Folders under which it must lie; none: anywhere.")
     ] = ()
+    variables: Annotated[
+        dict[Variable, HomeRule], Field(description="Folders by names such as SCRATCH, to write as $SCRATCH.")
+    ] = {}
 
 
 class Words(Frozen):
@@ -292,7 +352,7 @@ class SiteProfile(Frozen):
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
     interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = _INTERFACES
-    accounts: Annotated[tuple[Name, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
+    accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
     account: Literal["optional", "required", "hidden"] = "optional"
     reservation: Literal["optional", "hidden"] = "hidden"
     defaults: Defaults = Defaults()
@@ -442,10 +502,15 @@ def _repeated_names(data: dict[str, Any]) -> Iterator[str]:
 def _cross_checks(profile: SiteProfile) -> list[str]:
     return [
         *_unknown_defaults(profile),
+        *_names_there(profile),
         *_defaults_over_limit(profile),
         *_access_mistakes(profile),
+        *_refused_directives(profile),
+        *_refused_variables(profile),
+        *_kept_options(profile),
         *_options_in_scripts(profile),
         *_unknown_placeholders(profile),
+        *_unknown_variables(profile),
     ]
 
 
@@ -466,6 +531,27 @@ def _unknown_defaults(profile: SiteProfile) -> Iterator[str]:
         yield f"images ({NO_IMAGE}).name: {NO_IMAGE!r} means that no image is used; choose another name"
     if profile.accounts and chosen.account and chosen.account not in profile.accounts:
         yield f"defaults.account: {chosen.account!r} is not one of accounts: {', '.join(profile.accounts)}"
+
+
+def _names_there(profile: SiteProfile) -> Iterator[str]:
+    """Names that this scheduler would read as something else."""
+    scheduler = profile.scheduler.type
+    for place, kind, texts in _scheduler_names(profile):
+        for text in texts:
+            if not names.is_name(text, scheduler, kind):
+                yield f"{place}: {shown(text)} is no name of a {kind} there: {names.allowed(scheduler, kind)}"
+
+
+def _scheduler_names(profile: SiteProfile) -> Iterator[tuple[str, str, Iterable[str]]]:
+    yield "accounts", "account", profile.accounts
+    yield "defaults.account", "account", [profile.defaults.account] if profile.defaults.account else []
+    for position, one in enumerate(profile.partitions, 1):
+        place = f"partitions[{position}] ({one.name})"
+        yield f"{place}.name", "partition", [one.name]
+        yield f"{place}.gpus", "gpu type", one.gpus
+        yield f"{place}.accounts", "account", one.accounts
+        yield f"{place}.qos", "qos", one.qos
+        yield f"{place}.features", "feature", one.features
 
 
 def _defaults_over_limit(profile: SiteProfile) -> Iterator[str]:
@@ -501,6 +587,37 @@ def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
 
+def _refused_directives(profile: SiteProfile) -> Iterator[str]:
+    """What would take away what the Hub needs of a job, since the site's directives win."""
+    access = profile.scheduler
+    places = [("job", profile.job.directives)]
+    places += [
+        (f"partitions[{number}] ({one.name})", one.directives) for number, one in enumerate(profile.partitions, 1)
+    ]
+    for where, directives in places:
+        for number, one in enumerate(directives, 1):
+            if why := options.why_refused(access.type, one.option, one.value, tag=access.tag):
+                yield f"{where}.directives[{number}].option: {one.option!r} can't be set: {why}"
+
+
+def _refused_variables(profile: SiteProfile) -> Iterator[str]:
+    for name in profile.scheduler.variables:
+        if why := options.why_no_variable(name):
+            yield f"scheduler.variables.{name}: can't be set: {why}"
+
+
+def _kept_options(profile: SiteProfile) -> Iterator[str]:
+    access, allowed = profile.scheduler, options.may_leave_out(profile.scheduler.type)
+    for name in profile.job.leave_out:
+        if name not in allowed:
+            yield (
+                f"job.leave_out: {name!r} can't be left out of a job of {access.type!r}; there is: "
+                f"{', '.join(allowed) or 'nothing'}"
+            )
+    if access.tag != "comment" and access.type != "slurm":
+        yield f"scheduler.tag: {access.type!r} has one place for the mark alone; leave the key out"
+
+
 def _options_in_scripts(profile: SiteProfile) -> Iterator[str]:
     """A scheduler would read such a line as an option; job scripts hold none."""
     for place, text in (("prologue", profile.job.prologue), ("epilogue", profile.job.epilogue)):
@@ -510,18 +627,33 @@ def _options_in_scripts(profile: SiteProfile) -> Iterator[str]:
 
 
 def _unknown_placeholders(profile: SiteProfile) -> Iterator[str]:
-    access, folders = profile.scheduler, {"user", "home"}
+    access, folders = profile.scheduler, {"user", "home", "group"}
     texts = [
         ("scheduler.node_name", access.node_name, {"node"}),
         *(("scheduler.command_prefix", part, {"user"}) for part in access.prefix),
-        *(("directories.allowed", folder, folders) for folder in profile.directories.allowed),
-        ("defaults.directory", profile.defaults.directory, folders),
+        *((place, rule, folders) for place, rule in _folder_rules(profile)),
     ]
     for place, text, known in texts:
-        for word in re.findall(r"\{([^{}]*)\}", text):
+        for word in re.findall(r"(?<!\$)\{([^{}]*)\}", text):
             if word not in known:
                 there = " and ".join(f"{{{one}}}" for one in sorted(known, reverse=True))
                 yield f"{place}: {{{word}}} means nothing here; there is {there}"
+
+
+def _unknown_variables(profile: SiteProfile) -> Iterator[str]:
+    known = profile.directories.variables
+    for place, rule in _folder_rules(profile):
+        match = VARIABLE.match(rule)
+        if match and (match[1] or match[2]) not in known:
+            there = ", ".join(f"${name}" for name in known) or "none"
+            yield f"{place}: {match[0]} means nothing here; directories.variables has: {there}"
+
+
+def _folder_rules(profile: SiteProfile) -> Iterator[tuple[str, str]]:
+    """The rules for folders, each with its place in the profile."""
+    yield from (("directories.allowed", rule) for rule in profile.directories.allowed)
+    yield from ((f"directories.variables.{name}", rule) for name, rule in profile.directories.variables.items())
+    yield "defaults.directory", profile.defaults.directory
 
 
 _Entry = TypeVar("_Entry", Partition, Image, Environment, Interface)

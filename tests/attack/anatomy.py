@@ -1,14 +1,13 @@
 """A job script taken apart: what a scheduler, a shell and the launcher would each read in it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from material import FULL
+from support.scripts import taken_apart
 
-from hpcspawner.job import launcher
-from hpcspawner.job.script import SETTINGS_END, CallHome, render
+from hpcspawner.job.script import CallHome, render
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import JobLabel
@@ -23,7 +22,6 @@ LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
 HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
 SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
 MARKERS = ("#SBATCH", "#PBS", "#HPC", "#BSUB", "#DW", "#BB")
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,8 @@ class Anatomy:
 
 def dissect(text: str) -> Anatomy:
     """Take a script apart; an assertion fails where it holds a line that nothing accounts for."""
-    assert text.count(SOURCE) == 1, "the launcher does not stand in the script once"
-    # Not splitlines: neither bash nor a scheduler ends a line at a form feed or at a Unicode separator.
-    lines = text.replace(SOURCE, "").split("\n")
-    assert not set("".join(lines)) & set("\0\r\v\f\x1b"), "a control character is in the script"
-    assert lines.count(SETTINGS_END) == 1, "the settings do not end once"
-    at = lines.index(SETTINGS_END) - 1
-    settings = json.loads(lines.pop(at))
+    lines, settings = taken_apart(text)
+    assert not set(text) & set("\0\r\v\f\x1b"), "a control character is in the script"
     assert not [line for line in lines if line.lstrip().startswith(MARKERS)], "the script has an option for a scheduler"
     return Anatomy(tuple(lines), settings)
 

@@ -117,7 +117,7 @@ def _offered(request: JobRequest, profile: SiteProfile) -> None:
     offered = partition.accounts or profile.accounts
     assert asked.account is None or not offered or asked.account in offered
     for name in (asked.account, asked.reservation):
-        assert name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", name)
+        assert name is None or re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+@:/%=~^-]{0,127}", name)
     assert request.directory.startswith("/")
     assert ".." not in request.directory.split("/")
     assert 0 < request.queue_limit.seconds <= profile.limits.queue.seconds

@@ -74,7 +74,7 @@ class Field:
         (file,) = self.hub.folder.glob("hpcspawner.sqlite")
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
             database.row_factory = sqlite3.Row
-            (table,) = (name for (name,) in database.execute(_TABLES) if name.startswith("hpc"))
+            (table,) = (name for (name,) in database.execute(_TABLES) if name == "hpcspawner_jobs")
             return [dict(row) for row in database.execute(f"SELECT * FROM {table} WHERE ended_at IS NULL ORDER BY tag")]
 
     def row(self, job):

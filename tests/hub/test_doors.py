@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import jupyterhub
 import pytest
@@ -127,6 +128,70 @@ def test_the_form_is_complete_without_javascript(hub):
         press_start(page)
         page.wait_for_url(re.compile(r"/hub/spawn-pending/|/user/bob/"))
     hub.wait_ready("bob")
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["with JavaScript", "without"])
+def test_start_pressed_twice_leads_to_the_one_server(hub, javascript):
+    hub.api("POST", "/users/carol")
+    with a_page(javascript=javascript) as page:
+        log_in(page, hub, "carol")
+        page.goto(f"{hub.url}/hub/spawn")
+        page.dblclick("#spawn_form button[type=submit]")
+        page.wait_for_url(re.compile(r"/hub/spawn-pending/|/user/carol/"))
+        assert page.complaints == []
+    hub.wait_ready("carol")
+    assert not re.search(r"400 POST /hub/spawn\S* \(carol@", hub.log())
+
+
+def posted(hub, session):
+    form = session.get(f"{hub.url}/hub/spawn", timeout=30)
+    token = re.search(r"_xsrf=([^\"&]*)", form.text)[1]
+
+    def post():
+        address = f"{hub.url}/hub/spawn?_xsrf={token}"
+        return session.post(address, files={"walltime": (None, "10m")}, allow_redirects=False, timeout=60)
+
+    return post
+
+
+def test_two_forms_at_once_start_one_server_and_both_lead_there(hub):
+    session = hub.log_in("alice")
+    post = posted(hub, session)
+    before = len(list((hub.folder / "spool").glob("*.sh")))
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: post(), range(3)))
+    assert [answer.status_code for answer in answers] == [302] * 3, str([answer.text for answer in answers])
+    assert {answer.headers["Location"].partition("?")[0] for answer in answers} <= {
+        "/hub/spawn-pending/alice",
+        "/user/alice/",
+    }
+    hub.wait_ready("alice")
+    # And one that comes late leads to the server.
+    assert post().headers["Location"].startswith("/user/alice/")
+    assert len(list((hub.folder / "spool").glob("*.sh"))) == before + 1
+
+
+def test_the_button_says_that_it_works(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        # The browser stays where it is, so that the page can be looked at.
+        page.evaluate("document.getElementById('spawn_form').addEventListener('submit', e => e.preventDefault())")
+        press_start(page)
+        button = page.locator("#spawn_form button[type=submit]")
+        assert (button.inner_text(), button.is_disabled(), button.is_visible()) == ("Starting…", True, True)
+        assert page.locator("#spawn_form").get_attribute("aria-busy") == "true"
+        assert page.complaints == []
+    no_job(hub)
+
+
+def test_nobody_starts_anothers_server_by_pressing_twice(hub):
+    hub.spawn("alice", {"walltime": "10m"})
+    session = hub.log_in("bob")
+    token = re.search(r"_xsrf=([^\"&]*)", session.get(f"{hub.url}/hub/spawn", timeout=30).text)[1]
+    address = f"{hub.url}/hub/spawn/alice?_xsrf={token}"
+    answer = session.post(address, files={"walltime": (None, "10m")}, allow_redirects=False, timeout=30)
+    assert answer.status_code == 404
 
 
 def test_no_options_mean_the_last_choice_and_an_empty_object_the_defaults(hub):

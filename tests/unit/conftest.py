@@ -171,6 +171,10 @@ class Desk:
         """What squeue lists from now on."""
         self.order("jobs", "".join(f"{line}\n" for line in lines))
 
+    def shows_only_to(self, owner, *lines):
+        """What squeue adds for this account alone."""
+        self.order(f"jobs-of-{owner}", "".join(f"{line}\n" for line in lines))
+
     def goes_down(self):
         self.order("down", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n")
 

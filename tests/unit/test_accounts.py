@@ -1,5 +1,6 @@
 """Whose jobs may be submitted: a login may be called anything, so the uid counts."""
 
+import grp
 import logging
 import os
 import pwd
@@ -161,3 +162,10 @@ def test_a_hub_that_runs_all_jobs_as_itself_says_so(monkeypatch, caplog, uid, al
 def test_a_hub_that_runs_jobs_as_their_users_has_nothing_to_say(caplog):
     proof.tell_whose_jobs(APP, Access(type="slurm"), allow_root=False)
     assert caplog.text == ""
+
+
+def test_an_account_has_its_primary_group_by_name_or_by_number():
+    root = pwd.getpwnam("root")
+    assert accounts.account(root).group == grp.getgrgid(root.pw_gid).gr_name
+    without = pwd.struct_passwd((*root[:3], 4_000_000_123, *root[4:]))
+    assert accounts.account(without).group == "4000000123"

@@ -250,6 +250,54 @@ def test_a_rule_that_would_allow_more_is_refused(with_helper):
     assert done.stderr.startswith("hpcspawner sudoers: 'ALL' can't be the Hub's account")
 
 
+@pytest.mark.parametrize(
+    ("group", "written"),
+    [
+        ("domain users", "domain\\ users"),
+        ("hpc@EXAMPLE.ORG", "hpc\\@EXAMPLE.ORG"),
+        ("EXAMPLE\\hpc", "EXAMPLE\\\\hpc"),
+        ("#10000", "#10000"),
+        ("2hpc", "2hpc"),
+        ("a=b", "a\\=b"),
+    ],
+)
+def test_a_group_of_a_directory_service_is_one_name_in_the_rule(with_helper, group, written):
+    *_, rule = rules(run("sudoers", with_helper, f"--group={group}", "--account=jupyterhub"))
+    assert rule == f"jupyterhub ALL = (%{written}, !root, !#0) NOPASSWD: NOSETENV: HPC_HPCSPAWNER"
+
+
+@pytest.mark.parametrize(
+    ("account", "written"),
+    [
+        ("svc@EXAMPLE.ORG", "svc\\@EXAMPLE.ORG"),
+        ("EXAMPLE\\svc", "EXAMPLE\\\\svc"),
+        ("Svc.Hub", "Svc.Hub"),
+        ("20231", "20231"),
+    ],
+)
+def test_a_hub_account_of_a_directory_service_is_one_name_in_the_rule(with_helper, account, written):
+    *_, rule = rules(run("sudoers", with_helper, "--group=hpcusers", f"--account={account}"))
+    assert rule.startswith(f"{written} ALL = (%hpcusers,")
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        *("#0", "#27", "wheel@EXAMPLE.ORG", "EXAMPLE\\wheel", "Domain Admins", "EXAMPLE\\Domain Admins", "DOCKER"),
+        *("%users", ":users", "a\nb", "-x", "#x", "a:b"),
+    ],
+)
+def test_a_group_that_would_allow_more_is_refused(with_helper, group):
+    done = run("sudoers", with_helper, f"--group={group}", "--account=jupyterhub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "can't be the users' group" in done.stderr
+
+
+def test_settings_that_sudo_rs_has_not_are_left_out_for_it(with_helper):
+    _, defaults, _ = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub", "--sudo-rs"))
+    assert defaults == "Defaults!HPC_HPCSPAWNER env_reset, !setenv, !env_keep, !env_check"
+
+
 # --- demo: what is wrong is said at once, and nothing stays behind
 
 

@@ -273,16 +273,19 @@ async def test_the_hubs_own_account_needs_no_prefix(desk):
         pytest.param("", id="nothing"),
         pytest.param("alice\n", id="a line break behind it"),
         pytest.param("alice\0", id="a zero byte"),
-        pytest.param("al ice", id="a space"),
+        pytest.param(" alice", id="a space before it"),
         pytest.param("#0", id="sudo's way to write a number"),
         pytest.param("../alice", id="a path"),
-        pytest.param("ålice", id="not ascii"),
-        pytest.param("Alice", id="a capital"),
+        pytest.param("alice:x", id="what ends a name in the user database"),
+        pytest.param("alice\u202e", id="an unseen mark"),
         pytest.param("{user}", id="the placeholder"),
         pytest.param("-u root", id="an option and its value"),
         pytest.param("%hpcusers", id="sudo's way to write a group"),
+        pytest.param("+netgroup", id="sudo's way to write a netgroup"),
+        pytest.param("!alice", id="sudo's way to write all others"),
         pytest.param("alice;id", id="a shell's words behind it"),
-        pytest.param("a" * 33, id="too long"),
+        pytest.param("$(id)", id="a shell's words"),
+        pytest.param("a" * 257, id="too long"),
     ],
 )
 @pytest.mark.parametrize("verb", ["submit", "cancel"])
@@ -290,16 +293,24 @@ async def test_what_is_no_name_of_an_account_reaches_no_command(desk, verb, user
     for name in ("become", "sbatch", "scancel", "scontrol"):
         desk.program(name, RECORDS)
     client = desk.client(command_prefix=("become", "{user}"))
-    with pytest.raises(SchedulerRejected, match="is not the name of a local account"):
+    with pytest.raises(SchedulerRejected, match="No command is run for the account"):
         await getattr(client, verb)(user, "12" if verb == "cancel" else job("x"))
     assert not any(desk.folder.glob("*.calls"))
 
 
-@pytest.mark.parametrize("user", ["alice", "a", "_svc", "ab12", "a.b-c_d", "a" * 32])
+@pytest.mark.parametrize(
+    "user",
+    [
+        *("alice", "a", "_svc", "ab12", "a.b-c_d", "a" * 32),
+        *("Alice", "Ann.Doe", "2456789x", "20231234", "alice@example.org", "EXAMPLE\\alice", "a" * 40),
+        *("o'brien", "ålice", "alice~1", "ann doe", "alice+hpc", "a=b,c"),
+    ],
+)
 async def test_ordinary_names_of_accounts_are_let_in(desk, user):
     desk.program("sbatch", RECORDS)
     desk.program("become", BECOMES)
     assert await desk.client(command_prefix=("become", "{user}", "--")).submit(user, job("x")) == "12"
+    assert desk.text("become.argv").split("\0")[0] == user
 
 
 # --- by the helper
@@ -686,6 +697,24 @@ async def test_a_hub_that_has_no_room_for_a_process_is_to_be_asked_again(desk):
             "file system without root privileges?",
             id="nosuid",
         ),
+        pytest.param(
+            "sudo: PAM account management error: Permission denied\nsudo: a password is required", id="FreeIPA"
+        ),
+        pytest.param("sudo: /usr/bin/sudo must be owned by uid 0 and have the setuid bit set", id="setuid bit"),
+        pytest.param("sudo: account validation failure, is your account locked?", id="locked"),
+        pytest.param('sudo: Account expired or PAM config lacks an "account" section for sudo', id="expired"),
+        pytest.param("sudo: no valid sudoers sources found, quitting", id="no sudoers"),
+        pytest.param("sudo: /etc/sudoers is world writable", id="world writable"),
+        pytest.param("sudo: unable to open /etc/sudoers: Permission denied", id="not readable"),
+        pytest.param("sudo: unable to initialize PAM: Critical error - immediate abort", id="PAM"),
+        pytest.param("sudo: policy plugin failed session initialization", id="session"),
+        pytest.param("sudo: you do not exist in the passwd database", id="no account of its own"),
+        pytest.param("sudo: you are not permitted to use the -n option", id="-n"),
+        pytest.param("sudo: some words of a release to come", id="any other"),
+        pytest.param("Sorry, user hub is not allowed to run sudo on head.", id="not on this host"),
+        pytest.param("sudo-rs: interactive authentication is required", id="sudo-rs"),
+        pytest.param("sudo: I'm sorry hub. I'm afraid I can't do that", id="sudo-rs, no rule"),
+        pytest.param("sudo-rs: user 'ghost' not found", id="sudo-rs, no account"),
     ],
 )
 async def test_what_sudo_says_is_for_the_admin_and_not_for_the_user(desk, words):
@@ -705,6 +734,53 @@ async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk):
     desk.program("sudo", 'cat "$(dirname "$0")/words" >&2; exit 1')
     with pytest.raises(SchedulerRejected, match="Invalid account"):
         await desk.client().submit(OTHER, job("x"))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name", "does", "cure"),
+    [
+        pytest.param(
+            Slurm(),
+            "sbatch",
+            "echo 'sbatch: fatal: Could not establish a configuration source' >&2; exit 1",
+            "SLURM_CONF",
+            id="no configuration",
+        ),
+        pytest.param(
+            Slurm(),
+            "sbatch",
+            "echo 'sbatch: error while loading shared libraries: libslurmfull.so: cannot open' >&2; exit 127",
+            "LD_LIBRARY_PATH",
+            id="no library",
+        ),
+        pytest.param(Slurm(), "sbatch", "exit 127", "scheduler.path", id="no program"),
+        pytest.param(
+            Slurm(), "sbatch", "echo 'sbatch: Permission denied' >&2; exit 126", "scheduler.path", id="not to be run"
+        ),
+        pytest.param(Torque(), "qsub", "echo 'qsub: no default server' >&2; exit 188", "PBS_DEFAULT", id="no server"),
+        pytest.param(
+            Torque(),
+            "qsub",
+            "echo 'qsub: submit error (Bad UID MSG=ruserok failed validating x from hub)' >&2; exit 168",
+            "submit_hosts",
+            id="ruserok",
+        ),
+    ],
+)
+async def test_a_command_that_is_not_set_up_is_for_the_admin_and_not_waited_for(desk, scheduler, name, does, cure):
+    desk.program(name, does)
+    with pytest.raises(SchedulerNotSetUp) as caught:
+        await desk.client(scheduler).submit(ME, job("x"))
+    assert cure in caught.value.cure
+
+
+async def test_a_sites_variables_are_the_commands(desk):
+    desk.program("sbatch", RECORDS)
+    variables = {"SLURM_CONF": "/cm/slurm.conf", "LD_LIBRARY_PATH": "/cm/lib64", "EMPTY": ""}
+    await desk.client(variables=variables).submit(ME, job("x"))
+    (call,) = desk.calls("sbatch")
+    wanted = {f"{name}={value}" for name, value in variables.items()} | {f"PATH={desk.folder}", "LC_ALL=C"}
+    assert set(call["environment"]) == wanted
 
 
 # --- bounds

@@ -309,3 +309,76 @@ def test_anything_at_all_is_either_a_request_or_a_refusal(options):
         return
     assert refusal.problems
     assert all(problem.message for problem in refusal.problems)
+
+
+def site_with(**changes):
+    return SiteProfile.model_validate(FULL | {"directories": {}} | changes)
+
+
+VARIABLES = {"SCRATCH": "/scratch/{group}/{user}", "PROJECT_1": "{home}/project"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "directory"),
+    [
+        ("$SCRATCH", None, "/scratch/physics/alice"),
+        ("${SCRATCH}/jupyter", None, "/scratch/physics/alice/jupyter"),
+        ("~", "$SCRATCH", "/scratch/physics/alice"),
+        ("~", "${PROJECT_1}/a b", "/home/alice/project/a b"),
+        ("/groups/{group}", None, "/groups/physics"),
+        ("~", "/groups/{group}/x", "/groups/physics/x"),
+        ("~", "/tmp/$SCRATCH", "/tmp/$SCRATCH"),
+    ],
+)
+def test_a_directory_may_begin_with_a_variable_of_the_site(rule, asked, directory):
+    site = site_with(defaults={"directory": rule}, directories={"variables": VARIABLES})
+    alice = LocalAccount("alice", "/home/alice", "physics")
+    request = make({"directory": asked} if asked else {}, site, alice)
+    assert request.directory == directory
+
+
+@pytest.mark.parametrize("asked", ["$SCRATCHES", "$HOME/x", "$SCRATCH/../bob", "${SCRATCH", "$SCRATCH-x", "$(id)"])
+def test_no_other_variable_is_looked_up(asked):
+    site = site_with(directories={"variables": VARIABLES})
+    with pytest.raises(RequestError, match="begins with '~/' or '\\$SCRATCH/' or '\\$PROJECT_1/'"):
+        make({"directory": asked}, site, LocalAccount("alice", "/home/alice", "physics"))
+
+
+def test_a_rule_may_name_the_group_and_a_variable():
+    site = site_with(
+        defaults={"directory": "$SCRATCH"}, directories={"variables": VARIABLES, "allowed": ["/g/{group}", "$SCRATCH"]}
+    )
+    alice = LocalAccount("alice", "/home/alice", "physics")
+    assert make({"directory": "/g/physics/x"}, site, alice).directory == "/g/physics/x"
+    assert make({}, site, alice).directory == "/scratch/physics/alice"
+    with pytest.raises(RequestError, match="is not in one of: /g/physics, /scratch/physics/alice"):
+        make({"directory": "/g/other"}, site, alice)
+
+
+# --- names as sites have them
+
+
+@pytest.mark.parametrize("account", ["abc@v100", "abc@cpu", "proj:sub", "phys/lab-1", "_x", "a%b", "x" * 128])
+@pytest.mark.parametrize("scheduler", ["slurm", "torque"])
+def test_an_account_is_any_word_that_a_scheduler_takes_for_a_name(account, scheduler):
+    profile = SiteProfile.model_validate(
+        {
+            **FULL,
+            "accounts": [],
+            "scheduler": {"type": scheduler},
+            "partitions": [{"name": "debug", "max_walltime": "1h"}],
+            "defaults": {},
+        }
+    )
+    assert make({"account": account}, profile, ALICE).resources.account == account
+
+
+@pytest.mark.parametrize(
+    "account", ["-x", "a b", "a'b", 'a"b', "a\\b", "a#b", "a,b", "a;b", "$a", "@a", "x" * 129, "ä"]
+)
+def test_what_a_scheduler_would_read_as_something_else_is_no_account(account):
+    profile = SiteProfile.model_validate(
+        {**FULL, "accounts": [], "partitions": [{"name": "debug", "max_walltime": "1h"}], "defaults": {}}
+    )
+    with pytest.raises(RequestError, match="is not a name: letters, digits and the signs"):
+        make({"account": account}, profile, ALICE)

@@ -26,7 +26,7 @@ from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
-from hpcspawner.site.profile import Access, SiteProfile, find_shipped, load
+from hpcspawner.site.profile import Access, Directive, Job, SiteProfile, find_shipped, load
 
 # It acts for no root, and the suites run as root on the test machines.
 USER = "daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -416,6 +416,25 @@ def test_options_become_words_of_the_command(desk, scheduler):
     if not slurm:
         words = ["-q", "compute", "-l", "nodes=1:ppn=2:gpus=1", "-m", "it's #1"]
     assert call["argv"][1:] == [*scheduler.submit_command[1:], *words]
+
+
+def test_the_sites_variables_reach_the_command_and_change_none_of_the_users(desk):
+    desk.make(variables={"SLURM_CONF": "/cm/slurm.conf", "LD_LIBRARY_PATH": "/cm/lib64"})
+    assert desk.ask("submit", given=job(), SLURM_CONF="/tmp/theirs")[0] == 0
+    (call,) = desk.calls()
+    found = call["environment"]
+    assert (found["SLURM_CONF"], found["LD_LIBRARY_PATH"], found["USER"]) == ("/cm/slurm.conf", "/cm/lib64", USER)
+
+
+def test_an_option_of_the_sites_is_joined_to_the_users(desk):
+    slurm = Slurm()
+    desk.make()
+    own = Job(directives=[Directive(option="gres", value="lscratch:10")])
+    profile = profile_of(slurm, desk.folder).model_copy(update={"job": own})
+    desk.program("helper", rights.program(profile, slurm, PYTHON))
+    assert desk.ask("submit", given=job(options='[["gres", "gpu:v100:1,lscratch:10"]]')) == (0, "", "")
+    assert desk.calls()[0]["argv"][-1] == "--gres=gpu:v100:1,lscratch:10"
+    assert desk.ask("submit", given=job(options='[["gres", "gpu:v100:1,lscratch:11"]]'))[0] == 65
 
 
 def test_it_acts_for_no_account_of_the_system(desk):

@@ -42,8 +42,8 @@ def housekeeping(desk, hub, monkeypatch):
     return keep
 
 
-def stray(desk, job_id="77", *, owner="alice", tag=None, state="RUNNING"):
-    tag = desk.kept.keys.new_tag(owner) if tag is None else tag
+def stray(desk, job_id="77", *, owner="alice", server="gone", tag=None, state="RUNNING"):
+    tag = desk.kept.keys.new_tag(owner, owner, server) if tag is None else tag
     return f"{job_id}|{state}|n1|{owner}|N/A|None|{tag}"
 
 
@@ -170,12 +170,20 @@ async def test_a_follow_up_in_the_queue_ends_when_its_user_is_blocked(desk, hub,
     assert set(desk.cancelled) == {"13"}
 
 
-# --- jobs that the ledger does not know
+# --- jobs that no server wants: the ledger knows that they should have ended
+
+
+async def unwanted(desk, job_id="77", state="RUNNING"):
+    """A job whose row was closed, as squeue lists it: it turned up after its server was stopped."""
+    row = await desk.submitted(job_id)
+    row.end = End(Cause.STOPPED, "", time.time())
+    await desk.kept.save(row)
+    return desk.line(row, state)
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
-async def test_a_job_of_ours_that_nobody_knows_is_cancelled(desk, housekeeping, until, caplog, state):
-    desk.shows(stray(desk, state=state))
+async def test_a_job_that_no_server_wants_is_cancelled(desk, housekeeping, until, caplog, state):
+    desk.shows(await unwanted(desk, state=state))
     async with housekeeping():
         await until(lambda: desk.cancelled)
         assert desk.cancelled[0] == "77"
@@ -185,9 +193,15 @@ async def test_a_job_of_ours_that_nobody_knows_is_cancelled(desk, housekeeping, 
     assert "job 77 of alice is cancelled: no server wants it" in caplog.text
 
 
+async def test_it_is_cancelled_by_the_next_hub_too(desk, housekeeping, until, reopened):
+    desk.shows(await unwanted(desk))
+    desk.kept = reopened()
+    async with housekeeping():
+        await until(lambda: desk.cancelled)
+
+
 async def test_it_is_left_alone_for_a_time_of_grace(desk, housekeeping, until):
-    """Another process of this Hub may just be about to write it down."""
-    desk.shows(stray(desk))
+    desk.shows(await unwanted(desk))
     begun = time.monotonic()
     async with housekeeping(grace_s=1.5):
         await until(lambda: desk.cancelled)
@@ -195,7 +209,7 @@ async def test_it_is_left_alone_for_a_time_of_grace(desk, housekeeping, until):
 
 
 async def test_the_grace_is_each_jobs_own(desk, housekeeping, until):
-    first, second = stray(desk, "77"), stray(desk, "78")
+    first, second = await unwanted(desk, "77"), await unwanted(desk, "78")
     desk.shows(first)
     async with housekeeping(grace_s=1.5):
         await some_rounds(desk, 2)
@@ -205,7 +219,7 @@ async def test_the_grace_is_each_jobs_own(desk, housekeeping, until):
 
 
 async def test_a_cancel_that_fails_is_tried_in_the_next_round(desk, housekeeping, until):
-    desk.shows(stray(desk))
+    desk.shows(await unwanted(desk))
     desk.order("no-cancel", "scancel: error: Unable to contact slurm controller")
     async with housekeeping():
         await until(lambda: len(desk.cancelled) >= 2)
@@ -214,11 +228,73 @@ async def test_a_cancel_that_fails_is_tried_in_the_next_round(desk, housekeeping
 
 
 async def test_a_dry_run_only_tells(desk, housekeeping, caplog):
-    desk.shows(stray(desk))
+    desk.shows(await unwanted(desk))
     async with housekeeping(dry_run=True):
         await some_rounds(desk)
     assert desk.cancelled == []
     assert "job 77 of alice would be cancelled: no server wants it" in caplog.text
+
+
+async def test_a_round_cancels_three_at_most_and_the_next_one_goes_on(desk, housekeeping, until):
+    desk.shows(*[await unwanted(desk, str(number)) for number in range(70, 78)])
+    async with housekeeping(interval_s=3600):
+        await until(lambda: len(desk.cancelled) == 3)
+        await asyncio.sleep(0.5)
+        assert len(desk.cancelled) == 3
+        desk.kept.stir.set()
+        await until(lambda: len(set(desk.cancelled)) >= 6)
+
+
+# --- jobs that the ledger does not know
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SUSPENDED"])
+async def test_a_job_that_was_there_before_the_hub_is_kept_and_named_once(desk, housekeeping, caplog, state):
+    """The ledger may be a new one, or from a backup: then it knows nothing of jobs that users work in."""
+    known = [await desk.submitted(str(number)) for number in range(10, 16)]
+    for row in known:
+        row.tasks["start"] = asyncio.create_task(asyncio.sleep(60))
+    desk.shows(stray(desk, state=state), *map(desk.line, known))
+    async with housekeeping():
+        await some_rounds(desk)
+    assert desk.cancelled == []
+    assert caplog.text.count("job 77 of alice has a mark of this Hub, but the ledger, made on") == 1
+    assert "It is left alone. To end it: scancel 77" in caplog.text
+    for row in known:
+        row.tasks["start"].cancel()
+
+
+@pytest.mark.parametrize(("known", "ends"), [(6, True), (1, False)], ids=["one of seven", "one of two"])
+async def test_one_that_comes_later_is_cancelled_where_most_are_known(desk, housekeeping, until, known, ends):
+    """The ledger was there all the time, and would know it."""
+    rows = [await desk.submitted(str(number)) for number in range(10, 10 + known)]
+    for row in rows:
+        row.tasks["start"] = asyncio.create_task(asyncio.sleep(60))
+    desk.shows(*map(desk.line, rows))
+    async with housekeeping():
+        await some_rounds(desk, 2)
+        desk.shows(stray(desk), *map(desk.line, rows))
+        if ends:
+            await until(lambda: desk.cancelled)
+        else:
+            await some_rounds(desk)
+    assert set(desk.cancelled) == ({"77"} if ends else set())
+    for row in rows:
+        row.tasks["start"].cancel()
+
+
+async def test_the_mark_of_a_row_on_a_job_with_another_number_is_no_reason_where_its_own_is_not_listed(
+    desk, housekeeping, caplog
+):
+    """A scheduler whose host was renamed writes other numbers."""
+    row = await desk.submitted("12")
+    row.tasks["start"] = asyncio.create_task(asyncio.sleep(60))
+    desk.shows(desk.line(row, job_id="13"))
+    async with housekeeping():
+        await some_rounds(desk)
+    assert desk.cancelled == []
+    assert "job 13 of alice has a mark of this Hub" in caplog.text
+    row.tasks["start"].cancel()
 
 
 @pytest.mark.parametrize(
@@ -228,11 +304,15 @@ async def test_a_dry_run_only_tells(desk, housekeeping, caplog):
         pytest.param(lambda desk: stray(desk, tag="my comment"), id="a user's own words"),
         pytest.param(lambda desk: stray(desk, tag="h23456789abcdef"), id="as ours look"),
         pytest.param(
-            lambda desk: stray(desk, tag=Keys(b"s" * 32, "other").new_tag("alice")), id="another hub's, same secret"
+            lambda desk: stray(desk, tag=Keys(b"s" * 32, "other").new_tag("alice", "alice", "")),
+            id="another hub's, same secret",
         ),
-        pytest.param(lambda desk: stray(desk, tag=Keys(b"x" * 32, "hub").new_tag("alice")), id="another hub's"),
         pytest.param(
-            lambda desk: stray(desk, owner="bob", tag=desk.kept.keys.new_tag("alice")), id="a tag that bob has copied"
+            lambda desk: stray(desk, tag=Keys(b"x" * 32, "hub").new_tag("alice", "alice", "")), id="another hub's"
+        ),
+        pytest.param(
+            lambda desk: stray(desk, owner="bob", tag=desk.kept.keys.new_tag("alice", "alice", "")),
+            id="a tag that bob has copied",
         ),
         pytest.param(lambda desk: stray(desk, state="COMPLETED"), id="one that has ended"),
     ],
@@ -267,17 +347,8 @@ async def test_a_job_whose_submit_is_under_way_is_left_alone(desk, housekeeping)
     row.tasks["submit"].cancel()
 
 
-async def test_a_job_that_turns_up_after_its_row_was_closed_is_cancelled(desk, housekeeping, until):
-    row = await desk.submitted("12")
-    row.end = End(Cause.STOPPED, "", time.time())
-    await desk.kept.save(row)
-    desk.shows(desk.line(row))
-    async with housekeeping():
-        await until(lambda: desk.cancelled == ["12"])
-
-
 async def test_an_outage_cancels_nothing_and_is_survived(desk, housekeeping, until):
-    desk.shows(stray(desk))
+    desk.shows(await unwanted(desk))
     desk.goes_down()
     async with housekeeping():
         await until(lambda: len(desk._noted("calls")) > 4)
@@ -398,5 +469,7 @@ async def test_a_round_that_fails_is_told_and_the_next_one_comes(desk, housekeep
         other.execute("ALTER TABLE away RENAME TO hpcspawner_jobs")
         other.commit()
         other.close()
-        desk.shows(stray(desk))
-        await until(lambda: desk.cancelled)
+        row = await desk.submitted("12", wanted=False)
+        desk.shows(desk.line(row, "CANCELLED"))
+        desk.kept.stir.set()
+        await until(lambda: row.end)

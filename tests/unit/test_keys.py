@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jupyterhub import orm
 
-from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET, Keys, new_ticket
+from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET, Keys
 
 KEYS = Keys(b"s" * 32, "hub")
 UPGRADED = Keys(b"o" * 32, "hub", older=b"s" * 32)
@@ -25,6 +25,9 @@ def test_what_is_derived_is_the_same_after_a_restart():
     assert KEYS.token("k123456abcdefgh") == "5J68hpca_AVuQ0syiUOQH34k36M2XYmEIOg2icz-Snl94ds0"
     assert KEYS.report_key("k123456abcdefgh", "run") == "hpcr_wnBXJreVaZEEZ_zuj7_S23_8ze_AI_2kkVqVUAEFpZ0"
     assert KEYS.is_ours("alice", "kabcdefi4a6cxac")
+    assert KEYS.is_ours("alice", "sabcd7yk53lqeef")
+    assert KEYS.is_of("sabcd7yk53lqeef", "alice", "alice", "lab")
+    assert KEYS.ticket("k123456abcdefgh") == "hpct_NQ7LRaQfK5b6kArzHeNpAGWw57ej9D7-2OBqUDx5VU4"
     assert KEYS.nonce("k123456abcdefgh", "run") == "yahfjqb5h5dtqqyb"
 
 
@@ -38,7 +41,7 @@ def test_what_was_derived_of_the_cookie_secret_before_is_still_known():
 
 @pytest.mark.parametrize("others", OTHERS)
 def test_what_is_derived_is_another_hubs_not(others):
-    tag = KEYS.new_tag("alice")
+    tag = KEYS.new_tag("alice", "alice", "lab")
     assert others.token(tag) != KEYS.token(tag)
     assert others.report_key(tag, "run") != KEYS.report_key(tag, "run")
     assert others.nonce(tag, "run") != KEYS.nonce(tag, "run")
@@ -47,7 +50,7 @@ def test_what_is_derived_is_another_hubs_not(others):
 
 def test_a_secret_is_known_for_one_and_still_a_secret():
     """The mark is no part of what is random; JupyterHub takes tokens of 64 characters at most."""
-    secrets = [KEYS.token("a"), KEYS.report_key("a", "run"), new_ticket()]
+    secrets = [KEYS.token("a"), KEYS.report_key("a", "run"), KEYS.ticket("a")]
     for mark, secret in zip((API_TOKEN, REPORT_KEY, TICKET), secrets, strict=True):
         assert secret.count(mark) == 1
         assert len(base64.urlsafe_b64decode(secret.replace(mark, "") + "=")) == 32
@@ -83,18 +86,37 @@ def test_a_nonce_is_part_of_a_host_name_and_no_part_of_a_secret(tag, run):
 @given(NAMES)
 def test_a_tag_fits_the_oldest_torque_and_is_known_again(owner):
     """15 characters, the first of which is a letter, and none that a name may not have."""
-    tag = KEYS.new_tag(owner)
+    tag = KEYS.new_tag(owner, "user", "lab")
     assert re.fullmatch(r"[a-z][a-z0-9]{14}", tag)
     assert KEYS.is_ours(owner, tag)
 
 
-def test_a_tag_is_never_given_twice():
-    assert len({KEYS.new_tag("alice") for _ in range(1000)}) == 1000
+@given(NAMES, NAMES, st.text(max_size=40))
+def test_a_tag_tells_whose_server_it_was_made_for(owner, username, server):
+    """Should the ledger be lost, that is how a job finds its server again. A server's name may hold anything."""
+    tag = KEYS.new_tag(owner, username, server)
+    assert KEYS.is_of(tag, owner, username, server)
+    others = [(owner, username, f"{server}x"), (owner, f"{username}x", server), (f"{owner}x", username, server)]
+    assert sum(KEYS.is_of(tag, *other) for other in others) < 2, "one of them may pass by chance, once in 32768 times"
+
+
+def test_a_tag_of_before_names_no_server():
+    tag = "kabcdefi4a6cxac"
+    assert KEYS.is_ours("alice", tag)
+    assert not any(KEYS.is_of(tag, "alice", "alice", server) for server in ("", "lab"))
+
+
+def test_a_ticket_can_be_worked_out_again_by_this_hub_alone():
+    """A job that waits carries it; should the ledger be lost, its launcher is still known."""
+    tag = KEYS.new_tag("alice", "alice", "")
+    assert KEYS.ticket(tag) == replace(KEYS).ticket(tag)
+    assert len({keys.ticket(tag) for keys in (KEYS, replace(KEYS, secret=b"t" * 32), replace(KEYS, hub="other"))}) == 3
+    assert KEYS.ticket(tag) != KEYS.ticket(KEYS.new_tag("alice", "bob", ""))
 
 
 def test_a_tag_counts_for_the_owner_it_was_made_for():
     """A user who reads another one's tag in the queue can't have jobs taken for ours with it."""
-    tag = KEYS.new_tag("alice")
+    tag = KEYS.new_tag("alice", "alice", "lab")
     assert not KEYS.is_ours("bob", tag)
     assert not KEYS.is_ours("", tag)
 
@@ -117,7 +139,7 @@ def test_a_tag_counts_for_the_owner_it_was_made_for():
     ],
 )
 def test_a_tag_that_is_not_exactly_as_it_was_made_is_not_ours(spoiled):
-    assert not KEYS.is_ours("alice", spoiled(KEYS.new_tag("alice")))
+    assert not KEYS.is_ours("alice", spoiled(KEYS.new_tag("alice", "alice", "lab")))
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
@@ -133,7 +155,7 @@ def test_the_secret_is_not_shown():
 
 def test_no_new_tag_is_a_check_for_guesses_of_the_cookie_secret():
     """Everyone on the cluster reads tags: one made of the cookie secret would tell whether a guess of it is right."""
-    tag = UPGRADED.new_tag("alice")
+    tag = UPGRADED.new_tag("alice", "alice", "lab")
     with_another = replace(UPGRADED, older=b"t" * 32)
     assert with_another.is_ours("alice", tag)
     assert with_another.token(tag) == UPGRADED.token(tag)

@@ -1,4 +1,4 @@
-"""The launcher as the job script runs it: by a shell, from here-documents, against a real HTTPS server."""
+"""The launcher as the job script runs it: by a shell, through pipes, against a real HTTPS server."""
 
 import ast
 import http.server
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hpcspawner.job import launcher
+from hpcspawner.job.script import quote
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
@@ -35,11 +36,8 @@ NODE_NAME = "j0123456789abcdef.n1.hpcspawner.internal"
 UNSIGNED = {launcher.HUB_HEADER: ""}
 
 SCRIPT = """\
-exec "$1" -I /dev/fd/3 3<<'HPCSPAWNER_LAUNCHER' 4<<'HPCSPAWNER_SETTINGS'
-{source}
-HPCSPAWNER_LAUNCHER
-{settings}
-HPCSPAWNER_SETTINGS
+exec 3< <(printf '%s\n' {source}) 4< <(printf '%s\n' {settings})
+exec "$1" -I /dev/fd/3
 """
 
 SERVES = """
@@ -315,7 +313,7 @@ def launch(tmp_path, settings):
         script = tmp_path / "job.sh"
         assert "\nTICKET_S = 600.0\n" in SOURCE
         source = SOURCE.replace("\nTICKET_S = 600.0\n", f"\nTICKET_S = {ticket_s}\n")
-        script.write_text(SCRIPT.format(source=source, settings=json.dumps(settings)))
+        script.write_text(SCRIPT.format(source=quote(source), settings=quote(json.dumps(settings))))
         environment = {
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
             "HPC_JOB": "4711.server",
@@ -407,7 +405,8 @@ threading.Timer(0.5, os._exit, [7]).start()
 serve()
 """,
     )
-    run = launch(MODULES="loaded")
+    as_found = {"LD_BIND_NOW": "found", "OPENSSL_X": "found", "HPC_LOG_SPARE": "", "HPC_OPENSSL": "/usr/bin/openssl"}
+    run = launch(MODULES="loaded", HPC_SET_LD_BIND_NOW="set up", HPC_SET_SSL_X="set up", **as_found)
     report = hub.reported("listening")
     assert report == {"report_key": REPORT_KEY, "event": "listening", "port": report["port"]}
     assert run.ends() == 7
@@ -416,7 +415,9 @@ serve()
     assert seen["JUPYTERHUB_API_TOKEN"] == TOKEN
     assert (seen["JUPYTERHUB_DEFAULT_URL"], seen["MODULES"]) == ("/lab", "loaded")
     assert (seen["cwd"], seen["session"], seen["stdin"]) == (settings["directory"], "True", "/dev/null")
-    assert not {"HPC_JOB", "HPC_LOG", "HPC_LOG_START", "HPC_SETUP_FAILED", "JUPYTER_CONFIG_PATH"} & set(seen)
+    assert (seen["LD_BIND_NOW"], seen["SSL_X"]) == ("set up", "set up"), "as the set-up made it"
+    assert "OPENSSL_X" not in seen, "the set-up took it away"
+    assert not {name for name in seen if name.startswith("HPC_")} | ({"JUPYTER_CONFIG_PATH"} & set(seen))
     end = hub.reported("ended")
     assert (end["reason"], end["exit_code"], end["signal"]) == ("server-exited", 7, None)
     assert [line for line in run.text.splitlines() if line.startswith("hpcspawner:")] == [
@@ -494,7 +495,7 @@ def test_the_ticket_is_given_up_when_the_limit_has_passed(hub, launch, settings)
     settings["limit_s"] = 2
     hub.answers["/ticket"] = [(503, {"Retry-After": "60"}, {})] * 50
     run = launch(ticket_s=1.0)
-    assert run.ends() == 1
+    assert run.ends() == launcher.UNANSWERED_CODE
     assert "The Hub gave no answer (last try: status 503)." in run.text
     assert len(hub.calls) == 2, "one at once and one before the end"
 
@@ -564,9 +565,36 @@ def test_a_certificate_for_another_host_never_gets_the_ticket(authority, launch,
     elsewhere = Hub(authority.server_context("hub.example.org"))
     settings["callback"] = f"https://localhost:{elsewhere.server_port}/hub/api/hpcspawner"
     run = launch()
-    assert run.ends() == 4
+    assert run.ends() == launcher.WRONG_NAME_CODE
     assert elsewhere.calls == []
     assert "The certificate of localhost was not accepted" in run.text
+    elsewhere.close()
+
+
+@pytest.mark.parametrize("begins_h", [1, -48], ids=["not valid yet", "no longer valid"])
+def test_a_certificate_of_another_time_is_told_from_others(authority, launch, settings, monkeypatch, begins_h):
+    """So it looks to a node whose clock is wrong."""
+    begins = datetime.now(UTC) + timedelta(hours=begins_h)
+    builder = x509.CertificateBuilder
+    monkeypatch.setattr(
+        Authority,
+        "builder",
+        lambda self, subject, key: (
+            builder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begins)
+            .not_valid_after(begins + timedelta(days=1))
+        ),
+    )
+    elsewhere = Hub(authority.server_context("127.0.0.1"))
+    settings["callback"] = f"https://127.0.0.1:{elsewhere.server_port}/hub/api/hpcspawner"
+    run = launch()
+    assert run.ends() == launcher.WRONG_TIME_CODE
+    assert elsewhere.calls == []
+    assert f"The clock of {os.uname().nodename} says " in run.text
     elsewhere.close()
 
 
@@ -574,7 +602,7 @@ def test_a_certificate_for_another_host_never_gets_the_ticket(authority, launch,
 def test_plain_http_is_refused_before_the_ticket_leaves(launch, settings, listener, host):
     settings["callback"] = f"http://{host}:{listener.port}/hub/api/hpcspawner"
     run = launch()
-    assert run.ends() == 1
+    assert run.ends() == launcher.SETTINGS_CODE
     assert "must begin with https://" in run.text
     assert listener.connections == 0
 
@@ -1485,7 +1513,7 @@ def test_what_ends_an_idle_server_is_visible_in_the_image(hub, program, launch, 
 
 def test_without_settings_the_job_says_so():
     result = subprocess.run([PYTHON, "-I", launcher.__file__], capture_output=True, check=False, close_fds=True)
-    assert result.returncode == 1
+    assert result.returncode == launcher.SETTINGS_CODE
     assert b"settings can't be read" in result.stdout
 
 
@@ -1500,3 +1528,25 @@ def test_it_runs_with_the_oldest_python_here(hub, launch, authority):
     run.process.send_signal(signal.SIGTERM)
     assert run.ends() == 128 + 15
     assert hub.reported("ended")["reason"] == "signalled"
+
+
+@pytest.mark.parametrize("spare", ["1", ""])
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_log_in_the_nodes_tmp_goes_once_the_hub_has_its_end(hub, launch, spare, taken):
+    """Nobody would find or remove it there; a log in its own folder stays."""
+    if not taken:
+        hub.answers["/report"] = [(403, {}, {})]
+    run = launch(HPC_SETUP_FAILED="exit 3", HPC_LOG_SPARE=spare)
+    run.ends()
+    assert hub.reported("ended")["log"]
+    assert run.log.exists() is not (bool(spare) and taken)
+
+
+@pytest.mark.usefixtures("tls")
+def test_what_a_set_up_makes_of_the_loader_is_not_for_openssl(hub, launch, tmp_path):
+    """A module with libraries of its own."""
+    (tmp_path / "libssl.so.3").write_text("broken")
+    openssl = shutil.which("openssl")
+    run = launch(HPC_OPENSSL=openssl, HPC_SET_LD_LIBRARY_PATH=str(tmp_path), PATH="/nowhere")
+    run.ends()
+    assert "csr" in hub.tickets[0]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import secrets
 import sqlite3
 import string
 import time
@@ -24,10 +25,15 @@ from hpcspawner.schedulers.queue import OwnedJob
 
 RUN = "run-" + "r" * 30
 DAY_S = 24 * 3600
+KEYS = Keys(b"s" * 32, "hub")
 
 
 def a_row(**fields):
     return Row("alice", "lab", "alice", JobLabel("jupyter-lab", "h23456789abcdef"), **fields)
+
+
+def a_ticket():
+    return KEYS.ticket(secrets.token_hex(8))
 
 
 def job_name(kept, server):
@@ -39,7 +45,7 @@ def job_name(kept, server):
 
 @given(server=st.text(max_size=60))
 def test_a_jobs_name_is_harmless_whatever_the_servers_name_is(server):
-    name = ledger_module._job_name(server)
+    name = ledger_module.job_name(server)
     assert re.fullmatch(r"jupyter(-[a-z0-9-]{1,27})?", name)
     assert quote(name) == name
 
@@ -92,7 +98,7 @@ def test_a_follow_up_names_the_job_that_it_waits_for(kept):
 
 def test_what_is_kept_holds_no_secret():
     row = a_row(environment={"JUPYTERHUB_API_TOKEN": "t" * 40})
-    ticket = row.arm()
+    ticket = row.arm(a_ticket())
     row.submitted("12")
     row.open(RUN, 1, "n1", "key-" + "k" * 30)
     kept = json.dumps(row.stored())
@@ -105,7 +111,7 @@ def test_what_is_kept_holds_no_secret():
 
 def test_a_row_is_known_again():
     row = a_row(choices={"partition": "gpu", "gpus": 2}, renewals=3, asked_at=5.0, waits_since=6.0, follows="h2")
-    row.arm()
+    row.arm(a_ticket())
     row.submitted("12")
     row.open(RUN, 2, "n1", "key")
     row.listening(20000)
@@ -127,22 +133,22 @@ def test_a_long_message_still_fits_its_column():
 
 
 def test_a_ticket_is_long_and_plain():
-    ticket = a_row().arm()
+    ticket = a_row().arm(a_ticket())
     assert len(ticket) >= 32
     assert set(ticket) <= set(string.ascii_letters + string.digits + "-_")
 
 
 def test_a_new_ticket_is_for_a_new_run():
     row = a_row()
-    older = row.ticket_hash, row.arm()
+    older = row.ticket_hash, row.arm(a_ticket())
     row.open("first", 1, "n1", "key")
-    assert row.arm() not in older
+    assert row.arm(a_ticket()) not in older
     assert row.run == ""
 
 
 def test_a_new_run_begins_without_what_the_last_one_left():
     row = a_row()
-    row.arm()
+    row.arm(a_ticket())
     row.open("first", 1, "n1", "key-1")
     row.listening(20000)
     row.reported(Report("signalled", "over"))
@@ -153,7 +159,7 @@ def test_a_new_run_begins_without_what_the_last_one_left():
 
 def test_a_job_that_was_put_back_has_no_server_and_waits_from_now():
     row = a_row(waits_since=5.0)
-    row.arm()
+    row.arm(a_ticket())
     row.open("first", 1, "n1", "key-1")
     row.listening(20000)
     row.reported(Report("signalled", "over"))
@@ -217,7 +223,7 @@ async def opened_row(kept, server="lab", **fields):
 
 async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
     rows = [await opened_row(kept) for _ in range(5)]
-    tickets = [row.arm() for row in rows]
+    tickets = [row.arm(a_ticket()) for row in rows]
     keys = [f"key-{number}" for number in range(5)]
     for row, key in zip(rows, keys, strict=True):
         row.open(RUN, 1, "n1", key)
@@ -234,11 +240,11 @@ async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
 
 async def test_a_secret_that_is_no_longer_a_rows_finds_nothing(kept):
     row = await opened_row(kept)
-    older, newer = row.arm(), row.arm()
+    older, newer = row.arm(a_ticket()), row.arm(a_ticket())
     row.open(RUN, 1, "n1", "key-1")
     await kept.save(row)
     assert (kept.by_ticket(older), kept.by_ticket(newer)) == (None, row)
-    last = row.arm()
+    last = row.arm(a_ticket())
     row.back_in_queue(0.0)
     assert kept.by_ticket(newer) is kept.by_report_key("key-1") is None
     await kept.save(row)
@@ -273,7 +279,7 @@ async def test_follow_ups_are_found_by_the_job_they_wait_for(kept):
 
 async def test_a_job_that_has_ended_lives_no_more_and_is_remembered(kept):
     row = await opened_row(kept)
-    ticket = row.arm()
+    ticket = row.arm(a_ticket())
     row.end = End(Cause.IDLE, "Idle.", time.time())
     await kept.save(row)
     assert kept.live() == kept.of("alice", "lab") == []
@@ -301,7 +307,7 @@ async def test_an_end_that_its_user_asked_for_is_no_news_and_hides_older_ones(ke
 
 async def test_a_new_process_finds_what_the_last_one_committed(kept, reopened):
     row = await opened_row(kept, choices={"partition": "gpu"})
-    ticket = row.arm()
+    ticket = row.arm(a_ticket())
     await kept.save(row)
     ended = await opened_row(kept, "", end=End(Cause.IDLE, "Idle.", time.time(), 0, ("line",)))
     again = reopened()
@@ -373,7 +379,7 @@ async def test_a_change_is_committed_however_long_the_database_is_away(kept, led
 
 async def test_the_log_tells_nothing_of_a_row_when_the_database_is_away(kept, ledger_file, caplog):
     row = kept.new_row("alice", "lab", "alice")
-    ticket = row.arm()
+    ticket = row.arm(a_ticket())
     row.environment = {"TOKEN": "t" * 40}
     row.end = End(Cause.EXITED, "", 1.0, log=("a line of hers",))
     with Away(ledger_file), pytest.raises(LedgerUnavailable):
@@ -417,3 +423,88 @@ async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept
     assert other.live() == []
     other.close()
     assert "the ledger has 1 living jobs of a Hub with another callback_url" in caplog.text
+
+
+# --- a ledger that was lost
+
+
+async def running_row(kept, **fields):
+    row = kept.new_row("alice", "lab", "alice")
+    row.arm(a_ticket())
+    row.submitted("12")
+    row.open(RUN, 1, "n1", "key")
+    row.listening(20000)
+    for name, value in fields.items():
+        setattr(row, name, value)
+    await kept.open(row)
+    return row
+
+
+async def test_what_jupyterhub_keeps_of_a_row_brings_it_back(kept, ledger_file, reopened, caplog):
+    row = await running_row(kept, choices={"partition": "gpu"}, renewals=2)
+    copy = json.loads(json.dumps(row.copy()))
+    ledger_file.unlink()
+    again = reopened()
+    found = again.recall("alice", "lab", copy)
+    assert found.stored() == row.stored()
+    assert again.by_report_key("key") is found
+    assert "alice:lab: job 12 is taken from JupyterHub's own database: the ledger, made on" in caplog.text
+    # And it is committed.
+    await again.save(found)
+    assert [row.stored() for row in reopened().live()] == [found.stored()]
+
+
+async def test_a_backups_row_gives_way_to_a_later_run(kept, reopened):
+    row = await running_row(kept)
+    later = row.copy() | {"began_at": row.began_at + 1, "host": "n2", "port": 20001}
+    again = reopened()
+    found = again.recall("alice", "lab", later)
+    assert (found.host, found.port) == ("n2", 20001)
+    assert again.by_tag(row.tag) is found
+
+
+async def test_the_ledgers_own_row_counts_where_it_is_not_older(kept, reopened):
+    """JupyterHub's copy is made when a server is ready: a job that was put back since is another matter."""
+    row = await running_row(kept)
+    copy = row.copy()
+    row.back_in_queue(time.time())
+    await kept.save(row)
+    again = reopened()
+    assert again.recall("alice", "lab", copy).port == 0
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        pytest.param(lambda copy: {}, id="none"),
+        pytest.param(lambda copy: {"tag": copy["tag"]}, id="the tag alone, as before"),
+        pytest.param(lambda copy: copy | {"username": "bob"}, id="another user's"),
+        pytest.param(lambda copy: copy | {"server": ""}, id="another server's"),
+        pytest.param(lambda copy: copy | {"owner": "bob"}, id="another account's"),
+        pytest.param(lambda copy: copy | {"tag": "s23456789abcdef"}, id="a tag that is not ours"),
+    ],
+)
+async def test_a_copy_that_is_not_this_servers_brings_nothing_back(kept, ledger_file, reopened, spoiled):
+    copy = (await running_row(kept)).copy()
+    ledger_file.unlink()
+    again = reopened()
+    assert again.recall("alice", "lab", spoiled(copy)) is None
+    assert again.live() == []
+
+
+async def test_a_copy_does_not_bring_back_what_has_ended(kept, reopened):
+    row = await running_row(kept)
+    copy = row.copy()
+    row.end = End(Cause.IDLE, "", time.time())
+    await kept.save(row)
+    for ledger_ in (kept, reopened()):
+        assert ledger_.recall("alice", "lab", copy) is None
+        assert ledger_.live() == []
+
+
+async def test_no_tag_is_given_twice(kept, monkeypatch):
+    """Four letters of it are random, and one server may start many jobs in a month."""
+    lives, over = await opened_row(kept), await opened_row(kept, end=End(Cause.IDLE, "", time.time()))
+    given = iter([lives.tag, over.tag, "s234567"])
+    monkeypatch.setattr(Keys, "new_tag", lambda *_: next(given))
+    assert kept.new_row("alice", "lab", "alice").tag == "s234567"

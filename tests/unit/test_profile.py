@@ -1,5 +1,6 @@
 """Site profiles: what loads, what is refused, and in which words."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -317,8 +318,8 @@ def test_a_file_that_can_t_be_read_is_told_with_the_reason(tmp_path, name, why):
         pytest.param(
             'name = "jupyter"',
             'name = "jupyter"\nmodules = ["a; rm -rf /"]',
-            "environments[1] (jupyter).modules[1]: 'a; rm -rf /' has characters that are not allowed here "
-            "(pattern ^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,127}$)",
+            "environments[1] (jupyter).modules[1]: 'a;' is no module: it begins with '-', or has a quote, '$', '`', "
+            "';' or '&' in it",
             id="a command in a module's name",
         ),
     ],
@@ -469,13 +470,13 @@ def test_a_default_account_that_is_not_offered_is_told(problems):
         pytest.param(
             "[directories]",
             'allowed = ["/scratch/{usr}"]',
-            "directories.allowed: {usr} means nothing here; there is {user} and {home}",
+            "directories.allowed: {usr} means nothing here; there is {user} and {home} and {group}",
             id="in an allowed folder",
         ),
         pytest.param(
             "[defaults]",
             'directory = "/scratch/{user.name}"',
-            "defaults.directory: {user.name} means nothing here; there is {user} and {home}",
+            "defaults.directory: {user.name} means nothing here; there is {user} and {home} and {group}",
             id="in the default folder",
         ),
     ],
@@ -658,3 +659,160 @@ def test_every_profile_of_an_example_loads():
     assert found
     for path in found:
         assert load(path).title
+
+
+@pytest.mark.parametrize("place", ["allowed", "directory"])
+@pytest.mark.parametrize("rule", ["$WORK/x", "${WORK}"])
+def test_a_variable_that_the_site_has_not_named_is_a_mistake(site, place, rule):
+    text = GOOD + '[directories]\nvariables = { SCRATCH = "/scratch/{group}/{user}" }\n'
+    text += f'allowed = ["{rule}"]\n' if place == "allowed" else f'[defaults]\ndirectory = "{rule}"\n'
+    with pytest.raises(ProfileError, match=re.escape(f"{rule[:7].rstrip('/x')} means nothing here")) as error:
+        load(site(text))
+    assert "directories.variables has: $SCRATCH" in str(error.value)
+
+
+# --- names as sites have them
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "debug"', 'name = "debug@cluster"'),
+        ('name = "debug"', 'name = "debug"\naccounts = ["abc@v100", "abc@cpu"]'),
+        ('name = "debug"', 'name = "debug"\nfeatures = ["GPU_MEM:32GB", "a100|v100", "[rack1|rack2]", "intel*2"]'),
+        ('name = "debug"', 'name = "debug"\nqos = ["qos_gpu-t3", "a:b"]'),
+        ("gpus = { v100 = 4 }", 'gpus = { "a100_3g.20gb" = 4, "nvidia_a100-pcie-40gb" = 1 }'),
+    ],
+)
+def test_names_that_slurm_gives_are_taken(site, old, new):
+    assert load(site(changed(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("modules", "loaded"),
+    [
+        ([".hidden/1.0"], (".hidden/1.0",)),
+        (["/opt/mod/jupyter", "~/mod/x"], ("/opt/mod/jupyter", "~/mod/x")),
+        (["python@3.10", "hdf5@1.12+mpi~cxx"], ("python@3.10", "hdf5@1.12+mpi~cxx")),
+        (["gcc/12 openmpi/4", "anaconda"], ("gcc/12", "openmpi/4", "anaconda")),
+    ],
+)
+def test_modules_are_named_as_module_load_takes_them(site, modules, loaded):
+    profile = load(site(changed('name = "jupyter"', f'name = "jupyter"\nmodules = {json.dumps(modules)}')))
+    assert profile.environments[0].modules == loaded
+
+
+@pytest.mark.parametrize("module", ["-f", "a -f", "a;b", "$HOME/x", "a'b", "`id`", "a\\b", "a&b", "#a"])
+def test_what_is_no_module_is_refused(problems, module):
+    text = changed('name = "jupyter"', f'name = "jupyter"\nmodules = {json.dumps([module])}')
+    (problem,) = problems(text)
+    assert problem.startswith("environments[1] (jupyter).modules[1]: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ('features = ["a:b"]', "features"),
+        ('features = ["a+b"]', "features"),
+        ('features = ["a|b"]', "features"),
+        ('qos = ["a,walltime=9"]', "qos"),
+    ],
+)
+def test_names_that_torque_reads_as_more_than_one_are_refused(problems, line, place):
+    text = changed('name = "debug"', f'name = "debug"\n{line}').replace('"slurm"', '"torque"')
+    (problem,) = problems(text)
+    assert problem.startswith(f"partitions[1] (debug).{place}: ")
+    assert "letters, digits and the signs" in problem
+
+
+def test_another_server_is_no_queue_of_torques(problems):
+    (problem,) = problems(changed('name = "debug"', 'name = "debug@other"').replace('"slurm"', '"torque"'))
+    assert problem.startswith("partitions[1] (debug@other).name: 'debug@other' is no name of a partition there")
+
+
+# --- what a site adds and takes away
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("comment", 'tag = "job-name"'),
+        ("job-name", "names its jobs itself"),
+        ("output", "job.log"),
+        ("error", "job.log"),
+        ("export", "scheduler.variables"),
+        ("export-file", "scheduler.variables"),
+        ("array", "one job"),
+        ("dependency", "follow-up"),
+        ("clusters", "one cluster"),
+        ("requeue", "job.requeue"),
+        ("signal", "limits.warning"),
+        ("uid", "its user"),
+        ("wrap", "job script"),
+        ("quiet", "prints"),
+        # What sbatch completes itself.
+        ("comm", 'tag = "job-name"'),
+        ("clus", "one cluster"),
+        ("depend", "follow-up"),
+        ("outp", "job.log"),
+        ("constr", "in full"),
+    ],
+)
+@pytest.mark.parametrize("table", ["job", "partitions[1] (debug)"])
+def test_a_directive_that_would_take_away_what_the_hub_needs_is_refused(problems, option, words, table):
+    text = f'{GOOD}[[job.directives]]\noption = "{option}"\nvalue = "x"\n'
+    if table != "job":
+        text = changed('name = "debug"', f'name = "debug"\ndirectives = [{{ option = "{option}", value = "x" }}]')
+    (problem,) = problems(text)
+    assert problem.startswith(f"{table}.directives[1].option: {option!r} can't be set: ")
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("N", "x"), ("q", "a@b"), ("o", "x"), ("e", "x"), ("t", "1-2"), ("z", ""), ("W", "depend=x")]
+)
+def test_a_directive_of_torques_that_would_take_it_away_is_refused(problems, option, value):
+    text = f'{GOOD}[[job.directives]]\noption = "{option}"\nvalue = "{value}"\n'.replace('"slurm"', '"torque"')
+    (problem,) = problems(text)
+    assert problem.startswith(f"job.directives[1].option: {option!r} can't be set: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("gres", "lscratch:10"), ("mail-type", "NONE"), ("wait-all-nodes", "1"), ("mem", "3G"), ("constraint", "ib|opa")],
+)
+def test_other_directives_are_the_sites(site, option, value):
+    assert load(site(f'{GOOD}[[job.directives]]\noption = "{option}"\nvalue = "{value}"\n'))
+
+
+def test_the_comment_is_the_sites_where_the_mark_stands_elsewhere(site):
+    text = changed('type = "slurm"', 'type = "slurm"\ntag = "job-name"')
+    assert load(site(f'{text}[[job.directives]]\noption = "comment"\nvalue = "cost-centre"\n'))
+
+
+@pytest.mark.parametrize(
+    "option", ["comment", "job-name", "time", "dependency", "output", "chdir", "of our own", "Mem"]
+)
+def test_what_carries_the_life_of_a_job_is_not_left_out(problems, option):
+    (problem,) = problems(f'{GOOD}[job]\nleave_out = ["{option}"]\n')
+    assert problem.startswith(f"job.leave_out: {option!r} can't be left out of a job of 'slurm'; there is: partition,")
+
+
+@pytest.mark.parametrize("option", ["N", "W", "walltime", "l", "partition"])
+def test_what_carries_the_life_of_a_job_of_torques_is_not_left_out(problems, option):
+    (problem,) = problems(f'{GOOD}[job]\nleave_out = ["{option}"]\n'.replace('"slurm"', '"torque"'))
+    assert problem.startswith(f"job.leave_out: {option!r} can't be left out of a job of 'torque'; there is: q, A,")
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "LC_ALL", "HOME", "SBATCH_COMMENT", "SQUEUE_FORMAT", "SLURM_CLUSTERS", "LD_PRELOAD"]
+)
+def test_a_variable_that_would_change_what_commands_do_or_print_is_refused(problems, name):
+    text = changed('type = "slurm"', f'type = "slurm"\nvariables = {{ {name} = "x" }}')
+    (problem,) = problems(text)
+    assert problem.startswith(f"scheduler.variables.{name}: can't be set: ")
+
+
+def test_a_variable_may_be_empty(site):
+    profile = load(site(changed('name = "jupyter"', 'name = "jupyter"\nvariables = { XDG_RUNTIME_DIR = "" }')))
+    assert profile.environments[0].variables == {"XDG_RUNTIME_DIR": ""}

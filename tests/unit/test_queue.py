@@ -13,7 +13,7 @@ import pytest
 from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.schedulers import queue as queue_module
 from hpcspawner.schedulers.client import Client, Listing
-from hpcspawner.schedulers.queue import HIDDEN, Found, OwnedJob, Queue, judge
+from hpcspawner.schedulers.queue import HIDDEN, NOT_OURS, TAKEN, Found, OwnedJob, Queue, judge
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.site.profile import Access
 
@@ -78,6 +78,28 @@ def test_a_job_whose_owner_or_tag_do_not_agree_is_not_believed(owner, tag, state
     found = JobStatus(state, host="n1", owner=owner, tag=tag)
     judged = judge(JOB, listing(102, _12=found), listing(101, _12=found))
     assert (judged.state, judged.host) == (JobState.UNKNOWN, None)
+
+
+@pytest.mark.parametrize(
+    ("owner", "tag", "reason"),
+    [
+        pytest.param("bob", "other", TAKEN, id="another user's job"),
+        pytest.param("bob", "", TAKEN, id="another user's job without a mark"),
+        pytest.param("bob", "tag", NOT_OURS, id="our mark"),
+        pytest.param("alice", "other", NOT_OURS, id="our owner, who may have changed the mark"),
+        pytest.param("nobody", "", NOT_OURS, id="a user database that does not answer"),
+        pytest.param("1000", "", NOT_OURS, id="a number for an owner"),
+        pytest.param("", "", NOT_OURS, id="no owner"),
+    ],
+)
+def test_a_number_that_is_another_users_job_by_now_is_the_end_of_ours(owner, tag, reason):
+    """Numbers begin anew where a scheduler has lost its state; by two listings, as every absence."""
+    found = JobStatus(JobState.RUNNING, host="n1", owner=owner, tag=tag)
+    judged = judge(JOB, listing(102, _12=found), listing(101, _12=found))
+    assert (judged.state, judged.reason) == (JobState.ENDED if reason == TAKEN else JobState.UNKNOWN, reason)
+    assert judge(JOB, listing(102, _12=found), None).state is JobState.UNKNOWN
+    ours = JobStatus(JobState.RUNNING, owner="alice", tag="tag")
+    assert judge(JOB, listing(102, _12=found), listing(101, _12=ours)).state is JobState.UNKNOWN
 
 
 # --- asking

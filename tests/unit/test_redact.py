@@ -15,13 +15,13 @@ from jupyterhub.log import CoroutineLogFormatter
 
 from hpcspawner.cli.certificate import write_certificate
 from hpcspawner.hub import redact
-from hpcspawner.hub.keys import Keys, new_ticket
+from hpcspawner.hub.keys import Keys
 
 KEYS = Keys(b"s" * 32, "hub")
 BODY = "Zm9vYmFyLWJhei1xdXV4X3F1dXV4"
 
 SECRETS = [
-    pytest.param(new_ticket(), id="ticket"),
+    pytest.param(Keys(b"s" * 32, "hub").ticket("a"), id="ticket"),
     pytest.param(KEYS.token("tag"), id="token"),
     pytest.param(KEYS.report_key("tag", "run"), id="report key"),
 ]
@@ -135,7 +135,7 @@ def written():
             log.removeHandler(handler)
 
 
-SECRET = new_ticket()
+SECRET = Keys(b"s" * 32, "hub").ticket("a")
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class Job:
         self.row = ledger().new_row("alice", "", "alice")
         self.row.environment = dict(ENVIRONMENT)
         self.row.ask = self._ask
-        self.ticket = self.row.arm()
+        self.ticket = self.row.arm(ledger().keys.ticket(self.row.tag))
         self.row.submitted("12")
         self.server.does(ledger().open(self.row))
 
@@ -442,7 +442,7 @@ def test_a_ticket_is_spent_when_its_server_listens(job):
 
 
 def test_a_new_ticket_ends_the_older_one(job):
-    older, newer = job.ticket, job.row.arm()
+    older, newer = job.ticket, job.row.arm(ledger().keys.ticket("another"))
     job.server.does(ledger().save(job.row))
     assert job.trade(ticket=older).status == 403
     assert job.trade(ticket=newer).status == 200

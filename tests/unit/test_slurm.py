@@ -612,7 +612,11 @@ def test_a_job_that_had_ended_is_cancelled_already(words):
     [
         ("Priority", "Other jobs come first"),
         ("Resources", "next in line"),
+        ("ReqNodeNotAvail", "down, drained or reserved"),
         ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "down, drained or reserved"),
+        ("ReqNodeNotAvail, Reserved for maintenance", "a shorter wall time"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1 Reserved for maintenance", "a maintenance that begins before"),
+        ("ReqNodeNotAvail, May be reserved for other job", "kept for another job"),
         ("AssocGrpCPUMinutesLimit", "used up its computing time"),
         ("QOSMaxGRESPerUser", "GPUs"),
         ("AssocGrpBBMinutes", "(AssocGrpBBMinutes)."),
@@ -650,3 +654,131 @@ def test_no_field_of_a_listing_can_forge_a_line(field):
 def test_no_field_of_a_record_can_forge_a_line():
     record = Record(Cause.CANCELLED, "by bob\n[I] 200 GET /hub/admin", by="bob\x1b[2J")
     assert (record.message, record.by) == ("by bob [I] 200 GET /hub/admin", "bob [2J")
+
+
+@pytest.mark.parametrize(
+    ("features", "constraint"),
+    [
+        (("GPU_MEM:32GB",), "GPU_MEM:32GB"),
+        (("a100|v100",), "a100|v100"),
+        (("a100|v100", "ib"), "(a100|v100)&ib"),
+        (("ib", "[rack1|rack2]"), "ib&[rack1|rack2]"),
+        (("skylake", "ib"), "skylake&ib"),
+    ],
+)
+def test_each_feature_that_was_chosen_must_hold(features, constraint):
+    resources = Resources("compute", Walltime(60), features=features)
+    options = Slurm().options(resources, JobLabel("jupyter", "h0123abcd"))
+    assert dict(options)["constraint"] == constraint
+    assert submit_words(Slurm(), options, [])
+
+
+# --- what a site adds and takes away
+
+
+GPU = replace(SMALL, gpus=1, gpu_type="v100", features=("skylake",))
+
+
+@pytest.mark.parametrize("site", ["lscratch:10", "tmpdisk:1G,craynetwork:0", "it's #1"])
+def test_a_gres_of_the_sites_does_not_lose_the_gpu(site):
+    options = slurm.options(replace(GPU, directives=(("gres", site),)), LABEL)
+    assert [value for name, value in options if name == "gres"] == [f"gpu:v100:1,{site}"]
+    assert f"--gres=gpu:v100:1,{site}" in submit_words(slurm, options, [("gres", site)])
+    alone = slurm.options(replace(SMALL, directives=(("gres", site),)), LABEL)
+    assert f"--gres={site}" in submit_words(slurm, alone, [("gres", site)])
+
+
+@pytest.mark.parametrize(
+    "value", ["gpu:v100:1,other:1", "lscratch:100", "gpu:v100:1,lscratch:10 --uid=0", "lscratch:10,"]
+)
+def test_a_gres_that_is_not_the_sites_is_refused(value):
+    with pytest.raises(Refusal, match="may not have the value"):
+        submit_words(slurm, [("gres", value)], [("gres", "lscratch:10")])
+
+
+def test_several_gres_of_the_sites_are_all_asked_for():
+    directives = (("gres", "lscratch:10"), ("gres", "nvme:1"))
+    options = slurm.options(replace(GPU, directives=directives), LABEL)
+    assert "--gres=gpu:v100:1,lscratch:10,nvme:1" in submit_words(slurm, options, directives)
+
+
+def test_a_constraint_of_the_sites_holds_beside_the_users():
+    options = slurm.options(replace(GPU, directives=(("constraint", "ib|opa"),)), LABEL)
+    assert "--constraint=skylake&(ib|opa)" in submit_words(slurm, options, [("constraint", "ib|opa")])
+
+
+@pytest.mark.parametrize("option", ["mem", "partition", "nodes", "cpus-per-task", "gres", "constraint", "no-requeue"])
+def test_an_option_that_the_site_leaves_out_is_not_given(option):
+    resources = replace(GPU, memory=Memory(1024))
+    assert option in dict(slurm.options(resources, LABEL))
+    left = Slurm(leave_out=[option]).options(resources, LABEL)
+    assert option not in dict(left)
+    assert len(left) == len(slurm.options(resources, LABEL)) - 1
+
+
+def test_export_is_left_out_of_the_submit_command():
+    assert "--export=ALL" in Slurm().submit_command
+    assert not any("export" in word for word in Slurm(leave_out=["export"]).submit_command)
+
+
+def test_a_partition_for_the_form_alone_is_not_asked_for():
+    assert "partition" not in dict(slurm.options(replace(SMALL, names_partition=False), LABEL))
+
+
+def test_where_the_comment_is_the_sites_the_mark_is_the_name():
+    named = Slurm(tag="job-name")
+    options = dict(named.options(SMALL, LABEL))
+    assert options["job-name"] == LABEL.tag
+    assert "comment" not in options
+    assert named.query_command("m")[-1].endswith("%rm%jm")
+    assert Slurm().query_command("m")[-1].endswith("%rm%km")
+    assert submit_words(named, list(options.items()), [])
+
+
+# --- the words of commands
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sbatch: error: quota server: Connection refused\nsbatch: error: Batch job submission failed: Access denied",
+        "sbatch: error: lua: No route to host\nsbatch: error: Batch job submission failed: Job violates a policy",
+        "scancel: error: Kill job error on job id 12: Access/permission denied",
+    ],
+)
+def test_a_final_refusal_is_one_whatever_was_said_before(words):
+    assert not slurm.unreachable(Answer(1, "", words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\nsbatch: error: fetch_config: DNS "
+        "SRV lookup failed\nsbatch: error: _establish_config_source: failed to fetch config\nsbatch: fatal: Could not "
+        "establish a configuration source",
+        "squeue: fatal: Could not establish a configuration source",
+    ],
+)
+def test_a_command_without_its_configuration_is_not_set_up(words):
+    assert "SLURM_CONF in scheduler.variables" in slurm.not_set_up(Answer(1, "", words))
+    assert not slurm.not_set_up(Answer(1, "", "sbatch: error: Batch job submission failed: Invalid qos specification"))
+
+
+BANNER = "*** Maintenance on Monday: a=b | c ***\n"
+
+
+def test_a_notice_before_an_answer_is_skipped():
+    mark = "m" * 16
+    one = "".join(f"{field}|{mark}" for field in ("12", "RUNNING", "None", "0", "0", "n1"))
+    assert slurm.parse_runs("12", f"{BANNER}{one}\n", mark) == 1
+    line = mark + mark.join(("12", "RUNNING", "n1", "alice", "N/A", "None", "tag")) + mark
+    header = mark + mark.join(("JOBID", "STATE", "EXEC_HOST", "USER", "START_TIME", "REASON", "COMMENT")) + mark
+    assert slurm.parse_query(f"{BANNER}{header}\n{line}\n", mark)["12"].state is JobState.RUNNING
+    record = slurm.parse_end("12", ["", f"{BANNER}12|TIMEOUT|0:0|n1\n"], mark, str)
+    assert record.cause is Cause.WALL_TIME
+
+
+@pytest.mark.parametrize("out", [BANNER, "", "\n", BANNER * 3])
+def test_a_notice_alone_is_no_listing(out):
+    with pytest.raises(ValueError, match="incomplete"):
+        slurm.parse_query(out, "m" * 16)

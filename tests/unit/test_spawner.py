@@ -305,6 +305,57 @@ def test_an_address_that_is_not_https_is_refused(site, url):
     assert "'https://hub.example.org'" in message
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://hub.example.org/jupyter", "so 'https://hub.example.org' is enough"),
+        ("https://hub.example.org:8443/hub", "so 'https://hub.example.org:8443' is enough"),
+        ("https://hub.example.org?x=1", "is enough"),
+        ("https://hub.example.org/#x", "is enough"),
+        ("https://", "no host"),
+        ("https://:8443", "no host"),
+        ("https:///hub", "no host"),
+        (" https://hub.example.org", "a blank"),
+        ("https://hub.example.org ", "a blank"),
+        ("https://hub .example.org", "a blank"),
+        ("https://hub.example.org\n", "a blank"),
+        ("https://localhost", "each compute node itself"),
+        ("https://LOCALHOST:8443", "each compute node itself"),
+        ("https://hub.localhost", "each compute node itself"),
+        ("https://127.0.0.1", "each compute node itself"),
+        ("https://[::1]:8443", "each compute node itself"),
+        ("https://0.0.0.0:8000", "none to call"),
+        ("https://[::]", "none to call"),
+        ("https://hub.example.org:port", "no address"),
+        ("https://hub.example.org:99999", "no address"),
+        ("https://[::1", "no address"),
+        ("https://user:word@hub.example.org", "a user's name"),
+        ("https://*", "no name of a host"),
+        ("https://hub,other", "no name of a host"),
+    ],
+)
+def test_an_address_that_no_job_could_call_is_refused(site, url, words):
+    message = refusal(site, callback_url=url)
+    assert words in message
+    assert "'https://hub.example.org'" in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hub",
+        "https://hub.example.org/",
+        "https://hub.example.org:8443",
+        "https://10.1.2.3",
+        "https://[fd00::1]",
+    ],
+)
+def test_an_address_that_jobs_can_call_is_taken(site, url):
+    c = Config()
+    hpcspawner.configure(c, site, callback_url=url)
+    assert c.HPCSpawner.callback_url == url
+
+
 def test_a_profile_that_there_is_not_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     message = refusal("nope.toml")

@@ -130,6 +130,7 @@ async def test_a_cancel_that_failed_is_tried_again(desk, running, end, monkeypat
     monkeypatch.setattr(stop, "_FIRST_LOOKS_S", 0.2)
     desk.order("no-cancel", "scancel: error: Unable to contact slurm controller")
     await end(running, 0.3)
+    await until(lambda: desk.cancelled)
     desk.revoke_order("no-cancel")
     await until(lambda: running.end)
     assert len(desk.cancelled) == 2
@@ -200,6 +201,70 @@ async def test_a_job_is_not_cancelled_while_its_follow_up_may_still_start(desk, 
     assert set(desk.cancelled) == {"13"}
     desk.revoke_order("stubborn")
     await until(lambda: running.end)
+
+
+ANOTHERS = [
+    pytest.param("bob", "", id="another user's job"),
+    pytest.param("bob", "hother12345", id="another user's job of another Hub"),
+    pytest.param("alice", "", id="a job of the same user"),
+    pytest.param("alice", "hother12345", id="another server of the same user"),
+]
+
+
+def by_its_number(row, owner, tag, state="RUNNING"):
+    return f"{row.job_id}|{state}|n1|{owner}|2026-11-21T05:02:49|None|{tag}"
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SUSPENDED", "COMPLETING"])
+@pytest.mark.parametrize(("owner", "tag"), ANOTHERS)
+async def test_a_number_that_is_another_jobs_by_now_is_not_cancelled(desk, running, end, owner, tag, state):
+    """Numbers that began anew: it is somebody's real work."""
+    desk.shows(by_its_number(running, owner, tag, state))
+    await end(running, 1)
+    assert desk.cancelled == []
+
+
+async def test_a_job_whose_number_another_user_has_is_over(desk, running, end):
+    desk.records("12", "OUT_OF_MEMORY")
+    desk.shows(by_its_number(running, "bob", ""))
+    await end(running)
+    assert running.end.cause is Cause.STOPPED
+    assert desk.cancelled == []
+
+
+async def test_what_the_scheduler_remembers_of_another_job_by_this_number_is_not_our_end(desk, running):
+    desk.records("12", "OUT_OF_MEMORY")
+    desk.shows(by_its_number(running, "bob", "", "OUT_OF_MEMORY"))
+    assert await has_ended(desk.cluster, running)
+    assert running.end.cause is Cause.UNKNOWN
+    assert desk.cancelled == []
+
+
+async def test_our_job_is_cancelled_as_soon_as_the_listing_agrees(desk, running, end, monkeypatch, until):
+    """Its owner's name is not known for a while, or the mark is put back."""
+    monkeypatch.setattr(stop, "_FIRST_LOOKS_S", 0.2)
+    desk.shows(by_its_number(running, "alice", ""))
+    await end(running, 0.3)
+    assert (desk.cancelled, running.end) == ([], None)
+    desk.shows(desk.line(running))
+    await until(lambda: running.end)
+    assert desk.cancelled == ["12"]
+
+
+@pytest.mark.parametrize(("owner", "tag"), ANOTHERS)
+async def test_a_job_that_was_judged_absent_is_not_cancelled_where_its_number_is_anothers(desk, running, owner, tag):
+    desk.shows(by_its_number(running, owner, tag))
+    await finish(desk.cluster, running, ABSENT)
+    assert desk.cancelled == []
+
+
+async def test_where_jobs_are_hidden_their_owner_is_asked_before_a_cancel(desk, end):
+    """By the owner's own listing, which shows the user's other job by this number."""
+    row = await desk.submitted()
+    desk.hides_jobs()
+    desk.shows_only_to("alice", by_its_number(row, "alice", ""))
+    await end(row, 1)
+    assert desk.cancelled == []
 
 
 # --- a submit that is not over

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpcspawner.errors import LedgerUnusable
+from hpcspawner.hub import schema
+from hpcspawner.hub import store as store_module
 from hpcspawner.hub.ledger import Row
 from hpcspawner.hub.store import Store
 from hpcspawner.schedulers.base import JobLabel
@@ -166,11 +169,144 @@ async def test_a_database_that_can_not_be_written_is_an_error_and_the_next_write
     assert tags(store) == {"h1", "h3"}
 
 
+# --- a ledger that can't be used
+
+
 def test_a_folder_that_there_is_not_is_told_when_the_hub_starts(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/none/ledger.sqlite", "hub", logging.getLogger("test"))
-    with pytest.raises(SQLAlchemyError, match="unable to open database file"):
+    with pytest.raises(LedgerUnusable, match=r"none/ledger\.sqlite can't be opened: unable to open database file"):
         store.load(0)
     store.close()
+
+
+async def cut_in_the_middle(store, file):
+    for number in range(200):
+        await store.write(a_row(f"h{number}", log=["x" * 100]))
+    with file.open("r+b") as opened:
+        opened.seek(8192)
+        opened.write(b"\xff" * 16384)
+
+
+async def no_database(store, file):
+    file.write_bytes(b"no database " * 1000)
+
+
+async def no_json(store, file):
+    await store.write(a_row())
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.execute("UPDATE hpcspawner_jobs SET choices = '{'")
+        other.commit()
+
+
+@pytest.mark.parametrize("damage", [cut_in_the_middle, no_database, no_json])
+async def test_a_damaged_ledger_is_named_with_what_to_do(opened, file, damage):
+    await damage(opened(), file)
+    with pytest.raises(LedgerUnusable) as caught:
+        opened().load(0)
+    told = str(caught.value)
+    assert told.startswith(f"The ledger {file} is damaged: ")
+    assert told.endswith(
+        "Move it away and start the Hub again: it makes a new one, and takes up the jobs that wait or run."
+    )
+    assert "\n" not in told
+
+
+def test_a_password_is_not_told():
+    store = Store("postgresql://hub:hidden@127.0.0.1:1/hub", "hub", logging.getLogger("test"))
+    told = str(store.unusable(ValueError("x")))
+    assert "postgresql://hub:***@127.0.0.1:1/hub" in told
+    store.close()
+
+
+# --- versions of the ledger
+
+
+# What the revision 6b53f49 made, which wrote no version.
+WITHOUT_VERSION = """
+CREATE TABLE hpcspawner_jobs (
+    tag VARCHAR(40) NOT NULL, hub VARCHAR(64) NOT NULL, username VARCHAR(255) NOT NULL, server VARCHAR(255) NOT NULL,
+    owner VARCHAR(64) NOT NULL, name VARCHAR(64) NOT NULL, follows VARCHAR(40) NOT NULL, choices JSON NOT NULL,
+    renewals INTEGER NOT NULL, job_id VARCHAR(255) NOT NULL, asked_at FLOAT NOT NULL, waits_since FLOAT NOT NULL,
+    ticket_hash VARCHAR(64) NOT NULL, run VARCHAR(200) NOT NULL, runs INTEGER NOT NULL, began_at FLOAT NOT NULL,
+    report_key_hash VARCHAR(64) NOT NULL, host VARCHAR(255) NOT NULL, port INTEGER NOT NULL, wanted BOOLEAN NOT NULL,
+    ended_at FLOAT, cause VARCHAR(40) NOT NULL, message VARCHAR(1000) NOT NULL, exit_code INTEGER, log JSON NOT NULL,
+    PRIMARY KEY (tag)
+);
+CREATE INDEX ix_hpcspawner_jobs_ended_at ON hpcspawner_jobs (ended_at);
+CREATE INDEX ix_hpcspawner_jobs_hub ON hpcspawner_jobs (hub);
+INSERT INTO hpcspawner_jobs VALUES (
+    'k1', 'hub', 'alice', 'lab', 'alice', 'jupyter-lab', '', '{"partition": "gpu"}', 1, '12', 1000.5, 1000.25, 'ab',
+    'run', 1, 1001.5, 'cd', 'n1', 20000, 1, NULL, '', '', NULL, '[]'
+);
+INSERT INTO hpcspawner_jobs VALUES (
+    'k2', 'hub', 'bob', '', 'bob', 'jupyter', '', '{}', 0, '13', 2000.5, 2000.25, '', '', 0, 0.0, '', '', 0, 1, 2500.0,
+    'exited', 'Over.', 3, '["a line"]'
+);
+"""
+
+
+@pytest.fixture
+def without_version(file):
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        other.executescript(WITHOUT_VERSION)
+    return file
+
+
+def stamp(file):
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        return other.execute("SELECT version, created_at FROM hpcspawner_schema").fetchall()
+
+
+def test_a_ledger_without_a_version_gets_one_and_keeps_its_rows(opened, without_version):
+    for _ in range(2):
+        store = opened()
+        rows = {row["tag"]: row for row in store.load(0)}
+        assert rows["k1"] == a_row("k1") | {
+            **{"server": "lab", "name": "jupyter-lab", "choices": {"partition": "gpu"}, "renewals": 1, "job_id": "12"},
+            **{"asked_at": 1000.5, "waits_since": 1000.25, "ticket_hash": "ab", "run": "run", "runs": 1},
+            **{"began_at": 1001.5, "report_key_hash": "cd", "host": "n1", "port": 20000},
+        }
+        assert (rows["k2"]["message"], rows["k2"]["exit_code"], rows["k2"]["log"]) == ("Over.", 3, ["a line"])
+        assert store.created_at == 1000.25, "it is as old as its oldest row"
+        assert stamp(without_version) == [(schema.VERSION, 1000.25)]
+
+
+async def test_an_upgraded_ledger_takes_new_rows(opened, without_version):
+    await opened().write(a_row("k3"))
+    assert tags(opened()) == {"k1", "k2", "k3"}
+
+
+def test_a_new_ledger_knows_its_version_and_since_when_it_is_there(opened, file):
+    before = time.time()
+    store = opened()
+    store.load(0)
+    assert before <= store.created_at <= time.time()
+    again = opened()
+    again.load(0)
+    assert again.created_at == store.created_at
+    assert stamp(file) == [(schema.VERSION, store.created_at)]
+
+
+@pytest.mark.parametrize("cut_off", ["before its rows' table", "before its version"])
+def test_a_ledger_whose_making_was_cut_off_is_made_at_the_next_start(opened, file, cut_off):
+    opened().load(0)
+    with contextlib.closing(sqlite3.connect(file)) as other:
+        done = "DROP TABLE hpcspawner_jobs" if "rows" in cut_off else "DELETE FROM hpcspawner_schema"
+        other.execute(done)
+        other.commit()
+    opened().load(0)
+    assert [version for version, _ in stamp(file)] == [schema.VERSION]
+
+
+def test_a_ledger_of_a_newer_version_is_left_as_it_is(opened, without_version):
+    opened().load(0)
+    with contextlib.closing(sqlite3.connect(without_version)) as other:
+        other.execute("UPDATE hpcspawner_schema SET version = 99")
+        other.commit()
+    before = without_version.read_bytes()
+    with pytest.raises(LedgerUnusable, match=r"its schema is 99, this version knows 1\)\. Install that version again"):
+        opened().load(0)
+    assert without_version.read_bytes() == before
 
 
 async def test_closing_finishes_what_was_begun(opened, file):
@@ -200,10 +336,11 @@ def test_the_file_is_never_there_for_others_not_even_while_it_is_made(opened, fi
     """The process may be killed, or the file be opened, before its mode is changed: so SQLite finds it made."""
     modes = []
 
-    def creates(self, engine):
+    def creates(engine):
         modes.append(mode(file))
+        return 0.0
 
-    monkeypatch.setattr("sqlalchemy.MetaData.create_all", creates)
+    monkeypatch.setattr(store_module, "prepare", creates)
     before = os.umask(0)
     try:
         opened()._opened()

@@ -263,7 +263,7 @@ async def test_a_row_given_up_while_the_scheduler_is_away_is_not_submitted_again
 async def interrupted(start, desk, reopened, asked_at):
     """The row as the next process of the Hub finds it, whose predecessor ended between the intent and the answer."""
     start.row.asked_at = asked_at
-    ticket = start.row.arm()
+    ticket = start.row.arm(desk.kept.keys.ticket(start.row.tag))
     await desk.kept.open(start.row)
     desk.kept = reopened()
     (row,) = desk.kept.live()

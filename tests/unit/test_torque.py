@@ -487,3 +487,75 @@ def test_a_comment_is_explained(comment, sentence):
 
 def test_every_explanation_is_a_sentence():
     assert all(text[0].isupper() and text.endswith(".") for text in _REASONS.values())
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        ("alice@head", "alice"),
+        ("alice@example.org@head.cluster", "alice@example.org"),
+        ("EXAMPLE\\alice@head", "EXAMPLE\\alice"),
+        ("a@b@c@head", "a@b@c"),
+        ("alice", "alice"),
+    ],
+)
+def test_only_the_host_is_cut_off_an_owner(owner, name):
+    job = f"<Job><Job_Id>1.h</Job_Id><Job_Owner>{owner}</Job_Owner><job_state>R</job_state></Job>"
+    assert Torque().parse_query(f"<Data>{job}</Data>", "")["1.h"].owner == name
+
+
+# --- what a site takes away, and the words of commands
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"), [("mem", "mem="), ("nodes", "nodes="), ("qos", "qos="), ("advres", "advres=")]
+)
+def test_a_resource_that_the_site_leaves_out_is_not_asked_for(name, gone):
+    resources = Resources("batch", Walltime(60), memory=Memory(64), qos="high", reservation="class", account="a")
+    label = JobLabel("jupyter", "h0123abcd")
+    whole, left = Torque().options(resources, label), Torque(leave_out=[name]).options(resources, label)
+    assert [value for option, value in whole if (option, value) not in left] == [
+        value for option, value in whole if option == "l" and value.startswith(gone)
+    ]
+    assert len(left) == len(whole) - 1
+
+
+@pytest.mark.parametrize("option", ["q", "A", "r"])
+def test_an_option_that_the_site_leaves_out_is_not_given(option):
+    resources = Resources("batch", Walltime(60), account="a")
+    assert option not in dict(Torque(leave_out=[option]).options(resources, JobLabel("jupyter", "h0123abcd")))
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "cure"),
+    [
+        (
+            168,
+            "qsub: submit error (Bad UID for job execution MSG=ruserok failed validating u001/u001 from hub)",
+            "submit_hosts",
+        ),
+        (188, "qstat: cannot connect to server (null) (errno=15034)", "PBS_DEFAULT"),
+        (1, "qsub: no default server: pbs_default", "PBS_DEFAULT"),
+    ],
+)
+def test_a_command_that_does_not_know_its_server_is_not_set_up(code, words, cure):
+    assert cure in Torque().not_set_up(Answer(code, "", words))
+    assert not Torque().not_set_up(Answer(172, "", "qsub: submit error (Unknown queue MSG=requested queue not found)"))
+
+
+def test_a_refusal_is_one_whatever_its_words_are():
+    assert not Torque().unreachable(Answer(166, "", "qsub: submit error (MSG=check: cannot connect to server quota)"))
+
+
+BANNER = "*** Maintenance on Monday & Tuesday ***\n"
+
+
+def test_a_notice_before_the_jobs_is_skipped():
+    job = "<Job><Job_Id>1.h</Job_Id><Job_Owner>a@h</Job_Owner><job_state>R</job_state></Job>"
+    assert Torque().parse_query(f"{BANNER}<Data>{job}</Data>\n", "")["1.h"].state is JobState.RUNNING
+
+
+@pytest.mark.parametrize("out", [BANNER, BANNER + "<Job>", BANNER + "<x><Data></Data></x>", "<Data></Data>" + BANNER])
+def test_a_notice_alone_is_no_listing(out):
+    with pytest.raises(ValueError, match="qstat's XML"):
+        Torque().parse_query(out, "")

@@ -170,8 +170,6 @@ def test_memory_is_binary_as_schedulers_read_it(text, mib):
         pytest.param("64Gb/s", id="more after the unit"),
         pytest.param("0G", id="none at all"),
         pytest.param("0.5M", id="less than a MiB"),
-        pytest.param("1.3M", id="not whole MiB"),
-        pytest.param("1.1T", id="not whole MiB though large"),
         pytest.param("-4G", id="negative"),
         pytest.param("1e3G", id="exponent"),
         pytest.param(".5G", id="nothing before the point"),
@@ -240,3 +238,29 @@ def test_any_text_is_made_one_printable_line_of_the_same_length(text):
 @pytest.mark.parametrize("text", ["", "no such partition", "über 3 µs: «ja»", "名前"])
 def test_text_of_any_language_stays_as_it_is(text):
     assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [("62.7G", 64204), ("1.4T", 1468006), ("1.3M", 1), ("1.1T", 1153433), ("125.5GB", 128512), ("0.999T", 1047527)],
+)
+def test_a_part_of_a_mib_is_dropped(text, mib):
+    assert Memory.parse(text) == Memory(mib)
+
+
+@given(st.decimals(min_value=1, max_value=900, places=3))
+def test_an_amount_in_gib_is_never_more_than_was_written(number):
+    mib = Memory.parse(f"{number}G").mib
+    assert mib <= number * 1024 < mib + 1
+
+
+@pytest.mark.parametrize("text", ["515000", "1031000+"])
+def test_what_sinfo_prints_as_memory_is_told_how_to_write_it(text):
+    with pytest.raises(ValueError, match=f"{text.rstrip('+')}M if these are MiB, as sinfo prints them"):
+        Memory.parse(text)
+
+
+@pytest.mark.parametrize("text", ["infinite", "UNLIMITED", "Infinite"])
+def test_a_time_without_an_end_is_told_that_there_is_none(text):
+    with pytest.raises(ValueError, match="there is none without an end, so the longest that you allow"):
+        Walltime.parse(text)

@@ -124,7 +124,7 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     start.row.listening(20000)
     await start.task
     assert await start.told() == [
-        "Job 12 is pending: Other jobs come first. Expected start: 2026-11-21T05:02:49.",
+        "Job 12 is pending: Other jobs come first. The scheduler says: Priority. Expected start: 2026-11-21T05:02:49.",
         "Job 12 runs on n1; the server is starting",
     ]
 
@@ -298,6 +298,26 @@ async def test_a_job_that_will_never_start_fails_at_once(started, desk):
     assert desk.cancelled == []
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (
+            "ReqNodeNotAvail, Reserved for maintenance",
+            "Its nodes are reserved for a maintenance that begins before the job would end. With a shorter wall time it"
+            " may start before that; else it starts afterwards."
+            " The scheduler says: ReqNodeNotAvail, Reserved for maintenance.",
+        ),
+        ("Priority", "Other jobs come first. The scheduler says: Priority."),
+        ("SomethingNew, with a detail", "SomethingNew, with a detail"),
+        ("AssocGrpBBMinutes", "Your account has reached a limit for all its jobs together (AssocGrpBBMinutes)."),
+    ],
+)
+async def test_the_schedulers_own_words_stand_beside_ours(started, until, reason, told):
+    start = await started("PENDING", reason=reason)
+    await until(lambda: start.news.latest)
+    assert start.news.latest["reason"] == told
+
+
 @pytest.mark.parametrize("reason", ["JobHeldUser", "InvalidAccount", "Resources"])
 async def test_a_job_that_may_start_is_waited_for(started, reason):
     assert await (await started("PENDING", reason=reason)).goes_on()
@@ -320,12 +340,46 @@ async def test_the_queues_limit_is_for_the_queue(started, state):
 async def test_a_running_job_without_a_server_is_given_up_after_its_limit(started, monkeypatch):
     monkeypatch.setattr(wait, "_LAUNCHER_FIRST_S", 0.3)
     begun = time.monotonic()
-    error = await (await started(limits=replace(LIMITS, start_limit_s=0.5))).lost()
+    start = await started(limits=replace(LIMITS, start_limit_s=0.5))
+    error = await start.lost()
     assert 0.7 < time.monotonic() - begun < 30
     assert error.reason is Reason.START_LIMIT
     assert str(error) == (
-        "Job 12 has run on n1 for 0.5 s without a listening server. Its log is on the cluster in ~/.hpcspawner."
+        "Job 12 has run on n1 for 0.5 s without a listening server. "
+        f"Its log is ~/.hpcspawner/jupyter-12-{start.row.tag}.log on n1."
     )
+
+
+LOST = "Job 12 runs on n1, but the Hub's record of it was lost"
+
+
+async def test_a_job_that_another_process_began_is_not_given_up_for_want_of_a_word(started, monkeypatch):
+    """A ledger from a backup may not know that its server listens, and somebody may work in it."""
+    monkeypatch.setattr(wait, "_LAUNCHER_FIRST_S", 0.1)
+    start = await started(limits=replace(LIMITS, start_limit_s=0.2), inherited=True)
+    assert await start.goes_on(2)
+    assert [text for text in await start.told() if text.startswith(LOST)]
+
+
+async def test_a_job_whose_row_was_lost_is_told_of_at_once_and_found_by_its_launchers_next_run(started, desk):
+    start = await started(inherited=True, host="n1")
+    assert start.row.was_lost
+    assert await start.goes_on()
+    desk.shows(desk.line(start.row, "PENDING", node=""))
+    assert await start.goes_on()
+    assert not start.row.was_lost
+    assert desk.kept.by_ticket(desk.kept.keys.ticket(start.row.tag)) is start.row
+    start.row.listening(20000)
+    await asyncio.wait_for(start.task, 30)
+    assert sum(text.startswith(LOST) for text in await start.told()) == 1
+
+
+async def test_a_run_that_this_process_has_seen_begin_has_its_limit(started, desk, monkeypatch):
+    monkeypatch.setattr(wait, "_LAUNCHER_FIRST_S", 0.1)
+    start = await started("PENDING", limits=replace(LIMITS, start_limit_s=0.2), inherited=True)
+    assert await start.goes_on()
+    desk.shows(desk.line(start.row))
+    assert (await start.lost()).reason is Reason.START_LIMIT
 
 
 async def test_the_time_in_the_queue_is_not_counted_against_the_server(started, monkeypatch):
