@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return configure
     if name == "https_proxy":
-        from hpcspawner.hub.public import https_proxy  # noqa: PLC0415
+        from hpcspawner.hub.https_proxy import https_proxy  # noqa: PLC0415
 
         return https_proxy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,30 +25,32 @@ from hpcspawner.errors import (
     SchedulerNotSetUp,
     ServerLost,
 )
-from hpcspawner.hub import audit, boot, secret, tokens
-from hpcspawner.hub.background import in_background
-from hpcspawner.hub.certificates import AUTHORITY
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import Ledger, Row, now, open_ledger
-from hpcspawner.hub.names import ZONE
-from hpcspawner.hub.pages import Draft, LinkFillsForm, News, as_hub_error, draft, for_the_log, render_form
-from hpcspawner.hub.reach import Naming, Patience, Reach, Sign, Tls
-from hpcspawner.hub.stop import end_job, finish, has_ended
-from hpcspawner.hub.strays import survey
-from hpcspawner.hub.submit import Write, obtain
-from hpcspawner.hub.wait import Limits, Waiting, moved
-from hpcspawner.job.script import CallHome, submission
-from hpcspawner.job.state import JobState
+from hpcspawner.hub import audit, startup, tokens
+from hpcspawner.hub.unknown_jobs import survey
+from hpcspawner.jobs import secret
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import Ledger, Row, now, open_ledger
+from hpcspawner.jobs.news import News
+from hpcspawner.jobs.stop import end_job, finish, has_ended
+from hpcspawner.jobs.submit import Write, obtain
+from hpcspawner.jobs.tasks import in_background
+from hpcspawner.jobs.wait import Limits, Waiting, moved
+from hpcspawner.nodes.address import Naming, Patience, ServerAddress, Sign, Tls
+from hpcspawner.nodes.certificates import AUTHORITY
+from hpcspawner.nodes.server_names import ZONE
+from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.state import JobState
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import load
 
-# Importing batchspawner adds an endpoint that takes more than a port from a job. Ours is `hub/reports.py`;
-# `hub/boot.py` proves at start-up that the other one is gone.
+# Importing batchspawner adds an endpoint that takes more than a port from a job. Ours is `nodes/endpoints.py`;
+# `hub/startup.py` proves at start-up that the other one is gone.
 apihandlers.default_handlers[:] = [
     entry for entry in apihandlers.default_handlers if not entry[1].__module__.startswith("batchspawner")
 ]
@@ -63,7 +65,7 @@ OVERRIDES = {
     "get_state": "keeps the ledger's row, which is the one that counts as long as it is there",
     "load_state": "finds the job in the ledger",
     "clear_state": "lets go of the job, which the ledger keeps",
-    "create_certs": "a server's key is made on its node; see hub/certificates.py",
+    "create_certs": "a server's key is made on its node; see nodes/certificates.py",
     "move_certs": "there is nothing to move",
     "get_env": "nothing of the Hub's own environment is for a compute node",
     "state_ispending": "the parent reads raw text here; ours has values",
@@ -269,11 +271,11 @@ class HPCSpawner(BatchSpawnerBase):
 
     @default("ledger_url")
     def _ledger_url_default(self) -> str:
-        return boot.ledger_url_beside_the_hubs()
+        return startup.ledger_url_beside_the_hubs()
 
     @default("secret_file")
     def _secret_file_default(self) -> str:
-        return boot.secret_file_beside_the_hubs()
+        return startup.secret_file_beside_the_hubs()
 
     @default("ip")
     def _ip_default(self) -> str:
@@ -304,7 +306,7 @@ class HPCSpawner(BatchSpawnerBase):
     def ledger(self) -> Ledger:
         """The Hub's record of its jobs, opened when it is first needed."""
         try:
-            return open_ledger(self.ledger_url, self.keys, self.log)
+            return open_ledger(self.ledger_url, self.keys, self.log, startup.OUTSIDE)
         except LedgerUnusable as error:
             # Before JupyterHub drops the servers that it can't find in there.
             self.log.critical("hpcspawner: %s The Hub stops.", error)
@@ -312,7 +314,7 @@ class HPCSpawner(BatchSpawnerBase):
 
     def keys(self) -> Keys:
         """What this Hub derives from its secret, which is read, or made, now. Raises SecretUnusable."""
-        return Keys(secret.kept(Path(self.secret_file), self.log), self._hub_id, boot.cookie_secret())
+        return Keys(secret.kept(Path(self.secret_file), self.log), self._hub_id, startup.cookie_secret())
 
     # Doors: form, link, REST, stored options. All lead to `request.gate.make`.
 
@@ -338,7 +340,7 @@ class HPCSpawner(BatchSpawnerBase):
         try:
             return dict((await self._judge(shown.values)).choices)
         except RequestError as error:
-            audit.refused_options(self.user.name, self.name, error)
+            self.ledger.emit(audit.refused_options(self.user.name, self.name, error))
             shown.problems = error.problems
             refused = as_hub_error(error, self.cluster.profile)
             # The form itself says it, beside the fields.
@@ -362,7 +364,7 @@ class HPCSpawner(BatchSpawnerBase):
             self._check_taken_up(row)
             self._request = await (self._judge_or_defaults(options) if row is None else self._judge_kept(row))
         except RequestError as error:
-            audit.refused_options(self.user.name, self.name, error)
+            self.ledger.emit(audit.refused_options(self.user.name, self.name, error))
             raise as_hub_error(error, self.cluster.profile) from error
         except ServerLost as error:
             raise as_hub_error(error, self.cluster.profile) from error
@@ -449,7 +451,7 @@ class HPCSpawner(BatchSpawnerBase):
             row = await self._kept_or_lost()
             self._check_taken_up(row)
             row = row or self._new_row()
-            await self._attach(row)
+            await self._adopt(row)
             write = await self._writer(row)
             await news.say("Asking the scheduler for a job" if not row.asked_at else "Looking for the job", 5)
             adopted = bool(row.job_id)
@@ -462,7 +464,7 @@ class HPCSpawner(BatchSpawnerBase):
             await news.say("The server listens; opening it", 90)
         except HPCSpawnerError as error:
             if isinstance(error, LedgerUnavailable):
-                self._let_go()
+                self._release()
             if row is not None and self.ledger.by_tag(row.tag) is None:
                 # Refused, or never asked for: there will be no server that could need its token.
                 tokens.revoke(row)
@@ -472,8 +474,8 @@ class HPCSpawner(BatchSpawnerBase):
             await news.close()
         row.environment = {}
         # A follow-up is asked for at once: it grows older in the queue while this server works.
-        self.ledger.stir.set()
-        return (await self._reach()).address(row)
+        self.ledger.wake.set()
+        return (await self._address()).address(row)
 
     def _kept(self) -> Row | None:
         """A job of this server that is wanted and not yet seen to end; a follow-up only after its parent."""
@@ -509,7 +511,7 @@ class HPCSpawner(BatchSpawnerBase):
         row.renewals = follows.renewals - 1 if follows else self._request.renewals
         return row
 
-    async def _attach(self, row: Row) -> None:
+    async def _adopt(self, row: Row) -> None:
         """Look after this job, with the token that its server has or will get."""
         token = self.ledger.keys.token(row.tag)
         for _ in range(_TRIES_TO_STORE):
@@ -523,27 +525,27 @@ class HPCSpawner(BatchSpawnerBase):
             # Its parent is over; now this is the server's job, and its own time in the queue begins.
             row.follows, row.waits_since = "", time.time()
             await self.ledger.save(row)
-        self._look_after(row)
+        self._wire(row)
 
-    def _look_after(self, row: Row) -> None:
+    def _wire(self, row: Row) -> None:
         cluster = self.cluster
         row.ask = lambda after: cluster.queue.status(row.job, after)
         if cluster.profile.job.requeue:
             row.count_runs = lambda: cluster.client.runs(row.job_id)
         if self.internal_ssl:
             row.certify = partial(self._certify, row)
-        row.on_report = lambda: in_background(self._see(row), self.log)
+        row.on_report = lambda: in_background(self._recheck(row), self.log)
         row.attached = True
         self.row, self.job_id = row, row.job_id
         self._checked_at_boot = False
         self._patience, self._renew_after = Patience(), 0.0
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Leave the job to housekeeping."""
         row, self.row, self.job_id = self.row, None, ""
         if row is not None:
             row.attached, row.on_report, row.environment = False, None, {}
-            self.ledger.stir.set()
+            self.ledger.wake.set()
 
     async def _writer(self, row: Row) -> Write:
         """What makes the job that carries a ticket."""
@@ -623,7 +625,7 @@ class HPCSpawner(BatchSpawnerBase):
         await self.poll_and_notify()
 
     @property
-    def unattended(self) -> bool:
+    def unpolled(self) -> bool:
         """Whether nobody looks any more what becomes of this server: JupyterHub failed while it let go of it."""
         return self.active and not self.pending and self.poll_interval > 0 and self._poll_callback is None
 
@@ -647,7 +649,7 @@ class HPCSpawner(BatchSpawnerBase):
         return status.state is JobState.RUNNING and await self._is_silent(row)
 
     async def _is_silent(self, row: Row) -> bool:
-        sign = await (await self._reach()).sign(row)
+        sign = await (await self._address()).sign(row)
         if sign is Sign.NONE:
             self.log.warning("%s: nothing answers on %s:%s", self._log_name, row.host, row.port)
         elif sign is Sign.MUTE:
@@ -672,19 +674,19 @@ class HPCSpawner(BatchSpawnerBase):
     async def _answers(self) -> bool:
         if self.row is None or self.server is None:
             return False
-        return await (await self._reach()).answers(self.row, f"{self.server.base_url}api")
+        return await (await self._address()).answers(self.row, f"{self.server.base_url}api")
 
     async def _certify(self, row: Row, request: CertificateSigningRequest) -> dict[str, str]:
-        return await (await self._reach()).certify(row, request)
+        return await (await self._address()).certify(row, request)
 
-    async def _reach(self) -> Reach:
+    async def _address(self) -> ServerAddress:
         zone = self.certificate_zone if self.certificate_names == "job" else ""
         naming = Naming(self.ledger.keys, self.cluster.profile.scheduler.node_name, zone)
         if not self.internal_ssl:
-            return Reach(naming, None)
+            return ServerAddress(naming, None)
         hub = self.hub
         files = [self.internal_certs_location, self.internal_trust_bundles[AUTHORITY]]
-        return Reach(naming, await asyncio.to_thread(Tls.of, *files, hub.certfile, hub.keyfile, hub.cafile))
+        return ServerAddress(naming, await asyncio.to_thread(Tls.of, *files, hub.certfile, hub.keyfile, hub.cafile))
 
     async def create_certs(self) -> dict[str, str]:
         """None are made on the Hub: the key is made on the node, and never leaves it."""
@@ -714,10 +716,10 @@ class HPCSpawner(BatchSpawnerBase):
         row = self.ledger.recall(self.user.name, self.name, state.get("hpcspawner", {}))
         # Without a server of JupyterHub's nobody checks it; then housekeeping takes the job up.
         if row is not None and self.orm_spawner.server is not None:
-            self._look_after(row)
+            self._wire(row)
             self._checked_at_boot = True
 
-    async def _see(self, row: Row) -> None:
+    async def _recheck(self, row: Row) -> None:
         """Have the Hub look at once when the launcher reports something, and not at its next poll."""
         for _ in range(_TRIES_TO_SEE_AN_END):
             if self.row is not row or self.pending:
@@ -729,7 +731,7 @@ class HPCSpawner(BatchSpawnerBase):
 
     def clear_state(self) -> None:
         """Let go of the job of the last start. The Hub calls this before a start and after a stop."""
-        self._let_go()
+        self._release()
         self.news = self._request = self._account = None
         self._checked_at_boot = False
 
@@ -756,7 +758,7 @@ class HPCSpawner(BatchSpawnerBase):
         raise _not_ours("state_gethost")
 
     async def submit_batch_script(self) -> str:
-        """Not used: `schedulers/client.py` submits."""
+        """Not used: `schedulers/commands.py` submits."""
         raise _not_ours("submit_batch_script")
 
     async def query_job_status(self) -> str:
@@ -764,11 +766,11 @@ class HPCSpawner(BatchSpawnerBase):
         raise _not_ours("query_job_status")
 
     async def cancel_batch_job(self) -> None:
-        """Not used: `schedulers/client.py` cancels."""
+        """Not used: `schedulers/commands.py` cancels."""
         raise _not_ours("cancel_batch_job")
 
     async def run_command(self, cmd: str, input: Any = None, env: Any = None) -> str:
-        """Not used: `schedulers/client.py` runs commands, without a shell."""
+        """Not used: `schedulers/commands.py` runs commands, without a shell."""
         raise _not_ours("run_command")
 
     def get_req_subvars(self) -> dict[str, Any]:

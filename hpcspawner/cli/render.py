@@ -12,13 +12,13 @@ from traitlets import Unicode
 from traitlets.config import Application
 
 from hpcspawner.errors import AccountRefused, Problem, ProfileError, RequestError
-from hpcspawner.job.script import CallHome, submission
 from hpcspawner.request.accounts import refusal
 from hpcspawner.request.gate import OPTIONS, make
 from hpcspawner.request.model import LocalAccount
-from hpcspawner.schedulers import rights
+from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import load
 
 
@@ -50,7 +50,7 @@ class Render(Application):
         scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"), profile.job.leave_out)
         job = submission(request, scheduler, profile.job, JobLabel("jupyter", "k0000example"), home)
         # Apart from the script, which may go into a file.
-        print("$", shlex.join(rights.submit_words(scheduler, job.options, profile.directives)), file=sys.stderr)
+        print("$", shlex.join(sudo.submit_words(scheduler, job.options, profile.directives)), file=sys.stderr)
         print(job.script, end="")
         return None
 

@@ -11,7 +11,7 @@ from traitlets.config import Application
 
 from hpcspawner.errors import ProfileError, SchedulerNotSetUp
 from hpcspawner.schedulers.registry import make_scheduler
-from hpcspawner.schedulers.rights import RightsError, program, sudoers
+from hpcspawner.schedulers.sudo import RightsError, program, sudoers
 from hpcspawner.site.profile import SiteProfile, load
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from jupyterhub.app import JupyterHub
 
 from hpcspawner.errors import RequestError
-from hpcspawner.hub.ledger import Row
 from hpcspawner.hub.redact import redact
+from hpcspawner.jobs.events import Action, Event, JobEvent, Refusal
+from hpcspawner.jobs.ledger import Row
 from hpcspawner.request.gate import OPTIONS
-from hpcspawner.schedulers.cluster import Cluster
 
 _SCHEMAS = Path(__file__).parent / "events"
 _JOB, _REFUSAL = "urn:hpcspawner:job", "urn:hpcspawner:refusal"
@@ -54,59 +54,56 @@ def install(app: JupyterHub) -> None:
     application.get_handler_delegate = remember
 
 
-def submitted(cluster: Cluster, row: Row) -> None:
-    """The scheduler took the job."""
-    _job("submit", cluster, row, _asked_by())
+def write(event: Event) -> None:
+    """One event of a job or one refusal into the Hub's event log."""
+    if isinstance(event, JobEvent):
+        _job(event)
+        return
+    whose = {"username": event.username, "servername": event.servername} if event.row is None else _whose(event.row)
+    _emit(_REFUSAL, {"what": event.what, "why": event.why, **whose, **_asked_by()})
 
 
-def ready(cluster: Cluster, row: Row, *, adopted: bool) -> None:
-    """The server answers; `adopted` tells that it was there before this start."""
-    _job("adopt" if adopted else "start", cluster, row, {})
-
-
-def stopped(cluster: Cluster, row: Row) -> None:
-    """The job is no longer wanted: because of a request, or because the Hub has given it up."""
-    if row.verdict is not None:
-        _job("stop", cluster, row, {"cause": row.verdict.cause.value, "explanation": row.verdict.message})
-    elif row.report is not None:
-        _job("stop", cluster, row, {"explanation": row.report.message})
-    else:
-        _job("stop", cluster, row, _asked_by(still=True))
-
-
-def ended(cluster: Cluster, row: Row) -> None:
-    """The job is over."""
-    end = row.end
-    if end is not None:
-        _job("end", cluster, row, {"cause": end.cause.value, "explanation": end.message, "exit_code": end.exit_code})
-
-
-def refused_options(username: str, servername: str, error: RequestError) -> None:
-    """A user asked for what the site does not offer."""
+def refused_options(username: str, servername: str, error: RequestError) -> Refusal:
+    """What was refused of a user's options: names of ours alone, for a user may type anything."""
     names = {problem.field for problem in error.problems}
     known = [name for name in (*OPTIONS, "user") if name in names]
     others = ["unknown options"] if names - set(known) else []
-    why = ", ".join([*known, *others])
-    _emit(_REFUSAL, {"what": "options", "why": why, "username": username, "servername": servername, **_asked_by()})
+    return Refusal("options", ", ".join([*known, *others]), username=username, servername=servername)
 
 
-def refused_call(what: str, why: str, row: Row | None = None) -> None:
-    """A launcher's call ("ticket" or "report") was refused; `row` is whose job it claims to be, where that is known."""
-    whose = {} if row is None else _whose(row)
-    _emit(_REFUSAL, {"what": what, "why": why, **whose, **_asked_by()})
-
-
-def _job(action: str, cluster: Cluster, row: Row, more: dict[str, Any]) -> None:
+def _job(event: JobEvent) -> None:
+    cluster, row = event.cluster, event.row
     resources = {name: row.choices[name] for name in _RESOURCES if row.choices.get(name)}
     known = {
-        "action": action,
+        "action": event.action.value,
         **_whose(row),
         "site": cluster.profile.title,
         "scheduler": cluster.client.scheduler.name,
         "port": row.port,
         "resources": resources,
     }
-    _emit(_JOB, known | more)
+    _emit(_JOB, known | _more(event))
+
+
+def _more(event: JobEvent) -> dict[str, Any]:
+    row = event.row
+    if event.action is Action.SUBMIT:
+        return _asked_by()
+    if event.action is Action.STOP:
+        return _why_unwanted(row)
+    if event.action is Action.END and row.end is not None:
+        end = row.end
+        return {"cause": end.cause.value, "explanation": end.message, "exit_code": end.exit_code}
+    return {}
+
+
+def _why_unwanted(row: Row) -> dict[str, Any]:
+    """A request has ended the job, or the Hub has given it up."""
+    if row.hub_verdict is not None:
+        return {"cause": row.hub_verdict.cause.value, "explanation": row.hub_verdict.message}
+    if row.report is not None:
+        return {"explanation": row.report.message}
+    return _asked_by(still=True)
 
 
 def _whose(row: Row) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import boot, hooks, peers, redact
-from hpcspawner.hub.pages import STATIC, TEMPLATES
-from hpcspawner.hub.reports import HANDLERS
+from hpcspawner.hub import peers, redact, startup
+from hpcspawner.nodes import resolvers
+from hpcspawner.nodes.endpoints import HANDLERS
+from hpcspawner.pages.pages import STATIC, TEMPLATES
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
 
 _DAY_S = 24 * 3600
@@ -55,10 +56,10 @@ def configure(
     c.Spawner.start_timeout = profile.limits.queue.seconds + _DAY_S
     c.JupyterHub.internal_ssl = tls_to_nodes
     if tls_to_nodes:
-        c.JupyterHub.trusted_alt_names = hooks.HubNames(c)
-        hooks.teach(c)
+        c.JupyterHub.trusted_alt_names = resolvers.HubNames(c)
+        resolvers.install_resolvers(c)
     peers.install()
-    boot.arrange()
+    startup.schedule_startup()
     return profile
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from hpcspawner.hub.limit import network
+from hpcspawner.nodes.limit import network
 
 MOST_BYTES = 64 << 20
 """Bytes of bodies that are not whole yet, of all connections together."""

@@ -19,8 +19,8 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
 
 from hpcspawner.hub import bodies
 from hpcspawner.hub.bodies import BoundedServer
-from hpcspawner.hub.certificates import AUTHORITY
-from hpcspawner.hub.limit import Refusals, network
+from hpcspawner.nodes.certificates import AUTHORITY
+from hpcspawner.nodes.limit import Refusals, network
 
 HUB, PROXY, PROXY_API = "hub-ca", "proxy-client-ca", "proxy-api-ca"
 _CLAIMS = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|x-scheme", re.IGNORECASE)

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET
+from hpcspawner.jobs.keys import API_TOKEN, REPORT_KEY, TICKET
 from hpcspawner.units import printable
 
 GONE = "[secret]"

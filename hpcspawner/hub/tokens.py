@@ -8,7 +8,7 @@ from jupyterhub.utils import hash_token, url_escape_path, url_path_join
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpcspawner.hub.ledger import Row, ledger
+from hpcspawner.jobs.ledger import Row, ledger
 
 
 def hand_over(spawner: Any, token: str) -> bool:

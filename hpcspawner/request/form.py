@@ -78,7 +78,7 @@ def fields(profile: SiteProfile, values: Mapping[str, Any], problems: Iterable[P
     ]
 
 
-def strangers(problems: Iterable[Problem], shown: Iterable[Field]) -> list[Problem]:
+def unplaced_problems(problems: Iterable[Problem], shown: Iterable[Field]) -> list[Problem]:
     """Problems that belong to no field on the page; they are told above it."""
     names = {field.name for field in shown}
     return [problem for problem in problems if problem.field not in names]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hpcspawner.job.state import JobStatus, Record
+from hpcspawner.schedulers.state import JobStatus, Record
 from hpcspawner.units import Memory, Walltime, printable
 
 COUNT = r"\d{1,7}"
@@ -73,7 +73,7 @@ class Answer:
     err: str
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         """What it said, for people, on one line: standard error, else standard output."""
         return printable((self.err.strip() or self.out.strip())[:2000])
 
@@ -151,11 +151,11 @@ class Scheduler(Protocol):
         `account` names the account with a number.
         """
 
-    def sight_command(self) -> list[str]:
+    def visibility_command(self) -> list[str]:
         """The argv that prints who may see whose jobs; empty where there is none."""
 
-    def sees_all(self, out: str, account: str) -> bool:
-        """Whether, by the output of `sight_command`, this account is shown the jobs of all."""
+    def parse_visibility(self, out: str, account: str) -> bool:
+        """Whether, by the output of `visibility_command`, this account is shown the jobs of all."""
 
     def unreachable(self, answer: Answer) -> bool:
         """Whether a failed command means that nobody answered, rather than that somebody said no."""

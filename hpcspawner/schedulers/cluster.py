@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from hpcspawner.schedulers.client import Client
+from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.queue import Queue
 from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.site.profile import SiteProfile

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpcspawner.job.state import Cause, JobState, JobStatus, Record
-from hpcspawner.schedulers import spool as program
+from hpcspawner.programs import spool as program
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.units import shown
 
 _JOB = re.compile(r"\d{1,10}", re.ASCII)
@@ -116,11 +116,11 @@ class Local:
             raise ValueError(f"not the exit code of a job: {shown(code)}")
         return _record(str(job.get("reason")), code)
 
-    def sight_command(self) -> list[str]:
+    def visibility_command(self) -> list[str]:
         """None: all jobs are the Hub's own."""
         return []
 
-    def sees_all(self, out: str, account: str) -> bool:
+    def parse_visibility(self, out: str, account: str) -> bool:
         """Never asked."""
         return True
 
@@ -165,7 +165,7 @@ def _status(job: dict[str, object]) -> JobStatus:
         owner=_text(job["owner"]),
         tag=_text(job["tag"]),
         starts=_text(job["starts"]),
-        word=word,
+        native_state=word,
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
-from hpcspawner.job.state import JobState, JobStatus
-from hpcspawner.schedulers.client import Client, Listing
+from hpcspawner.schedulers.commands import Client, Listing
+from hpcspawner.schedulers.state import JobState, JobStatus
 
 _SHORTEST_GAP_S = 1.0
 # A listing that takes long shows a busy controller: leave it four times as long in peace.
@@ -20,7 +20,7 @@ _LONGEST_GAP_S = 60.0
 _SIGHT_S = 600.0
 _NO_SIGHT_S = 60.0
 
-HIDDEN = "the Hub's account may not see this user's jobs"
+NOT_VISIBLE = "the Hub's account may not see this user's jobs"
 NOT_OURS = "the scheduler shows this number with another owner or mark"
 """Of a job that the listing has by our job's number: whose it is must be found out, and it is not cancelled."""
 TAKEN = "the scheduler has given this number to a job of somebody else"
@@ -63,7 +63,7 @@ class Queue:
         self._asking: asyncio.Task[None] | None = None
         self._owners_seen: set[str] = set()
         self._sees_all = False
-        self._sight_due = float("-inf")
+        self._visibility_due = float("-inf")
         self._last_attempt = float("-inf")
         self._durations_s = (0.0, 0.0)
 
@@ -71,22 +71,22 @@ class Queue:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):
             status = judge(job, self._newest, self._previous)
-            if status.state is JobState.ENDED and not status.word and status.reason != TAKEN:
+            if status.state is JobState.ENDED and not status.native_state and status.reason != TAKEN:
                 return await self._absence(job, status)
             return status
         return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
 
     async def _absence(self, job: OwnedJob, status: JobStatus) -> JobStatus:
         """What the absence of a job from two listings is worth."""
-        if not self._would_see(job.owner):
-            return JobStatus(JobState.UNKNOWN, reason=HIDDEN)
+        if not self.can_see(job.owner):
+            return JobStatus(JobState.UNKNOWN, reason=NOT_VISIBLE)
         listings = [listing for listing in (self._newest, self._previous) if listing is not None]
         if self.client.scheduler.silent_when_empty and not all(listing.jobs for listing in listings):
             # No jobs at all, and not a word of anything: that is also what a command prints which has failed.
             return status if await self.client.is_unknown(job.job_id) else JobStatus(JobState.UNKNOWN)
         return status
 
-    def _would_see(self, owner: str) -> bool:
+    def can_see(self, owner: str) -> bool:
         """Whether absence proves anything: sites may hide the jobs of some, and then a listing holds none of theirs.
 
         Nothing is hidden from its owner, nor where the scheduler says that it hides nothing. Else only a job of the
@@ -100,7 +100,7 @@ class Queue:
             return Found((), proven=False)
         wanted = (owner, tag)
         ids = tuple(job_id for job_id, job in self._newest.jobs.items() if (job.owner, job.tag) == wanted)
-        return Found(ids, proven=bool(ids) or self._would_see(owner))
+        return Found(ids, proven=bool(ids) or self.can_see(owner))
 
     async def ours(self, is_ours: Callable[[str, str], bool], after: float) -> dict[str, JobStatus] | None:
         """Jobs that haven't ended and whose owner and tag satisfy `is_ours`; None where the listing failed."""
@@ -131,7 +131,7 @@ class Queue:
         begun = self._clock()
         try:
             # The promise is as old as the listing that it is to vouch for.
-            listing, _ = await asyncio.gather(self.client.listing(), self._look_for_sight())
+            listing, _ = await asyncio.gather(self.client.listing(), self._refresh_visibility())
         except SchedulerError as error:
             self.error = error
         except Exception as error:
@@ -146,11 +146,11 @@ class Queue:
         finally:
             self._last_attempt = begun
 
-    async def _look_for_sight(self) -> None:
-        if self._clock() < self._sight_due:
+    async def _refresh_visibility(self) -> None:
+        if self._clock() < self._visibility_due:
             return
         self._sees_all = await self.client.sees_all()
-        self._sight_due = self._clock() + (_SIGHT_S if self._sees_all else _NO_SIGHT_S)
+        self._visibility_due = self._clock() + (_SIGHT_S if self._sees_all else _NO_SIGHT_S)
 
 
 def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> JobStatus:

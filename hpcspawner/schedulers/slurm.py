@@ -5,9 +5,9 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU
 
@@ -335,11 +335,11 @@ class Slurm:
         record = _record(said, account(int(past["By"])) if past.get("By") else "")
         return replace(record, node=_said(said.get("NodeList", "")))
 
-    def sight_command(self) -> list[str]:
+    def visibility_command(self) -> list[str]:
         """The configuration, where `PrivateData` stands. It is text for people too, but no user writes any of it."""
         return ["scontrol", "show", "config"]
 
-    def sees_all(self, out: str, account: str) -> bool:
+    def parse_visibility(self, out: str, account: str) -> bool:
         """PrivateData=jobs, or labels of MCS kept private, hide jobs from all but Slurm's own account and root.
 
         Operators see all too, which is not asked here.
@@ -374,7 +374,7 @@ class Slurm:
 
     def already_gone(self, answer: Answer) -> bool:
         """scancel mostly exits with 0 then; older controllers complain."""
-        return not self.unreachable(answer) and bool(_ENDED_BEFORE.search(answer.words))
+        return not self.unreachable(answer) and bool(_ENDED_BEFORE.search(answer.message))
 
     def explain(self, reason: str) -> str:
         """A sentence for the reasons that are common, the reason itself for others."""
@@ -475,7 +475,7 @@ def _status(word: str, host: str, owner: str, starts: str, reason: str, comment:
         owner=owner,
         tag=_said(comment),
         starts=_said(starts),
-        word=word,
+        native_state=word,
         hopeless=word in _HOPELESS_STATES or (state is JobState.HELD and key in _HOPELESS),
     )
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from hpcspawner.job.state import Cause, JobState, JobStatus, Record
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.ends import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU
 
@@ -199,11 +199,11 @@ class Torque:
         # A job that was deleted before its start has no exit_status.
         return cancelled() if "start_time" not in attributes else None
 
-    def sight_command(self) -> list[str]:
+    def visibility_command(self) -> list[str]:
         """None: what `query_other_jobs` and the list of operators allow is seen from the jobs themselves."""
         return []
 
-    def sees_all(self, out: str, account: str) -> bool:
+    def parse_visibility(self, out: str, account: str) -> bool:
         """Never asked."""
         return False
 
@@ -239,7 +239,7 @@ class Torque:
 
     def already_gone(self, answer: Answer) -> bool:
         """Unknown or complete, in Torque's own words: an exit code of 153 alone is what Slurm's qstat gives."""
-        return answer.code in (_UNKNOWN_JOB, _WRONG_STATE) and bool(answer.words)
+        return answer.code in (_UNKNOWN_JOB, _WRONG_STATE) and bool(answer.message)
 
     def explain(self, reason: str) -> str:
         """The scheduler's comment as a sentence."""
@@ -351,5 +351,5 @@ def _status(attributes: dict[str, str]) -> JobStatus:
         owner=_HOST_OF_OWNER.sub("", attributes.get("Job_Owner", "")),
         tag=attributes.get("Job_Name", ""),
         starts=attributes.get("start_time", ""),
-        word=word,
+        native_state=word,
     )

@@ -7,14 +7,14 @@ from typing import Any
 from material import FULL
 from support.scripts import taken_apart
 
-from hpcspawner.job.script import CallHome, render
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
-from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
+from hpcspawner.script.render import CallHome, render
 from hpcspawner.site.profile import SiteProfile
 
 ALICE = LocalAccount("alice", "/home/alice")

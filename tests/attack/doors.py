@@ -21,13 +21,14 @@ from pydantic import ValidationError
 
 from attack.anatomy import ALICE, SCHEDULERS, Scripts, full_site
 from hpcspawner.errors import ProfileError, RequestError, ServerLost
-from hpcspawner.hub import bodies, calls, certificates
-from hpcspawner.hub.pages import Draft, as_hub_error, render_form
-from hpcspawner.job.state import JobState, JobStatus, Record
+from hpcspawner.hub import bodies
+from hpcspawner.nodes import calls, certificates
+from hpcspawner.pages.pages import Draft, as_hub_error, render_form
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import OPTIONS, make
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import Scheduler
+from hpcspawner.schedulers.state import JobState, JobStatus, Record
 from hpcspawner.site.profile import SiteProfile, load
 from hpcspawner.units import Memory, Walltime
 
@@ -234,17 +235,17 @@ def _listing(scheduler: Scheduler, out: str) -> dict[str, JobStatus] | None:
         assert isinstance(job_id, str)
         _well_formed(job)
         if job.state is JobState.ENDED:
-            assert job.word, "an end without a final state's word"
-            assert job.word in out
+            assert job.native_state, "an end without a final state's word"
+            assert job.native_state in out
         if job.state is JobState.RUNNING:
-            assert job.word in out
+            assert job.native_state in out
     return jobs
 
 
 def _well_formed(job: JobStatus) -> None:
     assert isinstance(job.state, JobState)
     assert job.host is None or isinstance(job.host, str)
-    for text in (job.reason, job.owner, job.tag, job.starts, job.word):
+    for text in (job.reason, job.owner, job.tag, job.starts, job.native_state):
         assert isinstance(text, str), f"{text!r} is no text"
     assert isinstance(job.hopeless, bool)
 
@@ -336,7 +337,7 @@ def _json(data: bytes) -> Any:
 
 
 def _text(data: bytes) -> str:
-    # As schedulers/client.py reads what a command prints.
+    # As schedulers/commands.py reads what a command prints.
     return data.decode(errors="replace")
 
 

@@ -17,10 +17,10 @@ from cluster.conftest import drained, jobs_of, on_head, queue_is_empty_within, s
 from support.hub import PASSWORD, server_path
 
 from hpcspawner.errors import RequestError
-from hpcspawner.job.script import render
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.script.render import render
 from hpcspawner.site.profile import load
 from hpcspawner.units import Walltime
 

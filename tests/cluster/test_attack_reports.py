@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from support.hub import server_path
 
-from hpcspawner.hub.certificates import mark, read_request
-from hpcspawner.hub.keys import Keys
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.nodes.certificates import mark, read_request
 
 SEED, COUNT, CALLERS = 20261123, 10_000, 16
 # The one runs, but its launcher has not begun: what it would trade its ticket for is still to be had.

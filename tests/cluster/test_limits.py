@@ -10,7 +10,7 @@ from cluster.conftest import drained, jobs_of, on_head, queue_is_empty_within
 from support.faults import within
 from support.hub import server_path
 
-from hpcspawner.hub.keys import Keys
+from hpcspawner.jobs.keys import Keys
 
 # A start that waits in the queue answers at once, as with JupyterHub's own 10 s it would not.
 HABITS = """

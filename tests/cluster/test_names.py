@@ -13,13 +13,13 @@ from cluster.conftest import jobs_of, queue_is_empty_within
 from support.faults import accounts_stay
 from support.schedulers import PATHS, SCHEDULERS
 
-from hpcspawner.job.script import CallHome, submission
-from hpcspawner.job.state import JobState
 from hpcspawner.request import accounts
 from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.schedulers.state import JobState
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import SiteProfile
 
 ACCOUNT = "abc@v100"

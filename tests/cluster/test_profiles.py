@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from cluster.conftest import on_head
 
-from hpcspawner.job.script import CallHome, submission
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.sudo import submit_words
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import load
 
 PROFILES = Path(__file__).parents[2] / "profiles"

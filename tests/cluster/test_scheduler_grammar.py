@@ -16,14 +16,14 @@ from cluster.conftest import profile as offered
 from support.schedulers import HAS_TORQUE, attributes, torque
 
 from hpcspawner.errors import RequestError
-from hpcspawner.job.script import CallHome, submission
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import load
 
 SEED = 20261126

@@ -20,13 +20,13 @@ from support.faults import within
 from support.hub import server_path
 from support.schedulers import PATHS
 
-from hpcspawner.job.script import CallHome, submission
-from hpcspawner.job.state import JobState
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.schedulers.state import JobState
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import SiteProfile
 
 ALICE = LocalAccount("alice", "/home/alice")

@@ -22,14 +22,14 @@ import pytest
 from support.schedulers import PATHS, SCHEDULERS, torque
 
 from hpcspawner.errors import SchedulerError, SchedulerRejected
-from hpcspawner.job.script import CallHome, submission
-from hpcspawner.job.state import Cause, JobState
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import queue as queue_module
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import Found, OwnedJob
+from hpcspawner.schedulers.state import Cause, JobState
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import Walltime
 
@@ -158,7 +158,7 @@ async def test_a_short_job_ends_and_the_scheduler_says_so(site):
     job = await site.submit("true")
     status = await site.reaches(job, JobState.ENDED)
     # By a state of its own and not by absence, so that one listing is enough.
-    assert status.word
+    assert status.native_state
     assert status.host is None
 
 

@@ -11,9 +11,9 @@ from jupyterhub._data import DATA_FILES_PATH
 from support.browser import a_page
 
 from hpcspawner.errors import Problem, Reason, ServerLost
-from hpcspawner.hub.ledger import End
-from hpcspawner.hub.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
-from hpcspawner.job.state import Cause
+from hpcspawner.jobs.ledger import End
+from hpcspawner.pages.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
+from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
 
 pytestmark = pytest.mark.both_hubs

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hpcspawner.hub.certificates import Authority
+from hpcspawner.nodes.certificates import Authority
 
 pytestmark = pytest.mark.both_hubs
 MIB = 1 << 20

@@ -13,8 +13,8 @@ from support.processes import environment
 pytestmark = pytest.mark.both_hubs
 # The Hub's own bound is ten minutes.
 QUICK = """
-from hpcspawner.hub import reach
-reach._MUTE_S = 8.0
+from hpcspawner.nodes import address
+address._MUTE_S = 8.0
 c.Spawner.poll_interval = 1
 c.HPCSpawner.housekeeping_interval_s = 1
 """

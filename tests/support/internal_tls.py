@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jupyterhub.utils import make_ssl_context
 
-from hpcspawner.hub.reach import Tls
+from hpcspawner.nodes.address import Tls
 
 PEM = serialization.Encoding.PEM
 _TRUST = {

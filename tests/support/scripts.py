@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hpcspawner.job import launcher
-from hpcspawner.job.script import CallHome, quote, render
+from hpcspawner.programs import launcher
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
+from hpcspawner.script.render import CallHome, quote, render
 from hpcspawner.site.profile import SiteProfile
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")

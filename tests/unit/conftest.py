@@ -14,10 +14,11 @@ from jupyterhub.app import JupyterHub
 from material import FULL
 from traitlets.config import Config
 
-from hpcspawner.hub import background, stop, submit
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import close_ledger, open_ledger
-from hpcspawner.hub.store import Store
+from hpcspawner.hub.startup import OUTSIDE
+from hpcspawner.jobs import stop, submit, tasks
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import close_ledger, open_ledger
+from hpcspawner.jobs.table import Store
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import queue
 from hpcspawner.schedulers.cluster import Cluster
@@ -71,7 +72,7 @@ def reopened(ledger_file):
 
     def again():
         close_ledger()
-        return open_ledger(f"sqlite:///{ledger_file}", lambda: KEYS, logging.getLogger("test"))
+        return open_ledger(f"sqlite:///{ledger_file}", lambda: KEYS, logging.getLogger("test"), OUTSIDE)
 
     yield again
     close_ledger()
@@ -153,7 +154,7 @@ class Desk:
         client.access = client.access.model_copy(update={"path": ()})
         if asking is not None:
             await asyncio.wait([asking], timeout=10)
-        if background._running:
+        if tasks._running:
             await asyncio.sleep(0.2)
 
     # Orders.

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from hpcspawner.errors import AccountRefused, RequestError
-from hpcspawner.hub import proof
+from hpcspawner.hub import startup_checks
 from hpcspawner.request import accounts
 from hpcspawner.site.profile import Access
 from hpcspawner.spawner import HPCSpawner
@@ -153,14 +153,14 @@ async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
 )
 def test_a_hub_that_runs_all_jobs_as_itself_says_so(monkeypatch, caplog, uid, allow_root, told):
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    proof.tell_whose_jobs(APP, Access(type="local"), allow_root=allow_root)
+    startup_checks.tell_whose_jobs(APP, Access(type="local"), allow_root=allow_root)
     assert len(caplog.records) == 1
     assert "ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is 'local', its" in caplog.text
     assert told in caplog.text
 
 
 def test_a_hub_that_runs_jobs_as_their_users_has_nothing_to_say(caplog):
-    proof.tell_whose_jobs(APP, Access(type="slurm"), allow_root=False)
+    startup_checks.tell_whose_jobs(APP, Access(type="slurm"), allow_root=False)
     assert caplog.text == ""
 
 

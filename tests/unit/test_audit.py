@@ -15,10 +15,11 @@ from tornado.web import Application
 
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.hub import audit
-from hpcspawner.hub.ledger import End, Report
-from hpcspawner.job.state import Cause
+from hpcspawner.jobs.events import Action, JobEvent, Refusal
+from hpcspawner.jobs.ledger import End, Report
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.state import Cause
 
 TICKET = "hpct_" + "t" * 43
 
@@ -57,12 +58,12 @@ def as_if_asked_by(name, remote_ip="10.0.0.7", finished=False):
 
 
 async def test_the_life_of_a_job_is_told(events, desk, row):
-    audit.submitted(desk.cluster, row)
+    audit.write(JobEvent(Action.SUBMIT, desk.cluster, row))
     row.host, row.port = "n1", 40001
-    as_if_asked_by("admin").run(audit.stopped, desk.cluster, row)
-    audit.ready(desk.cluster, row, adopted=False)
+    as_if_asked_by("admin").run(audit.write, JobEvent(Action.STOP, desk.cluster, row))
+    audit.write(JobEvent(Action.START, desk.cluster, row))
     row.end = End(Cause.EXITED, "The server ended with exit code 0.", 0.0, 0, ("secret log",))
-    audit.ended(desk.cluster, row)
+    audit.write(JobEvent(Action.END, desk.cluster, row))
     same = {
         "username": "alice",
         "servername": row.server,
@@ -88,7 +89,7 @@ async def test_an_event_has_what_was_asked_of_the_scheduler_and_no_path(events, 
         LocalAccount("alice", "/home/alice"),
     )
     row.choices = dict(request.choices)
-    audit.ready(desk.cluster, row, adopted=True)
+    audit.write(JobEvent(Action.ADOPT, desk.cluster, row))
     event = events()[-1]
     assert event["action"] == "adopt"
     assert event["resources"]["partition"] == "gpu"
@@ -100,7 +101,7 @@ async def test_an_event_has_what_was_asked_of_the_scheduler_and_no_path(events, 
     ("given_up", "told"),
     [
         pytest.param(
-            {"verdict": End(Cause.NOT_STARTED, "Job 12 has waited too long.", 0.0)},
+            {"hub_verdict": End(Cause.NOT_STARTED, "Job 12 has waited too long.", 0.0)},
             {"cause": "not-started", "explanation": "Job 12 has waited too long."},
             id="by the Hub",
         ),
@@ -112,20 +113,20 @@ async def test_an_event_has_what_was_asked_of_the_scheduler_and_no_path(events, 
 async def test_a_job_that_the_hub_gave_up_is_nobodys_doing(events, desk, row, given_up, told):
     """JupyterHub stops a server whose start failed, in the task of the request that asked for it."""
     vars(row).update(given_up)
-    as_if_asked_by("alice").run(audit.stopped, desk.cluster, row)
+    as_if_asked_by("alice").run(audit.write, JobEvent(Action.STOP, desk.cluster, row))
     event = events()[-1]
     assert {name: event[name] for name in ("cause", "explanation", "actor") if name in event} == told
 
 
 async def test_a_request_that_was_answered_long_ago_stops_nothing(events, desk, row):
-    as_if_asked_by("alice", finished=True).run(audit.stopped, desk.cluster, row)
+    as_if_asked_by("alice", finished=True).run(audit.write, JobEvent(Action.STOP, desk.cluster, row))
     assert "actor" not in events()[-1]
 
 
 async def test_a_refused_request_names_the_fields_and_not_what_was_typed(events):
     typed = "a password that stands in the wrong field"
     problems = [Problem("walltime", f"{typed!r} is no time."), Problem(typed, "unknown"), Problem("cpus", "Too many.")]
-    as_if_asked_by("alice").run(audit.refused_options, "alice", "", RequestError(problems))
+    as_if_asked_by("alice").run(audit.write, audit.refused_options("alice", "", RequestError(problems)))
     (event,) = events()
     assert event == {
         "what": "options",
@@ -139,8 +140,8 @@ async def test_a_refused_request_names_the_fields_and_not_what_was_typed(events)
 
 async def test_a_refused_call_names_the_job_where_it_is_known(events, row):
     context = as_if_asked_by(None, "10.0.0.66")
-    context.run(audit.refused_call, "ticket", "no such ticket")
-    context.run(audit.refused_call, "report", "another port", row)
+    context.run(audit.write, Refusal("ticket", "no such ticket"))
+    context.run(audit.write, Refusal("report", "another port", row))
     unknown, known = events()
     assert unknown == {"what": "ticket", "why": "no such ticket", "remote_ip": "10.0.0.66"}
     assert known["tag"] == row.tag
@@ -149,7 +150,7 @@ async def test_a_refused_call_names_the_job_where_it_is_known(events, row):
 
 async def test_a_secret_in_a_message_is_taken_out_and_a_long_one_cut(events, desk, row):
     row.end = End(Cause.EXITED, f"lost {TICKET} " + "x" * 1000, 0.0)
-    audit.ended(desk.cluster, row)
+    audit.write(JobEvent(Action.END, desk.cluster, row))
     message = events()[-1]["explanation"]
     assert message.startswith("lost [secret] x")
     assert len(message) == 300
@@ -157,14 +158,14 @@ async def test_a_secret_in_a_message_is_taken_out_and_a_long_one_cut(events, des
 
 async def test_an_event_that_can_not_be_written_disturbs_nobody(events, hub, desk, row, caplog):
     row.host = 7
-    audit.ready(desk.cluster, row, adopted=False)
+    audit.write(JobEvent(Action.START, desk.cluster, row))
     assert events() == []
     assert "could not be written" in caplog.text
 
 
 async def test_without_a_handler_nothing_is_written(hub, desk, row, caplog):
     hub.eventlog = EventLogger()
-    audit.ready(desk.cluster, row, adopted=False)
+    audit.write(JobEvent(Action.START, desk.cluster, row))
     assert caplog.text == ""
 
 

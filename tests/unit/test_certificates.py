@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hub import require
 
-from hpcspawner.hub.certificates import MARGIN_S, Authority, days_left, mark, names_host, read_request
+from hpcspawner.nodes.certificates import MARGIN_S, Authority, days_left, mark, names_host, read_request
 
 PEM, DER = serialization.Encoding.PEM, serialization.Encoding.DER
 KEY = ec.generate_private_key(ec.SECP256R1())

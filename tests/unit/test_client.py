@@ -19,13 +19,13 @@ import pytest
 from material import NASTY
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
-from hpcspawner.job.state import Cause, JobState
-from hpcspawner.schedulers import client as client_module
+from hpcspawner.schedulers import commands as client_module
 from hpcspawner.schedulers import process as process_module
 from hpcspawner.schedulers.base import Submission
-from hpcspawner.schedulers.client import Client
+from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.schedulers.torque import Torque
 from hpcspawner.site.profile import Access
 
@@ -542,7 +542,7 @@ def remembers(desk, name, *, controller=True, accounting=True):
 
 async def test_an_end_is_told_by_both_together(desk):
     record = await desk.client().record(remembers(desk, "cancelled-by-root"))
-    assert (record.cause, record.by) == (Cause.CANCELLED, "root")
+    assert (record.cause, record.cancelled_by) == (Cause.CANCELLED, "root")
     assert record.message == "The job was cancelled by root (an administrator)."
 
 
@@ -550,7 +550,7 @@ async def test_an_account_without_a_name_is_its_number(desk, monkeypatch):
     job_id = remembers(desk, "cancelled-by-user")
     (desk.folder / "row").write_text(f"{job_id}|CANCELLED by 4123456789|0:0|n1\n")
     desk.program("sacct", 'cat "$(dirname "$0")/row"')
-    assert (await desk.client().record(job_id)).by == "uid 4123456789"
+    assert (await desk.client().record(job_id)).cancelled_by == "uid 4123456789"
 
 
 @pytest.mark.parametrize("kept", [{"accounting": False}, {"controller": False}], ids=["controller", "accounting"])
@@ -590,7 +590,7 @@ async def test_the_accounting_is_asked_again_who_cancelled(desk, monkeypatch):
     job_id = remembers(desk, "cancelled-by-root")
     late = f"{job_id}|RUNNING|0:0|n1"
     desk.program("sacct", f'[ -e "$0.asked" ] && cat {ENDS}/cancelled-by-root.sacct || echo "{late}"; touch "$0.asked"')
-    assert (await desk.client().record(job_id)).by == "root"
+    assert (await desk.client().record(job_id)).cancelled_by == "root"
 
 
 async def test_an_end_can_be_waited_for_no_longer(desk):

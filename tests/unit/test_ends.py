@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from hpcspawner.hub.ends import RENEWED_AFTER, why
-from hpcspawner.hub.ledger import End, Report, Row
-from hpcspawner.job import launcher
-from hpcspawner.job.state import Cause, JobState, JobStatus, Record
+from hpcspawner.jobs.causes import RENEWED_AFTER, explain_end
+from hpcspawner.jobs.ledger import End, Report, Row
+from hpcspawner.programs import launcher
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.ends import exited
+from hpcspawner.schedulers.records import exited
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site.profile import Job
 
 ABSENT = JobStatus(JobState.ENDED)
-LISTED = JobStatus(JobState.ENDED, word="TIMEOUT")
+LISTED = JobStatus(JobState.ENDED, native_state="TIMEOUT")
 WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
 MEMORY = Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for.", signal=9)
 NODE = Record(Cause.NODE_FAILED, "Node n1 failed.")
-CANCELLED = Record(Cause.CANCELLED, "The job was cancelled by root (an administrator).", by="root")
+CANCELLED = Record(Cause.CANCELLED, "The job was cancelled by root (an administrator).", cancelled_by="root")
 EXITED = Record(Cause.EXITED, "The job ended with exit code 11.", 11)
 LOG = " Its log is ~/.hpcspawner/jupyter-12-h1.log."
 JOB = Job(python="python3.9")
@@ -79,14 +79,14 @@ def a_row(report=None, **fields):
     ],
 )
 def test_who_knows_best_is_believed(report, port, record, status, cause, message):
-    end = why(a_row(report, port=port), record, status, JOB)
+    end = explain_end(a_row(report, port=port), record, status, JOB)
     assert (end.cause, end.message) == (cause, message)
 
 
 @pytest.mark.parametrize("report", [None, IDLE, SIGNALLED])
 @pytest.mark.parametrize("record", [None, WALL_TIME, CANCELLED])
 def test_a_server_that_nobody_wants_was_stopped_whatever_else_is_told(report, record):
-    end = why(a_row(report, wanted=False), record, LISTED, JOB)
+    end = explain_end(a_row(report, wanted=False), record, LISTED, JOB)
     assert (end.cause, end.message) == (Cause.STOPPED, "The server was stopped.")
 
 
@@ -95,7 +95,7 @@ def test_a_server_that_nobody_wants_was_stopped_whatever_else_is_told(report, re
 def test_why_the_hub_gave_a_job_up_is_the_last_word(wanted, report):
     """The scheduler would only say that it was cancelled."""
     verdict = End(Cause.NOT_STARTED, "Job 12 will not start.", 1.0)
-    assert why(a_row(report, wanted=wanted, verdict=verdict), CANCELLED, LISTED, JOB) is verdict
+    assert explain_end(a_row(report, wanted=wanted, hub_verdict=verdict), CANCELLED, LISTED, JOB) is verdict
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_why_the_hub_gave_a_job_up_is_the_last_word(wanted, report):
     ],
 )
 def test_the_exit_code_is_the_servers_where_it_is_known(report, record, code):
-    assert why(a_row(report, port=1), record, LISTED, JOB).exit_code == code
+    assert explain_end(a_row(report, port=1), record, LISTED, JOB).exit_code == code
 
 
 def test_an_end_has_its_time():
     before = time.time()
-    assert before <= why(a_row(), None, LISTED, JOB).at <= time.time()
+    assert before <= explain_end(a_row(), None, LISTED, JOB).at <= time.time()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_end_has_its_time():
     ],
 )
 def test_the_last_lines_are_kept_where_they_may_explain_the_end(report, record, tells):
-    end = why(a_row(replace(report, log=("one", "two")), port=1), record, LISTED, JOB)
+    end = explain_end(a_row(replace(report, log=("one", "two")), port=1), record, LISTED, JOB)
     assert end.log == (("one", "two") if tells else ())
 
 
@@ -147,16 +147,16 @@ def test_the_last_lines_are_kept_where_they_may_explain_the_end(report, record, 
 )
 def test_the_wall_time_explains_what_nobody_else_does(ran_s, report, record, cause):
     row = a_row(report, port=1, choices={"walltime": "30m"}, began_at=time.time() - ran_s)
-    assert why(row, record, ABSENT, JOB).cause is cause
+    assert explain_end(row, record, ABSENT, JOB).cause is cause
 
 
 @pytest.mark.parametrize("choices", [{}, {"walltime": None}, {"walltime": "30:00"}])
 def test_a_wall_time_that_is_not_known_explains_nothing(choices):
-    assert why(a_row(choices=choices, began_at=1.0), None, ABSENT, JOB).cause is Cause.UNKNOWN
+    assert explain_end(a_row(choices=choices, began_at=1.0), None, ABSENT, JOB).cause is Cause.UNKNOWN
 
 
 def test_a_job_that_never_called_home_has_no_time_that_was_up():
-    assert why(a_row(choices={"walltime": "30m"}), None, ABSENT, JOB).cause is Cause.UNKNOWN
+    assert explain_end(a_row(choices={"walltime": "30m"}), None, ABSENT, JOB).cause is Cause.UNKNOWN
 
 
 def test_a_follow_up_takes_over_only_after_what_nobody_wanted():
@@ -179,7 +179,7 @@ def test_a_follow_up_takes_over_only_after_what_nobody_wanted():
     ],
 )
 def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code, says):
-    end = why(a_row(), replace(exited(code), node="n3"), LISTED, JOB)
+    end = explain_end(a_row(), replace(exited(code), node="n3"), LISTED, JOB)
     assert (end.cause, end.exit_code) == (Cause.NOT_STARTED, code)
     assert says in end.message
     assert end.message.endswith(
@@ -190,12 +190,12 @@ def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code,
 def test_every_code_of_the_launcher_has_a_sentence():
     codes = {value for name, value in vars(launcher).items() if name.endswith("_CODE")}
     for code in codes:
-        assert why(a_row(), exited(code), LISTED, JOB).cause is Cause.NOT_STARTED
+        assert explain_end(a_row(), exited(code), LISTED, JOB).cause is Cause.NOT_STARTED
 
 
 @pytest.mark.parametrize("code", [2, 11, 42, 130])
 def test_another_exit_code_is_told_with_the_log_and_the_node(code):
-    end = why(a_row(host="n2"), exited(code), LISTED, JOB)
+    end = explain_end(a_row(host="n2"), exited(code), LISTED, JOB)
     assert (end.cause, end.message) == (
         Cause.EXITED,
         f"The job ended with exit code {code}. Its log is ~/.hpcspawner/jupyter-12-h1.log on n2.",
@@ -205,6 +205,6 @@ def test_another_exit_code_is_told_with_the_log_and_the_node(code):
 @pytest.mark.parametrize("code", [1, 3, 4, 127])
 def test_an_exit_code_of_a_server_is_not_taken_for_the_launchers(code):
     """The job had its environment; the report of the server's end was lost."""
-    end = why(a_row(port=1, report_key_hash="x"), exited(code), LISTED, JOB)
+    end = explain_end(a_row(port=1, report_key_hash="x"), exited(code), LISTED, JOB)
     assert end.cause is Cause.EXITED
     assert end.message.startswith(f"The job ended with exit code {code}.")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from material import FULL, NASTY
 
 from hpcspawner.errors import Problem, RequestError
-from hpcspawner.request.form import Option, fields, read, strangers
+from hpcspawner.request.form import Option, fields, read, unplaced_problems
 from hpcspawner.request.gate import OPTIONS, make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.site.profile import SiteProfile, load
@@ -260,7 +260,7 @@ def test_a_problem_marks_its_field_and_no_other():
 def test_a_problem_without_a_field_is_a_stranger():
     problems = [Problem("cpus", "a"), Problem("colour", "b"), Problem("image", "c")]
     made = fields(SiteProfile.model_validate(SMALL), {}, problems)
-    assert strangers(problems, made) == problems[1:]
+    assert unplaced_problems(problems, made) == problems[1:]
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -9,8 +9,8 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import Application
 from traitlets.config import Config
 
-from hpcspawner.hub import headers
-from hpcspawner.hub.pages import TEMPLATES
+from hpcspawner.pages import content_security
+from hpcspawner.pages.pages import TEMPLATES
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def app(hub):
 
 
 def directives(app, more=None):
-    parts = headers.policy(app, "n", more or {}).split("; ")
+    parts = content_security.policy(app, "n", more or {}).split("; ")
     return {name: sources.split() for name, _, sources in (part.partition(" ") for part in parts)}
 
 
@@ -37,14 +37,16 @@ def directives(app, more=None):
     ],
 )
 def test_a_script_tag_has_the_nonce_only_where_it_stands_in_the_template(source, sent):
-    pages = Environment(autoescape=True, loader=DictLoader({"page": source}), extensions=[headers.NonceForScripts])
+    pages = Environment(
+        autoescape=True, loader=DictLoader({"page": source}), extensions=[content_security.NonceForScripts]
+    )
     assert pages.get_template("page").render(hpcspawner_nonce=lambda: "n", value="<script>") == sent
 
 
 async def test_templates_that_were_loaded_before_are_loaded_again(app):
     pages = app.tornado_application.settings["jinja2_env_sync"]
     before = pages.get_template("404.html")
-    headers.install(app)
+    content_security.install(app)
     assert pages.get_template("404.html") is not before
 
 
@@ -84,7 +86,7 @@ async def test_a_site_may_allow_more(app):
 )
 async def test_only_pages_get_the_policy_and_every_answer_the_rest(app, kind, config, expected):
     app.config.merge(Config({"HubHeaders": config}))
-    headers.install(app)
+    content_security.install(app)
     (transform,) = app.tornado_application.transforms
     answer = HTTPHeaders({"Content-Type": kind, "Content-Security-Policy": "theirs", "Referrer-Policy": "origin"})
     _, sent, _ = transform(None).transform_first_chunk(200, answer, b"", True)
@@ -95,7 +97,7 @@ async def test_only_pages_get_the_policy_and_every_answer_the_rest(app, kind, co
 
 async def test_an_admins_own_policy_takes_the_place_of_ours_and_can_use_the_nonce(app):
     app.tornado_application.settings["headers"] = {"content-security-policy": "script-src 'nonce-{nonce}'"}
-    headers.install(app)
+    content_security.install(app)
     (transform,) = app.tornado_application.transforms
     answer = HTTPHeaders({"Content-Type": "text/html"})
     _, sent, _ = transform(None).transform_first_chunk(200, answer, b"", True)

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcspawner.job.script import CallHome, submission
 from hpcspawner.programs import helper
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
-from hpcspawner.schedulers import rights
+from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
+from hpcspawner.script.render import CallHome, submission
 from hpcspawner.site.profile import Access, Directive, Job, SiteProfile, find_shipped, load
 
 # It acts for no root, and the suites run as root on the test machines.
@@ -63,7 +63,7 @@ class Desk:
         for name in ("sbatch", "scancel", "squeue", "qsub", "qdel", "qstat"):
             if not (self.folder / name).exists():
                 self.program(name, RECORDS)
-        self.program("helper", rights.program(profile_of(scheduler, self.folder, limit_s, **access), scheduler, PYTHON))
+        self.program("helper", sudo.program(profile_of(scheduler, self.folder, limit_s, **access), scheduler, PYTHON))
 
     def start(self, *words, user=USER, **environment):
         pipe = subprocess.PIPE
@@ -294,7 +294,7 @@ def test_it_acts_for_no_root(wrong, monkeypatch):
 def loaded():
     """The program's own functions and classes."""
     namespace = {"__name__": "helper"}
-    exec(compile(Path(rights.helper.__file__).read_text(encoding="utf-8"), "helper", "exec"), namespace)
+    exec(compile(Path(sudo.helper.__file__).read_text(encoding="utf-8"), "helper", "exec"), namespace)
     return namespace
 
 
@@ -431,7 +431,7 @@ def test_an_option_of_the_sites_is_joined_to_the_users(desk):
     desk.make()
     own = Job(directives=[Directive(option="gres", value="lscratch:10")])
     profile = profile_of(slurm, desk.folder).model_copy(update={"job": own})
-    desk.program("helper", rights.program(profile, slurm, PYTHON))
+    desk.program("helper", sudo.program(profile, slurm, PYTHON))
     assert desk.ask("submit", given=job(options='[["gres", "gpu:v100:1,lscratch:10"]]')) == (0, "", "")
     assert desk.calls()[0]["argv"][-1] == "--gres=gpu:v100:1,lscratch:10"
     assert desk.ask("submit", given=job(options='[["gres", "gpu:v100:1,lscratch:11"]]'))[0] == 65
@@ -494,7 +494,7 @@ def test_what_is_no_mark_reaches_no_command(desk, word):
 
 @pytest.mark.parametrize("scheduler", [Slurm(), Torque(), Local(Path("/x"), 1)], ids=lambda scheduler: scheduler.name)
 @settings(deadline=None)
-@given(word=st.text(max_size=20) | st.from_regex(r"[0-9]{1,11}(\[[0-9]?\])?(\.\w{0,3})?\n?"))
+@given(native_state=st.text(max_size=20) | st.from_regex(r"[0-9]{1,11}(\[[0-9]?\])?(\.\w{0,3})?\n?"))
 def test_the_helper_and_the_hub_agree_what_a_job_id_is(scheduler, word):
     """By the pattern that is written into it."""
     namespace = loaded()
@@ -528,15 +528,15 @@ def test_every_job_of_a_shipped_profile_is_taken(name):
         account = None if profile.account == "hidden" else (*profile.accounts, "abc123")[0]
         request = make({"partition": partition.name, "account": account}, profile, LocalAccount("alice", "/home/alice"))
         job = submission(request, scheduler, profile.job, label, home)
-        rights.submit_words(scheduler, job.options, profile.directives)
+        sudo.submit_words(scheduler, job.options, profile.directives)
         assert helper.checked_script(job.script.encode())
 
 
 @pytest.mark.parametrize("python", ["python3", "/usr/bin/env python3", "/x\n/bin/sh", ""])
 def test_what_can_be_no_first_line_is_refused(desk, python):
     desk.make()
-    with pytest.raises(rights.RightsError, match="give the full path of a Python"):
-        rights.program(profile_of(Slurm(), desk.folder), Slurm(), python)
+    with pytest.raises(sudo.RightsError, match="give the full path of a Python"):
+        sudo.program(profile_of(Slurm(), desk.folder), Slurm(), python)
 
 
 WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
@@ -562,36 +562,36 @@ WITH_HELPER = Access(type="slurm", helper="/usr/local/libexec/hpcspawner-comet")
     ],
 )
 def test_a_rule_that_would_allow_more_is_refused(account, group):
-    with pytest.raises(rights.RightsError, match="can't be the"):
-        rights.sudoers(WITH_HELPER, account, group, listing=False)
+    with pytest.raises(sudo.RightsError, match="can't be the"):
+        sudo.sudoers(WITH_HELPER, account, group, listing=False)
 
 
 @pytest.mark.parametrize("group", ["hpcusers", "Domain_Users", "sudoku", "wheelers"])
 def test_a_group_of_users_is_let_in(group):
-    assert f"(%{group}, !root, !#0)" in rights.sudoers(WITH_HELPER, "jupyterhub", group, listing=False)
+    assert f"(%{group}, !root, !#0)" in sudo.sudoers(WITH_HELPER, "jupyterhub", group, listing=False)
 
 
 def test_why_a_group_is_refused_is_said():
-    with pytest.raises(rights.RightsError, match=r"'Docker' can't be the users' group: its members can become root"):
-        rights.sudoers(WITH_HELPER, "jupyterhub", "Docker", listing=False)
+    with pytest.raises(sudo.RightsError, match=r"'Docker' can't be the users' group: its members can become root"):
+        sudo.sudoers(WITH_HELPER, "jupyterhub", "Docker", listing=False)
 
 
 @pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/sudo-rs", "-u", "{user}"), ()])
 def test_without_sudo_there_is_no_rule(prefix):
     access = WITH_HELPER.model_copy(update={"command_prefix": prefix})
-    with pytest.raises(rights.RightsError, match="so sudo is not asked"):
-        rights.sudoers(access, "jupyterhub", "hpcusers", listing=False)
+    with pytest.raises(sudo.RightsError, match="so sudo is not asked"):
+        sudo.sudoers(access, "jupyterhub", "hpcusers", listing=False)
 
 
 def test_rules_of_two_sites_stand_side_by_side():
-    text = rights.sudoers(WITH_HELPER, "jupyterhub", "Domain_Users", listing=True)
+    text = sudo.sudoers(WITH_HELPER, "jupyterhub", "Domain_Users", listing=True)
     (alias, *_), (rule,) = ([line for line in text.splitlines() if line.startswith(w)] for w in ("Cmnd", "jupyterhub"))
     assert alias.startswith("Cmnd_Alias HPC_HPCSPAWNER_COMET = /usr/local/libexec/hpcspawner-comet submit")
     assert rule == "jupyterhub ALL = (%Domain_Users, !root, !#0) NOPASSWD: NOSETENV: HPC_HPCSPAWNER_COMET"
 
 
 def test_it_is_a_program_for_python_3_6():
-    text = Path(rights.helper.__file__).read_text(encoding="utf-8")
+    text = Path(sudo.helper.__file__).read_text(encoding="utf-8")
     tree = ast.parse(text, feature_version=(3, 6))
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcspawner.job import idle, launcher
+from hpcspawner.programs import idle, launcher
 
 SOURCE = Path(idle.__file__).read_text(encoding="utf-8")
 

@@ -4,7 +4,7 @@ import pytest
 from batchspawner import BatchSpawnerBase
 from traitlets.config import Config
 
-from hpcspawner.hub.ignored import ignored
+from hpcspawner.hub.ignored_settings import ignored
 
 
 @pytest.mark.parametrize("section", ["Spawner", "BatchSpawnerBase", "HPCSpawner", "SlurmSpawner", "TorqueSpawner"])

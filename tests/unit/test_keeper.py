@@ -15,25 +15,25 @@ from jupyterhub import orm
 from tornado import web
 from tornado.web import Application
 
-from hpcspawner.hub import keeper
-from hpcspawner.hub.keeper import Habits, Keeper
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import End
-from hpcspawner.job.state import Cause
+from hpcspawner.hub import housekeeping as module
+from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import End
+from hpcspawner.schedulers.state import Cause
 from hpcspawner.spawner import HPCSpawner
 
-HABITS = Habits(interval_s=0.1, orphan_grace_s=0.0, dry_run=False)
+HABITS = HousekeepingLimits(interval_s=0.1, orphan_grace_s=0.0, dry_run=False)
 
 
 @pytest.fixture
 def housekeeping(desk, hub, monkeypatch):
     """Keeps house for the length of a block."""
-    monkeypatch.setattr(keeper, "_SOON_S", 0.1)
+    monkeypatch.setattr(module, "_SOON_S", 0.1)
 
     @contextlib.asynccontextmanager
     async def keep(interval_s=HABITS.interval_s, grace_s=0.0, *, dry_run=False):
-        habits = Habits(interval_s, grace_s, dry_run)
-        task = asyncio.create_task(Keeper(hub, desk.cluster, habits, logging.getLogger("test")).run())
+        habits = HousekeepingLimits(interval_s, grace_s, dry_run)
+        task = asyncio.create_task(Housekeeping(hub, desk.cluster, habits, logging.getLogger("test")).run())
         yield task
         assert not task.done(), "housekeeping has ended by itself"
         await desk.closes()
@@ -59,7 +59,7 @@ def test_the_hub_can_start_a_server_that_no_web_request_has_asked_for():
     """JupyterHub does so from a handler; tornado refuses to make one of a request that lacks what HTTP asks for."""
     hub = types.SimpleNamespace(base_url="/hub/", server=types.SimpleNamespace(base_url="/hub/"))
     app = types.SimpleNamespace(hub=hub, tornado_application=Application([], hub=hub, log=logging.getLogger()))
-    assert keeper._Inside(app).request.host == "localhost"
+    assert module._Inside(app).request.host == "localhost"
 
 
 async def test_a_job_that_ends_while_it_is_taken_up_is_not_replaced_by_another(desk):
@@ -98,8 +98,8 @@ async def forsaken(desk, monkeypatch):
     async def leave():
         left.set()
 
-    spawner = types.SimpleNamespace(row=row, ready=True, unattended=True, leave=leave, left=left)
-    monkeypatch.setattr(Keeper, "_spawner", lambda self, row: spawner)
+    spawner = types.SimpleNamespace(row=row, ready=True, unpolled=True, leave=leave, left=left)
+    monkeypatch.setattr(Housekeeping, "_spawner", lambda self, row: spawner)
     desk.shows(desk.line(row))
     return spawner
 
@@ -112,7 +112,7 @@ async def test_a_server_is_not_taken_away_between_a_cancelled_start_and_its_stop
 
 
 async def test_a_server_that_stays_unattended_is_let_go_of(desk, housekeeping, forsaken, until, monkeypatch):
-    monkeypatch.setattr(keeper, "_STOP_COMES_S", 0.3)
+    monkeypatch.setattr(module, "_STOP_COMES_S", 0.3)
     async with housekeeping():
         await until(forsaken.left.is_set)
 
@@ -129,8 +129,8 @@ async def ready(desk, monkeypatch):
     async def renew():
         asked.append(row.tag)
 
-    spawner = types.SimpleNamespace(row=row, ready=True, unattended=False, renew=renew, asked=asked)
-    monkeypatch.setattr(Keeper, "_spawner", lambda self, other: spawner)
+    spawner = types.SimpleNamespace(row=row, ready=True, unpolled=False, renew=renew, asked=asked)
+    monkeypatch.setattr(Housekeeping, "_spawner", lambda self, other: spawner)
     desk.shows(desk.line(row))
     return spawner
 
@@ -241,7 +241,7 @@ async def test_a_round_cancels_three_at_most_and_the_next_one_goes_on(desk, hous
         await until(lambda: len(desk.cancelled) == 3)
         await asyncio.sleep(0.5)
         assert len(desk.cancelled) == 3
-        desk.kept.stir.set()
+        desk.kept.wake.set()
         await until(lambda: len(set(desk.cancelled)) >= 6)
 
 
@@ -456,7 +456,7 @@ async def test_the_ledger_may_ask_for_a_round_before_its_time(desk, housekeeping
         await some_rounds(desk, 1)
         row = await desk.submitted("12", wanted=False)
         desk.shows(desk.line(row, "CANCELLED"))
-        desk.kept.stir.set()
+        desk.kept.wake.set()
         await until(lambda: row.end)
 
 
@@ -471,5 +471,5 @@ async def test_a_round_that_fails_is_told_and_the_next_one_comes(desk, housekeep
         other.close()
         row = await desk.submitted("12", wanted=False)
         desk.shows(desk.line(row, "CANCELLED"))
-        desk.kept.stir.set()
+        desk.kept.wake.set()
         await until(lambda: row.end)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jupyterhub import orm
 
-from hpcspawner.hub.keys import API_TOKEN, REPORT_KEY, TICKET, Keys
+from hpcspawner.jobs.keys import API_TOKEN, REPORT_KEY, TICKET, Keys
 
 KEYS = Keys(b"s" * 32, "hub")
 UPGRADED = Keys(b"o" * 32, "hub", older=b"s" * 32)

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hpcspawner.job import launcher
-from hpcspawner.job.script import quote
+from hpcspawner.programs import launcher
+from hpcspawner.script.render import quote
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)

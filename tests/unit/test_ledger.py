@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcspawner.errors import LedgerUnavailable
-from hpcspawner.hub import ledger as ledger_module
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import End, Report, Row, digest, ledger, now, open_ledger
-from hpcspawner.job.script import quote
-from hpcspawner.job.state import Cause
+from hpcspawner.hub.startup import OUTSIDE
+from hpcspawner.jobs import ledger as ledger_module
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import End, Report, Row, digest, ledger, now, open_ledger
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.schedulers.state import Cause
+from hpcspawner.script.render import quote
 
 RUN = "run-" + "r" * 30
 DAY_S = 24 * 3600
@@ -181,7 +182,7 @@ def test_the_environment_is_kept_for_a_second_run():
 def test_a_job_that_nobody_wants_has_nothing_to_give_away():
     row = a_row(environment={"TOKEN": "t"})
     assert row.wanted
-    row.give_up()
+    row.mark_unwanted()
     assert (row.wanted, row.environment) == (False, {})
 
 
@@ -196,7 +197,7 @@ def test_the_clock_of_absence_starts_when_the_submit_was_answered():
     ("news", "told"),
     [
         pytest.param(lambda row: row.submitted("12"), [], id="submitted"),
-        pytest.param(lambda row: row.give_up(), [], id="given up"),
+        pytest.param(lambda row: row.mark_unwanted(), [], id="given up"),
         pytest.param(lambda row: row.listening(20000), ["told"], id="listening"),
         pytest.param(lambda row: row.reported(Report("no-port", "")), ["told"], id="ended"),
     ],
@@ -390,7 +391,7 @@ async def test_the_log_tells_nothing_of_a_row_when_the_database_is_away(kept, le
 
 def test_there_is_one_ledger(kept, tmp_path):
     assert ledger() is kept
-    assert open_ledger(f"sqlite:///{tmp_path}/other", lambda: Keys(b"", ""), logging.getLogger("test")) is kept
+    assert open_ledger(f"sqlite:///{tmp_path}/other", lambda: Keys(b"", ""), logging.getLogger("test"), OUTSIDE) is kept
 
 
 async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recognise(kept, ledger_file, caplog):
@@ -398,7 +399,7 @@ async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recogni
     await opened_row(kept, job_id="13", end=End(Cause.IDLE, "", time.time()))
     for secret, told in ((b"s" * 32, 0), (b"t" * 32, 1)):
         store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
-        ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test")).close()
+        ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test"), OUTSIDE).close()
         assert caplog.text.count("1 living jobs have marks of another secret") == told
     assert caplog.text.endswith("or cancel these jobs: 12\n")
 
@@ -408,7 +409,7 @@ async def test_jobs_of_the_version_before_are_recognised(kept, ledger_file, capl
     before = Keys(b"c" * 32, "hub", older=b"c" * 32)
     await opened_row(kept, label=JobLabel("jupyter", f"habcdef{before._proof('h', 'alice', 'abcdef')}"))
     store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
-    ledger_module.Ledger(store, Keys(b"n" * 32, "hub", older=b"c" * 32), logging.getLogger("test")).close()
+    ledger_module.Ledger(store, Keys(b"n" * 32, "hub", older=b"c" * 32), logging.getLogger("test"), OUTSIDE).close()
     assert "another secret" not in caplog.text
 
 
@@ -419,6 +420,7 @@ async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept
         ledger_module.Store(f"sqlite:///{ledger_file}", "other", logging.getLogger("test")),
         Keys(b"s" * 32, "other"),
         logging.getLogger("test"),
+        OUTSIDE,
     )
     assert other.live() == []
     other.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpcspawner.hub.limit import WINDOW_S, Limited, Refusals, network
+from hpcspawner.nodes.limit import WINDOW_S, Limited, Refusals, network
 
 
 class Clock:

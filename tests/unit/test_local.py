@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hpcspawner.job.state import Cause, JobState
+from hpcspawner.programs import spool as program
 from hpcspawner.programs.helper import Refusal
-from hpcspawner.schedulers import spool as program
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.local import Local
-from hpcspawner.schedulers.rights import submit_words
+from hpcspawner.schedulers.state import Cause, JobState
+from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.units import Walltime
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
@@ -50,7 +50,7 @@ class Desk:
 
     def submit(self, *lines, **options):
         answer = self.run(self.submit_words(**options), self.script(*lines))
-        assert answer.code == 0, answer.words
+        assert answer.code == 0, answer.message
         return self.scheduler.parse_submit(answer.out)
 
     def go(self):
@@ -60,7 +60,7 @@ class Desk:
     def list(self):
         argv = self.scheduler.query_command(MARK)
         answer = self.run(argv)
-        assert answer.code == 0, answer.words
+        assert answer.code == 0, answer.message
         return self.scheduler.parse_query(answer.out, MARK)
 
     def cancel(self, job_id):
@@ -424,7 +424,7 @@ FULL_DISK = ("prlimit", "--fsize=0")
 def test_a_full_disk_refuses_a_job_and_leaves_nothing_of_it(desk):
     answer = desk.run([*FULL_DISK, *desk.submit_words()], desk.script("true"))
     assert answer.code == program.IO_ERROR
-    assert "large" in answer.words
+    assert "large" in answer.message
     assert desk.list() == {}
     assert {path.name for path in desk.scheduler.spool.iterdir()} <= {"lock", "last-id"}
 
@@ -446,14 +446,14 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_words(tmp_path):
     desk = Desk(tmp_path)
     answer = desk.run(desk.scheduler.query_command(MARK))
     assert answer.code == program.IO_ERROR
-    assert "spool" in answer.words
+    assert "spool" in answer.message
     assert not desk.scheduler.already_gone(answer)
 
 
 def test_an_empty_script_is_refused(desk):
     answer = desk.run(desk.submit_words(), " \n")
     assert answer.code == program.BAD_SCRIPT
-    assert "empty" in answer.words
+    assert "empty" in answer.message
     assert desk.list() == {}
 
 

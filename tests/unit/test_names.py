@@ -26,9 +26,9 @@ from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from traitlets.config import Config
 
-from hpcspawner.hub import aio, hooks
-from hpcspawner.hub.hooks import HubNames, NodeResolver, node_options, teach, untaught
-from hpcspawner.hub.names import ZONE, node_behind, server_name
+from hpcspawner.nodes import aiohttp_resolver, resolvers
+from hpcspawner.nodes.resolvers import HubNames, NodeResolver, node_options, teach, untaught
+from hpcspawner.nodes.server_names import ZONE, node_behind, server_name
 
 NONCE = "abcdefghijklmnop"
 NAME = server_name(NONCE, "localhost", ZONE)
@@ -124,7 +124,9 @@ def node(*arguments, stdin="", options=""):
 def test_the_proxy_has_the_same_rule(nodes):
     hosts = [*OTHERS, *(server_name(NONCE, one, ZONE) for one in nodes), *nodes, f"jX.V6.n1.{ZONE.upper()}"]
     hosts += [f"j.{one}.{ZONE}" for one in nodes]
-    assert json.loads(node("-e", RULE, str(hooks.HOOK), stdin=json.dumps(hosts))) == [node_behind(one) for one in hosts]
+    assert json.loads(node("-e", RULE, str(resolvers.HOOK), stdin=json.dumps(hosts))) == [
+        node_behind(one) for one in hosts
+    ]
 
 
 @pytest.mark.parametrize(
@@ -134,8 +136,8 @@ def test_the_proxy_loads_the_hook_wherever_it_lies(tmp_path, monkeypatch, folder
     """And what the Hub's own environment asks of Node.js still counts."""
     hook = tmp_path / folder / "names.js"
     hook.parent.mkdir()
-    shutil.copy(hooks.HOOK, hook)
-    monkeypatch.setattr(hooks, "HOOK", hook)
+    shutil.copy(resolvers.HOOK, hook)
+    monkeypatch.setattr(resolvers, "HOOK", hook)
     monkeypatch.setenv("NODE_OPTIONS", "--stack-trace-limit=7")
     shown = node("-p", "JSON.stringify([Error.stackTraceLimit, Object.keys(require.cache)])", options=node_options())
     assert json.loads(shown) == [7, [str(hook)]]
@@ -183,7 +185,7 @@ def ask(request, internal, resolver):
             client.close()
 
     async def by_aiohttp(url, host):
-        connector = aiohttp.TCPConnector(resolver=aio.NodeResolver(), ssl=internal.tls.context)
+        connector = aiohttp.TCPConnector(resolver=aiohttp_resolver.NodeResolver(), ssl=internal.tls.context)
         async with aiohttp.ClientSession(connector=connector) as session:
             try:
                 async with session.get(url, headers={"Host": host}) as answer:
@@ -228,7 +230,9 @@ async def test_a_browsers_host_name_is_not_the_servers(internal, ask):
 
 async def test_aiohttp_is_told_the_whole_name():
     """Some of its versions check the certificate for what the resolver calls the host."""
-    (found, *_) = await aio.NodeResolver().resolve(server_name(NONCE, "127.0.0.1", ZONE), 1, socket.AF_UNSPEC)
+    (found, *_) = await aiohttp_resolver.NodeResolver().resolve(
+        server_name(NONCE, "127.0.0.1", ZONE), 1, socket.AF_UNSPEC
+    )
     assert (found["hostname"], found["host"]) == (server_name(NONCE, "127.0.0.1", ZONE), "127.0.0.1")
 
 
@@ -281,7 +285,7 @@ def test_a_command_that_was_set_afterwards_lacks_the_hook(resolver):
 
 
 def test_a_hook_in_a_strange_folder_is_seen_in_the_command(resolver, monkeypatch, tmp_path):
-    monkeypatch.setattr(hooks, "HOOK", tmp_path / 'a "quoted\\" one' / "names.js")
+    monkeypatch.setattr(resolvers, "HOOK", tmp_path / 'a "quoted\\" one' / "names.js")
     assert untaught(hub()) == ""
 
 
@@ -301,7 +305,7 @@ def test_another_proxy_has_a_resolver_of_its_own(resolver):
 
 def test_jupyterhub_5_with_pycurl_does_not_ask_our_resolver(resolver, monkeypatch):
     curl = type("CurlAsyncHTTPClient", (), {})
-    monkeypatch.setattr(hooks.AsyncHTTPClient, "configured_class", lambda: curl)
+    monkeypatch.setattr(resolvers.AsyncHTTPClient, "configured_class", lambda: curl)
     monkeypatch.setattr(jupyterhub, "version_info", (5, 5, 4, "", ""))
     assert "uninstall it" in untaught(hub())
     monkeypatch.setattr(jupyterhub, "version_info", (6, 1, 1, "", ""))
@@ -310,7 +314,7 @@ def test_jupyterhub_5_with_pycurl_does_not_ask_our_resolver(resolver, monkeypatc
 
 # --- the names in the Hub's own certificate
 
-OWN = f"DNS:{hooks.socket.gethostname()}"
+OWN = f"DNS:{resolvers.socket.gethostname()}"
 
 
 def alt_names(*merged, **traits):

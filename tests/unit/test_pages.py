@@ -18,9 +18,9 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
-from hpcspawner.hub.pages import Draft, News, ShownError, as_hub_error, draft, for_the_log, render_form
-from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.pages.pages import Draft, News, ShownError, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request.gate import OPTIONS
+from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.site.profile import SiteProfile, load
 
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))

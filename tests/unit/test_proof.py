@@ -12,7 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hpcspawner.hub import certificates, hooks, names, peers, proof
+from hpcspawner.hub import peers, startup_checks
+from hpcspawner.nodes import certificates, resolvers, server_names
 
 
 def certificate(folder, days):
@@ -32,7 +33,7 @@ def certificate(folder, days):
 
 class Spawner:
     certificate_names = "job"
-    certificate_zone = names.ZONE
+    certificate_zone = server_names.ZONE
 
     def __init__(self, config):
         pass
@@ -52,7 +53,7 @@ def authorities(folder, **files):
 def hub(folder, days):
     authorities(folder / "internal-ssl")
     proxy = SimpleNamespace(
-        command=["env", f"NODE_OPTIONS={hooks.node_options()}"], should_start=True, api_url="https://127.0.0.1:1"
+        command=["env", f"NODE_OPTIONS={resolvers.node_options()}"], should_start=True, api_url="https://127.0.0.1:1"
     )
     return SimpleNamespace(
         log=logging.getLogger("proof"),
@@ -69,7 +70,7 @@ def hub(folder, days):
 
 @pytest.mark.parametrize(("days", "told"), [(59, True), (1, True), (61, False)])
 async def test_certificates_that_run_out_soon_are_told_of(tmp_path, caplog, days, told):
-    await proof.reachable(hub(tmp_path, days))
+    await startup_checks.reachable(hub(tmp_path, days))
     assert (f"RUN OUT IN {days} DAYS" in caplog.text) is told
     assert caplog.text.count("\n") == told
 
@@ -82,7 +83,7 @@ async def test_a_hub_that_can_not_tell_servers_from_itself_stops(tmp_path, caplo
     authorities(tmp_path / "shared", notebooks_ca=site, proxy_client_ca=site)
     stopped = []
     app.exit = stopped.append
-    await proof.reachable(app)
+    await startup_checks.reachable(app)
     assert stopped == [1]
     assert "the authorities notebooks-ca and proxy-client-ca have one name, CN=notebooks-ca" in caplog.text
 

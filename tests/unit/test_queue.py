@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcspawner.job.state import JobState, JobStatus
 from hpcspawner.schedulers import queue as queue_module
-from hpcspawner.schedulers.client import Client, Listing
-from hpcspawner.schedulers.queue import HIDDEN, NOT_OURS, TAKEN, Found, OwnedJob, Queue, judge
+from hpcspawner.schedulers.commands import Client, Listing
+from hpcspawner.schedulers.queue import NOT_OURS, NOT_VISIBLE, TAKEN, Found, OwnedJob, Queue, judge
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.site.profile import Access
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -233,7 +233,7 @@ async def test_absence_proves_nothing_where_the_jobs_of_others_may_be_hidden(des
     """As Slurm does it with PrivateData=jobs: the listing is good, and empty."""
     states = [await desk.queue.status(job(12), time.monotonic()) for _ in range(3)]
     assert {status.state for status in states} == {JobState.UNKNOWN}
-    assert states[-1].reason == HIDDEN
+    assert states[-1].reason == NOT_VISIBLE
 
 
 async def test_jobs_that_the_hub_itself_owns_are_never_hidden(desk):
@@ -291,7 +291,7 @@ async def test_where_slurm_hides_jobs_absence_is_not_proven(desk):
     if ME != "root":
         assert not (await desk.queue.search("alice", "tag12", time.monotonic())).proven
     desk.queue.client.own_account = "jupyterhub"
-    desk.queue._sight_due = 0.0
+    desk.queue._visibility_due = 0.0
     assert await desk.queue.search("alice", "tag12", time.monotonic()) == Found((), proven=False)
 
 
@@ -300,7 +300,7 @@ async def test_a_promise_that_was_taken_back_is_believed_no_longer_than_its_time
     desk.queue.client.own_account = "jupyterhub"
     assert (await desk.queue.search("alice", "tag12", time.monotonic())).proven
     desk.says_who_sees_what("jobs")
-    desk.queue._sight_due = 0.0
+    desk.queue._visibility_due = 0.0
     assert not (await desk.queue.search("alice", "tag12", time.monotonic())).proven
 
 

@@ -9,12 +9,12 @@ from cryptography import x509
 from support.hub import free_ports
 from support.internal_tls import InternalTls, Listener
 
-from hpcspawner.hub import reach
-from hpcspawner.hub.certificates import MARGIN_S, mark
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import Row
-from hpcspawner.hub.names import ZONE
-from hpcspawner.hub.reach import Naming, Patience, Reach, Sign
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import Row
+from hpcspawner.nodes import address
+from hpcspawner.nodes.address import Naming, Patience, ServerAddress, Sign
+from hpcspawner.nodes.certificates import MARGIN_S, mark
+from hpcspawner.nodes.server_names import ZONE
 from hpcspawner.schedulers.base import JobLabel
 
 KEYS = Keys(b"s" * 32, "hub")
@@ -32,7 +32,7 @@ def internal(tmp_path_factory):
 
 @pytest.fixture
 def to_job(internal):
-    return Reach(JOB, internal.tls)
+    return ServerAddress(JOB, internal.tls)
 
 
 def row_of(listener=None, run=SHOWN, host="127.0.0.1", port=0, walltime="2h"):
@@ -69,7 +69,7 @@ def row_of(listener=None, run=SHOWN, host="127.0.0.1", port=0, walltime="2h"):
 def test_the_address_of_a_server_holds_its_node_and_names_its_run(internal, naming, host, run, address):
     row = row_of(host=host, run=run, port=20000)
     # What a row's server speaks does not change with the Hub's setting.
-    assert Reach(naming, internal.tls).address(row) == Reach(naming, None).address(row) == address
+    assert ServerAddress(naming, internal.tls).address(row) == ServerAddress(naming, None).address(row) == address
 
 
 async def test_a_certificate_names_what_the_address_names(internal, to_job):
@@ -85,7 +85,7 @@ async def test_a_certificate_names_what_the_address_names(internal, to_job):
 
 
 async def test_without_tls_nothing_is_signed(internal):
-    assert await Reach(JOB, None).certify(row_of(), internal.request()) == {}
+    assert await ServerAddress(JOB, None).certify(row_of(), internal.request()) == {}
 
 
 # --- who answers
@@ -158,8 +158,8 @@ async def test_a_server_knows_the_hub_by_its_certificate(internal):
     mine = internal.own
     async with Listener(await named(internal)) as server:
         signed = internal.folder / "server.crt", internal.folder / "server.key"
-        another = reach.Tls(internal.tls.authority, reach.make_ssl_context(str(signed[1]), str(signed[0]), mine[2]))
-        assert not await Reach(JOB, another).answers(row_of(server), PATH)
+        another = address.Tls(internal.tls.authority, address.make_ssl_context(str(signed[1]), str(signed[0]), mine[2]))
+        assert not await ServerAddress(JOB, another).answers(row_of(server), PATH)
     assert server.read == b""
 
 
@@ -171,7 +171,7 @@ async def test_a_server_from_before_there_was_tls_is_asked_without(to_job):
 
 async def test_a_server_with_tls_is_lost_where_there_is_none_any_more(internal):
     async with Listener(await named(internal)) as server:
-        assert not await Reach(JOB, None).answers(row_of(server), PATH)
+        assert not await ServerAddress(JOB, None).answers(row_of(server), PATH)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_a_server_is_there_if_it_knows_the_place(internal, to_job, answer,
 
 @pytest.mark.parametrize("encrypted", [True, False], ids=["after the handshake", "before it"])
 async def test_a_server_that_is_silent_does_not_answer(internal, to_job, monkeypatch, encrypted):
-    monkeypatch.setattr(reach, "_PROBE_S", 0.5)
+    monkeypatch.setattr(address, "_PROBE_S", 0.5)
     async with Listener(await named(internal) if encrypted else None, None) as server:
         assert not await to_job.answers(row_of(server), PATH)
 
@@ -222,7 +222,7 @@ async def test_a_sign_of_life_is_had_without_a_word(internal, to_job, run):
 
 async def test_who_takes_connections_and_never_speaks_proves_nothing(to_job, monkeypatch):
     """A busy server, or somebody who sits on its port."""
-    monkeypatch.setattr(reach, "_PROBE_S", 0.5)
+    monkeypatch.setattr(address, "_PROBE_S", 0.5)
     async with Listener(None, None) as server:
         assert await to_job.sign(row_of(server)) is Sign.MUTE
 
@@ -259,4 +259,4 @@ async def test_who_poses_as_the_server_is_no_sign_of_life(internal, to_job):
 
 def test_what_is_kept_of_the_hubs_side_is_read_once(internal):
     files = [str(internal.folder / "internal"), str(Path(internal.own[2])), *internal.own]
-    assert reach.Tls.of(*files) is reach.Tls.of(*files)
+    assert address.Tls.of(*files) is address.Tls.of(*files)

@@ -15,7 +15,7 @@ from jupyterhub.log import CoroutineLogFormatter
 
 from hpcspawner.cli.certificate import write_certificate
 from hpcspawner.hub import redact
-from hpcspawner.hub.keys import Keys
+from hpcspawner.jobs.keys import Keys
 
 KEYS = Keys(b"s" * 32, "hub")
 BODY = "Zm9vYmFyLWJhei1xdXV4X3F1dXV4"

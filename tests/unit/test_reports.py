@@ -26,14 +26,17 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from hpcspawner.errors import SchedulerUnreachable
-from hpcspawner.hub import audit, pages, reports
 from hpcspawner.hub.bodies import CAP, BoundedServer, places
-from hpcspawner.hub.certificates import mark
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import End, close_ledger, digest, ledger, open_ledger
-from hpcspawner.hub.limit import Refusals
-from hpcspawner.hub.reports import HANDLERS
-from hpcspawner.job.state import Cause, JobState, JobStatus
+from hpcspawner.hub.startup import OUTSIDE
+from hpcspawner.jobs.events import Outside
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import End, close_ledger, digest, ledger, open_ledger
+from hpcspawner.nodes import endpoints
+from hpcspawner.nodes.certificates import mark
+from hpcspawner.nodes.endpoints import HANDLERS
+from hpcspawner.nodes.limit import Refusals
+from hpcspawner.pages import pages
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 
 TICKET, REPORT = "/hub/api/hpcspawner/ticket", "/hub/api/hpcspawner/report"
 STATIC = "/hub/hpcspawner/static/"
@@ -128,7 +131,7 @@ class Answer:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     file = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
-    open_ledger(f"sqlite:///{file}", lambda: Keys(b"s" * 32, "hub"), logging.getLogger("test"))
+    open_ledger(f"sqlite:///{file}", lambda: Keys(b"s" * 32, "hub"), logging.getLogger("test"), OUTSIDE)
     server = Server()
     yield server
     server.stop()
@@ -213,8 +216,8 @@ class Job:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
     """The server refuses as often as it is asked; `limited` has the limits of a Hub."""
-    monkeypatch.setattr(reports, "_strangers", Refusals(per_caller=10**9))
-    monkeypatch.setattr(reports, "_jobs", Refusals(per_caller=10**9))
+    monkeypatch.setattr(endpoints, "_strangers", Refusals(per_caller=10**9))
+    monkeypatch.setattr(endpoints, "_jobs", Refusals(per_caller=10**9))
 
 
 @pytest.fixture
@@ -415,7 +418,7 @@ def test_a_job_that_has_ended_gets_nothing(job):
 
 
 def test_a_server_that_was_stopped_gets_nothing(job):
-    job.row.give_up()
+    job.row.mark_unwanted()
     answer = job.trade()
     assert answer.status == 410
     assert_silent(answer, job)
@@ -427,7 +430,7 @@ def test_a_server_that_is_stopped_while_the_scheduler_is_asked_gets_nothing(job)
         under_way = pool.submit(job.trade)
         while not job.asked_after:
             time.sleep(0.01)
-        job.row.give_up()
+        job.row.mark_unwanted()
         answer = under_way.result()
     assert answer.status == 403
     assert_silent(answer, job)
@@ -552,7 +555,9 @@ def test_a_public_key_is_shown_by_its_signature_and_not_by_its_digest(job):
 
 
 @pytest.mark.parametrize(
-    "change", [lambda row: row.give_up(), lambda row: row.open("key:other", 2, "n2", "k")], ids=["stopped", "replaced"]
+    "change",
+    [lambda row: row.mark_unwanted(), lambda row: row.open("key:other", 2, "n2", "k")],
+    ids=["stopped", "replaced"],
 )
 def test_what_happens_while_a_key_is_signed_counts(job, change):
     asked = threading.Event()
@@ -658,7 +663,7 @@ def test_a_server_that_has_ended_does_not_listen_again(job):
 
 def test_a_stopped_server_does_not_listen_any_more(job):
     job.started()
-    job.row.give_up()
+    job.row.mark_unwanted()
     assert job.listening().status == 410
     assert job.row.port == 0
 
@@ -688,7 +693,7 @@ def test_an_idle_server_says_so(job):
 
 def test_a_stopped_servers_last_words_are_taken(job):
     job.started()
-    job.row.give_up()
+    job.row.mark_unwanted()
     assert job.ended(reason="signalled", signal=15).status == 200
 
 
@@ -904,10 +909,10 @@ def test_a_secret_has_the_letters_of_one(job, field, word):
 def limited(monkeypatch):
     """As a Hub limits its callers; the events that it would write."""
     events = []
-    monkeypatch.setattr(audit, "refused_call", lambda *event: events.append(event))
-    monkeypatch.setattr(reports, "_strangers", Refusals(in_all=600))
-    monkeypatch.setattr(reports, "_jobs", Refusals())
-    monkeypatch.setattr(reports, "_repeats", Refusals())
+    monkeypatch.setattr(ledger(), "outside", Outside(lambda row: True, (events.append,)))
+    monkeypatch.setattr(endpoints, "_strangers", Refusals(in_all=600))
+    monkeypatch.setattr(endpoints, "_jobs", Refusals())
+    monkeypatch.setattr(endpoints, "_repeats", Refusals())
     return events
 
 

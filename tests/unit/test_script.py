@@ -12,18 +12,18 @@ from material import FULL, NASTY
 from support.scripts import HOME, LABEL, SMALL_SITE, taken_apart
 
 import hpcspawner
-from hpcspawner.job import launcher
-from hpcspawner.job import script as script_module
-from hpcspawner.job.script import quote, quote_path, render, submission
+from hpcspawner.programs import launcher
 from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.registry import make_scheduler
-from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
+from hpcspawner.script import render as script_module
+from hpcspawner.script.render import quote, quote_path, render, submission
 from hpcspawner.site.profile import SiteProfile, load
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def without_launcher(text):
     """The script with one line in the launcher's place, so that golden files show only what is theirs."""
     whole = quote(SOURCE.rstrip("\n"))
     assert text.count(whole) == 1
-    return text.replace(whole, "'# (hpcspawner/job/launcher.py stands here)'")
+    return text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
 
 
 def words(kind, options, *, profile=None, label=LABEL):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.scripts import SMALL_SITE, job_runs, with_setup
 
-from hpcspawner.hub.keys import Keys
-from hpcspawner.job import launcher
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.programs import launcher
 from hpcspawner.schedulers.base import JobLabel
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")

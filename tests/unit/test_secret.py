@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from hpcspawner.errors import SecretUnusable
-from hpcspawner.hub import secret
+from hpcspawner.jobs import secret
 
 LOG = logging.getLogger("test")
 GOOD = "ab" * 32

@@ -7,7 +7,7 @@ import sys
 import pytest
 from support.scripts import SMALL_SITE, job_runs, with_setup
 
-from hpcspawner.job import launcher
+from hpcspawner.programs import launcher
 
 NODE = os.uname().nodename
 # Shows a folder as another one to what follows; users have a namespace of their own for it.

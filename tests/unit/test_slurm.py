@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcspawner.job.state import Cause, JobState, Record
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
-from hpcspawner.schedulers.rights import submit_words
 from hpcspawner.schedulers.slurm import _REASONS, _STATES, Slurm
+from hpcspawner.schedulers.state import Cause, JobState, Record
+from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.units import Memory, Walltime, printable
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "slurm-22.05"
@@ -176,7 +176,7 @@ def test_a_recorded_listing_is_read(job_id, state, host, reason):
 
 def test_a_recorded_job_has_tag_start_and_word():
     status = recorded()["42"]
-    assert (status.tag, status.starts, status.word) == ("hs3f2a9c0b1d", "2026-11-21T05:02:49", "RUNNING")
+    assert (status.tag, status.starts, status.native_state) == ("hs3f2a9c0b1d", "2026-11-21T05:02:49", "RUNNING")
 
 
 def test_a_recorded_comment_is_neither_cut_nor_taken_for_a_job():
@@ -411,7 +411,7 @@ ENDS = [
 @pytest.mark.parametrize(("name", "cause", "code", "number", "by", "words"), ENDS, ids=[row[0] for row in ENDS])
 def test_a_recorded_end_is_read(name, cause, code, number, by, words):
     record = end(name)
-    assert (record.cause, record.exit_code, record.signal, record.by) == (cause, code, number, by)
+    assert (record.cause, record.exit_code, record.signal, record.cancelled_by) == (cause, code, number, by)
     assert words in record.message
     assert record.message.endswith(".")
 
@@ -420,8 +420,8 @@ def test_a_recorded_end_is_read(name, cause, code, number, by, words):
 def test_the_cause_is_found_whichever_of_the_two_knows(name):
     whole = end(name)
     without_accounting, without_controller = end(name, accounting=False), end(name, controller=False)
-    assert without_accounting == replace(whole, by="", message=without_accounting.message)
-    assert (without_controller.cause, without_controller.by) == (whole.cause, whole.by)
+    assert without_accounting == replace(whole, cancelled_by="", message=without_accounting.message)
+    assert (without_controller.cause, without_controller.cancelled_by) == (whole.cause, whole.by)
 
 
 @pytest.mark.parametrize("name", ["running", "requeued"])
@@ -439,7 +439,7 @@ def test_the_accounting_may_be_ahead_of_a_job_that_is_not_gone_yet(word):
 def test_the_accounting_may_be_behind_a_job_that_is_gone():
     live, _ = outs("cancelled-by-user")
     record = slurm.parse_end("40", [live, "40|RUNNING|0:0|n1\n"], MARK, str)
-    assert (record.cause, record.by, record.message) == (Cause.CANCELLED, "", "The job was cancelled.")
+    assert (record.cause, record.cancelled_by, record.message) == (Cause.CANCELLED, "", "The job was cancelled.")
 
 
 # No node of the test cluster fails for this; words of squeue(1), layout as recorded.
@@ -529,29 +529,29 @@ def test_the_fields_of_one_job_are_framed_by_a_mark_whose_first_character_may_be
 
 def test_a_cluster_that_hides_nothing_says_so():
     out = (RECORDED / "config.txt").read_text()
-    assert slurm.sees_all(out, "jupyterhub")
+    assert slurm.parse_visibility(out, "jupyterhub")
 
 
 @pytest.mark.parametrize("private", ["jobs", "cloud,jobs,usage", "usage,jobs"])
 def test_private_jobs_are_seen_by_slurms_own_account_and_root_only(private):
     out = re.sub(r"(?m)^(PrivateData +=) none", rf"\1 {private}", (RECORDED / "config.txt").read_text())
-    assert [slurm.sees_all(out, account) for account in ("jupyterhub", "slurm", "root")] == [False, True, True]
+    assert [slurm.parse_visibility(out, account) for account in ("jupyterhub", "slurm", "root")] == [False, True, True]
 
 
 @pytest.mark.parametrize("private", ["usage", "accounts,cloud,reservations"])
 def test_what_else_is_private_hides_no_jobs(private):
     out = re.sub(r"(?m)^(PrivateData +=) none", rf"\1 {private}", (RECORDED / "config.txt").read_text())
-    assert slurm.sees_all(out, "jupyterhub")
+    assert slurm.parse_visibility(out, "jupyterhub")
 
 
 def test_labels_that_are_private_hide_jobs():
     out = re.sub(r"(?m)^(MCSParameters +=) .*", r"\1 enforced,privatedata", (RECORDED / "config.txt").read_text())
-    assert not slurm.sees_all(out, "jupyterhub")
+    assert not slurm.parse_visibility(out, "jupyterhub")
 
 
 @pytest.mark.parametrize("out", ["", "garbage", "SlurmUser = slurm(64030)\n"])
 def test_without_an_answer_nothing_is_promised(out):
-    assert not any(slurm.sees_all(out, account) for account in ("jupyterhub", "root", "slurm"))
+    assert not any(slurm.parse_visibility(out, account) for account in ("jupyterhub", "root", "slurm"))
 
 
 # --- failures
@@ -652,8 +652,8 @@ def test_no_field_of_a_listing_can_forge_a_line(field):
 
 
 def test_no_field_of_a_record_can_forge_a_line():
-    record = Record(Cause.CANCELLED, "by bob\n[I] 200 GET /hub/admin", by="bob\x1b[2J")
-    assert (record.message, record.by) == ("by bob [I] 200 GET /hub/admin", "bob [2J")
+    record = Record(Cause.CANCELLED, "by bob\n[I] 200 GET /hub/admin", cancelled_by="bob\x1b[2J")
+    assert (record.message, record.cancelled_by) == ("by bob [I] 200 GET /hub/admin", "bob [2J")
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from traitlets import Float, Integer
 from traitlets.config import Config
 
 import hpcspawner
-from hpcspawner.hub import boot, hooks
-from hpcspawner.hub.pages import draft
-from hpcspawner.hub.proof import forbidden_routes
-from hpcspawner.hub.reports import HANDLERS
+from hpcspawner.hub import startup
+from hpcspawner.hub.startup_checks import forbidden_routes
+from hpcspawner.nodes import resolvers
+from hpcspawner.nodes.endpoints import HANDLERS
+from hpcspawner.pages.pages import draft
 from hpcspawner.spawner import OVERRIDES, HPCSpawner, LinkFillsForm
 
 URL = "https://hub.example.org"
@@ -235,15 +236,15 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     routes = [entry[0] for entry in c.JupyterHub.extra_handlers]
     assert routes == [r"/api/hpcspawner/ticket", r"/api/hpcspawner/report", r"/hpcspawner/static/(.*)"]
     (templates,) = c.JupyterHub.template_paths
-    assert templates.endswith("hub/templates")
+    assert templates.endswith("pages/templates")
 
 
 def test_tls_to_the_nodes_is_on_unless_it_is_switched_off(site):
     on, _ = configured(site)
     assert on.JupyterHub.internal_ssl is True
-    assert isinstance(on.JupyterHub.trusted_alt_names, hooks.HubNames)
+    assert isinstance(on.JupyterHub.trusted_alt_names, resolvers.HubNames)
     assert on.ConfigurableHTTPProxy.command[-1] == "configurable-http-proxy"
-    assert str(hooks.HOOK) in " ".join(on.ConfigurableHTTPProxy.command)
+    assert str(resolvers.HOOK) in " ".join(on.ConfigurableHTTPProxy.command)
     off, _ = configured(site, tls_to_nodes=False)
     assert off.JupyterHub.internal_ssl is False
     assert "trusted_alt_names" not in off.JupyterHub
@@ -389,4 +390,4 @@ def test_an_authority_that_is_none_is_refused(site, tmp_path, content, words):
 def test_reading_the_configuration_outside_a_hub_starts_nothing(site):
     """`jupyterhub token` reads it too."""
     configured(site)
-    assert not boot._keep
+    assert not startup._keep

@@ -8,17 +8,17 @@ import pytest
 from jupyterhub import orm
 from sqlalchemy import text
 
-from hpcspawner.hub import stop, submit
-from hpcspawner.hub.ends import RENEWED_AFTER
-from hpcspawner.hub.ledger import End, Report
-from hpcspawner.hub.stop import end_job, finish, has_ended
-from hpcspawner.hub.submit import obtain
-from hpcspawner.job.state import Cause, JobState, JobStatus
+from hpcspawner.jobs import stop, submit
+from hpcspawner.jobs.causes import RENEWED_AFTER
+from hpcspawner.jobs.ledger import End, Report
+from hpcspawner.jobs.stop import end_job, finish, has_ended
+from hpcspawner.jobs.submit import obtain
 from hpcspawner.schedulers.base import Submission
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 
 RUN = "run-" + "r" * 30
 ABSENT = JobStatus(JobState.ENDED)
-LISTED = JobStatus(JobState.ENDED, word="TIMEOUT")
+LISTED = JobStatus(JobState.ENDED, native_state="TIMEOUT")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def test_a_stop_is_over_when_the_scheduler_shows_the_end(desk, running, en
     assert (running.end.cause, running.end.message) == (Cause.STOPPED, "The server was stopped.")
     assert desk.kept.live() == []
     assert in_database()[running.tag]["cause"] == "stopped"
-    assert desk.kept.stir.is_set()
+    assert desk.kept.wake.is_set()
 
 
 async def test_that_nobody_wants_it_is_committed_while_the_scheduler_is_away(desk, running, end, in_database):
@@ -363,7 +363,7 @@ async def test_an_end_is_recorded_once(desk, running, in_database):
     assert (again.cause, again.message) == (Cause.WALL_TIME, "The wall time of the job was reached.")
     assert in_database()[running.tag]["cause"] == "wall-time"
     assert desk.kept.live() == []
-    assert desk.kept.stir.is_set()
+    assert desk.kept.wake.is_set()
 
 
 async def test_those_who_look_after_the_job_are_told(desk, running):
@@ -404,9 +404,9 @@ async def test_a_finish_whose_cancel_fails_is_one_all_the_same(desk, running):
 
 
 async def test_why_the_hub_gave_the_job_up_outlives_the_stop(desk, running, end):
-    running.verdict = End(Cause.NOT_STARTED, "Job 12 will not start.", time.time())
+    running.hub_verdict = End(Cause.NOT_STARTED, "Job 12 will not start.", time.time())
     await end(running)
-    assert running.end is running.verdict
+    assert running.end is running.hub_verdict
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ async def test_a_follow_up_lives_on_only_after_what_nobody_wanted(desk, running,
     follower = await desk.submitted("13", follows=running)
     desk.shows(desk.line(running, state), desk.line(follower, "PENDING", reason="Dependency"))
     desk.records("12", state)
-    end = await finish(desk.cluster, running, JobStatus(JobState.ENDED, word=state))
+    end = await finish(desk.cluster, running, JobStatus(JobState.ENDED, native_state=state))
     assert end.cause is cause
     if cause in RENEWED_AFTER:
         await asyncio.sleep(0.3)
@@ -438,7 +438,7 @@ async def test_that_a_follow_up_is_not_needed_is_committed_before_its_parent_is_
     follower = await desk.submitted("13", follows=running)
     desk.goes_down()
     desk.records("12", "COMPLETED")
-    await finish(desk.cluster, running, JobStatus(JobState.ENDED, word="COMPLETED"))
+    await finish(desk.cluster, running, JobStatus(JobState.ENDED, native_state="COMPLETED"))
     committed = in_database()
     assert committed[running.tag]["ended_at"]
     assert committed[follower.tag]["wanted"] is False
@@ -448,7 +448,7 @@ async def test_a_follow_up_that_is_not_needed_is_cancelled(desk, running, until)
     follower = await desk.submitted("13", follows=running)
     desk.shows(desk.line(running, "COMPLETED"), desk.line(follower, "PENDING", reason="Dependency"))
     desk.records("12", "COMPLETED")
-    await finish(desk.cluster, running, JobStatus(JobState.ENDED, word="COMPLETED"))
+    await finish(desk.cluster, running, JobStatus(JobState.ENDED, native_state="COMPLETED"))
     await until(lambda: follower.end)
     assert desk.cancelled == ["13"]
 

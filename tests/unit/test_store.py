@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnusable
-from hpcspawner.hub import schema
-from hpcspawner.hub import store as store_module
-from hpcspawner.hub.ledger import Row
-from hpcspawner.hub.store import Store
+from hpcspawner.jobs import schema
+from hpcspawner.jobs import table as store_module
+from hpcspawner.jobs.ledger import Row
+from hpcspawner.jobs.table import Store
 from hpcspawner.schedulers.base import JobLabel
 
 

@@ -5,10 +5,10 @@ import time
 import pytest
 from jupyterhub import orm
 
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import End, now
-from hpcspawner.hub.strays import survey
-from hpcspawner.job.state import Cause
+from hpcspawner.hub.unknown_jobs import survey
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import End, now
+from hpcspawner.schedulers.state import Cause
 
 
 @pytest.fixture

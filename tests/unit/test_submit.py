@@ -13,12 +13,12 @@ from hpcspawner.errors import (
     SchedulerRejected,
     SchedulerUnreachable,
 )
-from hpcspawner.hub import submit
-from hpcspawner.hub.ledger import digest, now
-from hpcspawner.hub.submit import look, obtain
-from hpcspawner.job.state import Cause
+from hpcspawner.jobs import submit
+from hpcspawner.jobs.ledger import digest, now
+from hpcspawner.jobs.submit import find_job, obtain
 from hpcspawner.schedulers import process
 from hpcspawner.schedulers.base import Submission
+from hpcspawner.schedulers.state import Cause
 
 NO_ANSWER = "Batch job submission failed: Unable to contact slurm controller (connect failure)"
 
@@ -101,7 +101,7 @@ async def test_of_several_callers_at_once_one_submits(start, desk):
 
 
 async def test_a_row_that_nobody_wants_is_not_submitted(start, desk):
-    start.row.give_up()
+    start.row.mark_unwanted()
     await start.obtain()
     assert desk.submits == 0
 
@@ -254,7 +254,7 @@ async def test_a_row_given_up_while_the_scheduler_is_away_is_not_submitted_again
     desk.goes_down()
     task = asyncio.create_task(start.obtain())
     await until(lambda: len(desk._noted("calls")) > 1)
-    start.row.give_up()
+    start.row.mark_unwanted()
     desk.comes_up()
     await task
     assert (desk.submits, start.row.job_id) == (1, "")
@@ -302,5 +302,5 @@ async def test_an_sbatch_that_outlives_its_hub_is_waited_for(start, desk, reopen
 async def test_of_two_jobs_with_one_tag_the_newer_is_taken(start, desk):
     start.row.asked_at = time.time()
     desk.shows(*(f"{number}|PENDING||alice|N/A|Resources|{start.row.tag}" for number in (12, 13)))
-    await look(desk.cluster, start.row, 0.0)
+    await find_job(desk.cluster, start.row, 0.0)
     assert start.row.job_id == "13"

@@ -7,10 +7,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from hpcspawner.job.state import Cause, JobState
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
-from hpcspawner.schedulers.rights import submit_words
+from hpcspawner.schedulers.state import Cause, JobState
+from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import _REASONS, _STATES, Torque
 from hpcspawner.units import Memory, Walltime
 

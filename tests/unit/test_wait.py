@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from hpcspawner.errors import Reason, ServerLost
-from hpcspawner.hub import wait
-from hpcspawner.hub.ledger import Report
-from hpcspawner.hub.pages import News
-from hpcspawner.hub.wait import Limits, Waiting, _Stopwatch, moved
-from hpcspawner.job.state import Cause, JobState, JobStatus
+from hpcspawner.jobs import wait
+from hpcspawner.jobs.ledger import Report
+from hpcspawner.jobs.wait import Limits, Waiting, _Stopwatch, moved
+from hpcspawner.pages.pages import News
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 
 LIMITS = Limits(poll_interval_s=0.05, queue_limit_s=3600, start_limit_s=60)
 RUN = "run-" + "r" * 30
@@ -196,7 +196,7 @@ async def test_the_launchers_own_words_tell_why_there_is_no_server(started):
     assert error.log == ("last line",)
     # The job may still be there; when it has ended, this is why.
     assert start.row.end is None
-    assert start.row.verdict.cause is Cause.NOT_STARTED
+    assert start.row.hub_verdict.cause is Cause.NOT_STARTED
 
 
 async def test_a_killed_launcher_leaves_the_last_word_to_the_scheduler(started, desk):
@@ -292,7 +292,7 @@ async def test_a_job_that_will_never_start_fails_at_once(started, desk):
     error = await start.lost()
     assert error.reason is Reason.HELD
     assert str(error).startswith("Job 12 will not start. The scheduler says: QOSNotAllowed. This QOS may not be used")
-    assert (start.row.verdict.cause, start.row.verdict.message) == (Cause.NOT_STARTED, str(error))
+    assert (start.row.hub_verdict.cause, start.row.hub_verdict.message) == (Cause.NOT_STARTED, str(error))
     # To end it is the caller's affair.
     assert start.row.end is None
     assert desk.cancelled == []
@@ -329,7 +329,7 @@ async def test_a_job_waits_in_the_queue_as_long_as_was_allowed(started, reason):
     error = await start.lost()
     assert error.reason is Reason.QUEUE_LIMIT
     assert str(error) == "Job 12 has waited in the queue for 1h, as long as was allowed, and was cancelled."
-    assert start.row.verdict.message == str(error)
+    assert start.row.hub_verdict.message == str(error)
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])

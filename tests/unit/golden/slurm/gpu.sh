@@ -53,7 +53,7 @@ done
 # Starts the launcher. It and its settings come through pipes: a here-document may need a file, and the disk be full.
 hpc_launch() {
   { set +aeuvx +o posix; } 2>/dev/null
-  exec 3< <(printf '%s\n' '# (hpcspawner/job/launcher.py stands here)') 4< <(printf '%s\n' '{"bind": "--bind=", "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/scratch/it'"'"'s here", "environment": "Science stack, image torch", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it'"'"'s here"}, "wrap": ["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it'"'"'s here", "/images/torch.simg"]}')
+  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"bind": "--bind=", "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/scratch/it'"'"'s here", "environment": "Science stack, image torch", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it'"'"'s here"}, "wrap": ["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it'"'"'s here", "/images/torch.simg"]}')
   (
     for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
       export "HPC_SET_$hpc_one=${!hpc_one}"

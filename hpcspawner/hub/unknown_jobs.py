@@ -14,12 +14,12 @@ from typing import Any
 from jupyterhub import orm
 
 from hpcspawner.errors import SchedulerError
-from hpcspawner.hub.background import in_background
-from hpcspawner.hub.ledger import Row, job_name, ledger, now
-from hpcspawner.hub.stop import end_job
-from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.jobs.ledger import Row, job_name, ledger, now
+from hpcspawner.jobs.stop import end_job
+from hpcspawner.jobs.tasks import in_background
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.state import JobState, JobStatus
 
 # So few that an admin sees in time what goes on.
 _AT_ONCE = 3

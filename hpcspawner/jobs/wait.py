@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
-from hpcspawner.hub import audit
-from hpcspawner.hub.ends import KILLED, where_its_log_is, why
-from hpcspawner.hub.ledger import End, Report, Row, ledger, now
-from hpcspawner.hub.pages import News
-from hpcspawner.hub.stop import finish
-from hpcspawner.job.state import Cause, JobState, JobStatus
+from hpcspawner.jobs.causes import KILLED, explain_end, where_its_log_is
+from hpcspawner.jobs.events import Action
+from hpcspawner.jobs.ledger import End, Report, Row, emit, ledger, now
+from hpcspawner.jobs.news import News
+from hpcspawner.jobs.stop import finish
 from hpcspawner.schedulers.cluster import Cluster
-from hpcspawner.schedulers.queue import HIDDEN
+from hpcspawner.schedulers.queue import NOT_VISIBLE
+from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 from hpcspawner.units import Walltime
 
 # The launcher has the same limit and better words, so it is heard first.
@@ -65,7 +65,7 @@ class Waiting:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SOON_S if row.report else self.limits.poll_interval_s):
                     await row.changed.wait()
-        audit.ready(self.cluster, row, adopted=known)
+        emit(Action.ADOPT if known else Action.START, self.cluster, row)
 
     async def _look(self, *, details: bool) -> JobState:
         row = self.row
@@ -89,11 +89,10 @@ class Waiting:
         return report.reason == KILLED and now() - self._killed_since < _PUT_BACK_S
 
     def _check_visible(self, status: JobStatus) -> None:
-        self._hidden_since = (self._hidden_since or now()) if status.reason == HIDDEN else None
+        self._hidden_since = (self._hidden_since or now()) if status.reason == NOT_VISIBLE else None
         if self._hidden_since and now() - self._hidden_since > _HIDDEN_S:
-            message = (
-                f"was submitted, but the Hub can't follow it: {HIDDEN}. Please tell {self.cluster.profile.contact}."
-            )
+            contact = self.cluster.profile.contact
+            message = f"was submitted, but the Hub can't follow it: {NOT_VISIBLE}. Please tell {contact}."
             raise self._failed(message, Reason.NOT_SET_UP)
 
     def _check_queue(self, status: JobStatus) -> None:
@@ -132,14 +131,14 @@ class Waiting:
     def _failed(self, message: str, reason: Reason) -> ServerLost:
         """Give a job up for a reason that the scheduler will not know when the job has ended."""
         text = f"Job {self.row.job_id} {message}".rstrip()
-        self.row.verdict = End(Cause.NOT_STARTED, text, time.time())
+        self.row.hub_verdict = End(Cause.NOT_STARTED, text, time.time())
         return ServerLost(text, reason)
 
     async def _lost(self, status: JobStatus) -> ServerLost:
         """Why there is no server. The launcher may be heard before the scheduler shows the end of the job."""
         row = self.row
         if status.state is not JobState.ENDED and row.report:
-            row.verdict = why(row, None, status, self.cluster.profile.job)
+            row.hub_verdict = explain_end(row, None, status, self.cluster.profile.job)
             return ServerLost(f"{row.report.message} (job {row.job_id})", Reason.SERVER_FAILED, row.report.log)
         end = await finish(self.cluster, row, status)
         reason = Reason.SERVER_FAILED if row.report else Reason.JOB_ENDED

@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnusable
-from hpcspawner.hub.schema import JOBS, prepare
+from hpcspawner.jobs.schema import JOBS, prepare
 from hpcspawner.units import printable
 
 _Value = TypeVar("_Value")
@@ -42,12 +42,12 @@ class Store:
         """
         return self._at_first(lambda: self._load(since))
 
-    def strangers(self) -> int:
+    def other_hubs_jobs(self) -> int:
         """How many living jobs in the table belong to a Hub of another address. Blocks; used once.
 
         Raises LedgerUnusable.
         """
-        return self._at_first(self._strangers)
+        return self._at_first(self._other_hubs_jobs)
 
     def unusable(self, error: Exception) -> LedgerUnusable:
         """What an admin reads of an error that the Hub met when it opened the ledger."""
@@ -114,7 +114,7 @@ class Store:
             found = connection.execute(wanted.where(or_(JOBS.c.ended_at.is_(None), JOBS.c.ended_at > since)))
             return [{name: value for name, value in row.items() if name != "hub"} for row in found.mappings()]
 
-    def _strangers(self) -> int:
+    def _other_hubs_jobs(self) -> int:
         others = select(JOBS.c.tag).where(JOBS.c.hub != self._hub, JOBS.c.ended_at.is_(None))
         with self._opened().begin() as connection:
             return len(connection.execute(others).all())

@@ -8,22 +8,27 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
-from hpcspawner.hub import audit, headers, proof, starts
-from hpcspawner.hub.ignored import ignored
-from hpcspawner.hub.keeper import Habits, Keeper
-from hpcspawner.hub.pages import LinkFillsForm
-from hpcspawner.hub.store import LOCK_TIMEOUT_S
+from hpcspawner.hub import audit, double_start, startup_checks, tokens
+from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
+from hpcspawner.hub.ignored_settings import ignored
+from hpcspawner.jobs.events import Outside
+from hpcspawner.jobs.table import LOCK_TIMEOUT_S
+from hpcspawner.pages import content_security
+from hpcspawner.pages.pages import LinkFillsForm
 
 _AGAIN_S = 10
 
+OUTSIDE = Outside(tokens.revoke, (audit.write,))
+"""What the ledger is opened with."""
 
-def arrange() -> None:
+
+def schedule_startup() -> None:
     """Arrange what follows. `jupyterhub token` and the like read the configuration too, and serve nobody."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
-    task = loop.create_task(_when_assembled())
+    task = loop.create_task(_after_init())
     # The loop keeps weak references only.
     task.add_done_callback(_keep.discard)
     _keep.add(task)
@@ -32,18 +37,18 @@ def arrange() -> None:
 _keep: set[asyncio.Task[None]] = set()
 
 
-async def _when_assembled() -> None:
+async def _after_init() -> None:
     while not (JupyterHub.initialized() and getattr(JupyterHub.instance(), "tornado_application", None)):
         await asyncio.sleep(0.02)
     app = JupyterHub.instance()
     # All that must be there for the first request comes before the first wait.
-    headers.install(app)
+    content_security.install(app)
     audit.install(app)
-    starts.install(app)
+    double_start.install(app)
     try:
-        proof.endpoint_absent(app)
-        proof.secret_is_fit(app)
-        await proof.reachable(app)
+        startup_checks.endpoint_absent(app)
+        startup_checks.secret_is_fit(app)
+        await startup_checks.reachable(app)
     except Exception:
         app.log.critical("hpcspawner: what must hold can't be checked. The Hub stops.", exc_info=True)
         app.exit(1)
@@ -81,9 +86,9 @@ async def _keep_house(app: JupyterHub) -> None:
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
     if words := ignored(app.config):
         app.log.warning("%s", words)
-    proof.tell_whose_jobs(app, spawner.cluster.profile.scheduler, allow_root=spawner.allow_root)
-    habits = Habits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
-    await Keeper(app, spawner.cluster, habits, app.log).run()
+    startup_checks.tell_whose_jobs(app, spawner.cluster.profile.scheduler, allow_root=spawner.allow_root)
+    limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
+    await Housekeeping(app, spawner.cluster, limits, app.log).run()
 
 
 def cookie_secret() -> bytes:

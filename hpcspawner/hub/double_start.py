@@ -8,7 +8,7 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.pages import SpawnHandler
 from tornado import web
 
-from hpcspawner.hub.proof import routes
+from hpcspawner.hub.startup_checks import routes
 
 _ALREADY = 400
 

@@ -17,13 +17,15 @@ from cryptography.x509 import CertificateSigningRequest
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnavailable, LedgerUnusable
-from hpcspawner.hub.background import in_background
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.store import Store
-from hpcspawner.job.state import Cause, JobStatus
+from hpcspawner.jobs.events import Action, Event, JobEvent, Outside
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.table import Store
+from hpcspawner.jobs.tasks import in_background
 from hpcspawner.request.model import Choice
 from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.schedulers.state import Cause, JobStatus
 
 _KEEP_ENDED_S = 30 * 24 * 3600
 _LONGEST_PAUSE_S = 30.0
@@ -61,7 +63,7 @@ class End:
         return time.strftime("%H:%M on %d %B %Y", time.localtime(self.at))
 
     @property
-    def is_news(self) -> bool:
+    def shown_to_user(self) -> bool:
         """Whether the server's user has not asked for it, so that they want to know."""
         return self.cause is not Cause.STOPPED
 
@@ -97,13 +99,13 @@ class Row:
     wanted: bool = True
     end: End | None = None
 
-    # What only this process knows. `verdict` is why the Hub itself gave the job up, `attached` whether one of the Hub's
-    # spawners looks after it, `submitted_at` monotonic time. `inherited` tells that another process began this run of
-    # the job, and that its last word of it may be missing.
+    # What only this process knows. `hub_verdict` is why the Hub itself gave the job up, `attached` whether one of the
+    # Hub's spawners looks after it, `submitted_at` monotonic time. `inherited`: another process began this run of the
+    # job, so its last report may be missing.
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     report: Report | None = None
     warned: bool = False
-    verdict: End | None = None
+    hub_verdict: End | None = None
     attached: bool = False
     inherited: bool = False
     submitted_at: float = 0.0
@@ -204,7 +206,7 @@ class Row:
         self.inherited = False
         self.report = None
 
-    def give_up(self) -> None:
+    def mark_unwanted(self) -> None:
         """Nobody wants this job any more; a launcher that calls gets nothing."""
         self.wanted = False
         self.environment = {}
@@ -213,14 +215,14 @@ class Row:
     def listening(self, port: int) -> None:
         """Note where the server is."""
         self.port = port
-        self.tell()
+        self.notify()
 
     def reported(self, report: Report) -> None:
         """Note what the launcher says of its end."""
         self.report = report
-        self.tell()
+        self.notify()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake those who wait for news of this job."""
         self.changed.set()
         if self.on_report:
@@ -252,9 +254,10 @@ _OF_THE_END = frozenset({"ended_at", "cause", "message", "exit_code", "log"})
 class Ledger:
     """The rows that live, and the last end of each server. Reading is memory; what is awaited is committed."""
 
-    def __init__(self, store: Store, keys: Keys, log: logging.Logger):
+    def __init__(self, store: Store, keys: Keys, log: logging.Logger, outside: Outside):
         self.keys = keys
-        self.stir = asyncio.Event()
+        self.outside = outside
+        self.wake = asyncio.Event()
         """Set when something has happened that housekeeping should look at before its time."""
         self.surveyed = False
         """Whether this process has looked in the scheduler's listing for jobs of ours that the ledger lacks."""
@@ -264,7 +267,7 @@ class Ledger:
         self._by_hash: dict[str, Row] = {}
         self._hashes: dict[str, tuple[str, str]] = {}
         self._ends: dict[tuple[str, str], Row] = {}
-        if others := store.strangers():
+        if others := store.other_hubs_jobs():
             log.warning(
                 "hpcspawner: the ledger has %s living jobs of a Hub with another callback_url; this Hub leaves them "
                 "alone. If the address of this Hub has changed, cancel them or set the old address again.",
@@ -272,7 +275,7 @@ class Ledger:
             )
         try:
             for row in map(Row.from_stored, store.load(time.time() - _KEEP_ENDED_S)):
-                self._place(row)
+                self._index(row)
         except (ValueError, TypeError) as error:
             raise store.unusable(error) from error
         if lost := [row for row in self.live() if not keys.is_ours(row.owner, row.tag)]:
@@ -291,6 +294,11 @@ class Ledger:
         label = JobLabel(job_name(server), tag, follows.job_id if follows else "")
         return Row(username, server, owner, label, follows=follows.tag if follows else "", waits_since=time.time())
 
+    def emit(self, event: Event) -> None:
+        """Hand an event to all who want to know."""
+        for listener in self.outside.listeners:
+            listener(event)
+
     async def open(self, row: Row) -> None:
         """Keep a row from before its submit; LedgerUnavailable if that is not certain."""
         try:
@@ -298,11 +306,11 @@ class Ledger:
         except SQLAlchemyError as error:
             self._log.error("%s: no job is submitted, for the ledger can't be written: %s", row.log_name, error)
             raise LedgerUnavailable from error
-        self._place(row)
+        self._index(row)
 
     async def save(self, row: Row) -> None:
         """Commit what has changed, however long the database may be away."""
-        self._place(row)
+        self._index(row)
         pause_s = 1.0
         while True:
             try:
@@ -321,9 +329,9 @@ class Ledger:
 
     def restore(self, row: Row) -> None:
         """Know a job again whose row was lost; it is committed behind."""
-        self._place(row)
+        self._index(row)
         in_background(self.save(row), self._log)
-        self.stir.set()
+        self.wake.set()
 
     async def put_back(self, row: Row) -> None:
         """Note that the scheduler has put a job back into its queue; its next run has the job's ticket to trade."""
@@ -379,7 +387,7 @@ class Ledger:
     def last_end(self, username: str, server: str) -> End | None:
         """How the last job of this server ended, if its user did not end it and it is not long ago."""
         row = self._ends.get((username, server))
-        return row.end if row and row.end and row.end.is_news else None
+        return row.end if row and row.end and row.end.shown_to_user else None
 
     def by_ticket(self, ticket: str) -> Row | None:
         """The row that this ticket was made for, or None."""
@@ -397,7 +405,7 @@ class Ledger:
         """Let go of the database."""
         self._store.close()
 
-    def _place(self, row: Row) -> None:
+    def _index(self, row: Row) -> None:
         for known in self._hashes.pop(row.tag, ()):
             self._by_hash.pop(known, None)
         if row.end is None:
@@ -415,13 +423,13 @@ class Ledger:
 _opened: list[Ledger] = []
 
 
-def open_ledger(url: str, make_keys: Callable[[], Keys], log: logging.Logger) -> Ledger:
+def open_ledger(url: str, make_keys: Callable[[], Keys], log: logging.Logger, outside: Outside) -> Ledger:
     """The Hub's one ledger, opened when it is first asked for. Raises LedgerUnusable."""
     if not _opened:
         keys = make_keys()
         store = Store(url, keys.hub, log)
         try:
-            _opened.append(Ledger(store, keys, log))
+            _opened.append(Ledger(store, keys, log, outside))
         except LedgerUnusable:
             store.close()
             raise
@@ -431,6 +439,11 @@ def open_ledger(url: str, make_keys: Callable[[], Keys], log: logging.Logger) ->
 def ledger() -> Ledger:
     """The Hub's one ledger. Handlers and spawners are made apart from each other and meet here."""
     return _opened[0]
+
+
+def emit(action: Action, cluster: Cluster, row: Row) -> None:
+    """Hand on what has become of a job."""
+    ledger().emit(JobEvent(action, cluster, row))
 
 
 def close_ledger() -> None:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from jupyterhub.app import JupyterHub
 
 from hpcspawner.errors import SecretUnusable
-from hpcspawner.hub import certificates, hooks, names, peers
+from hpcspawner.hub import peers
+from hpcspawner.nodes import certificates, resolvers, server_names
 from hpcspawner.site.profile import Access
 
 _FORBIDDEN = "batchspawner"
@@ -118,9 +119,9 @@ async def reachable(app: JupyterHub) -> None:
 
 
 def _names_lead_nowhere(app: JupyterHub, spawner: Any) -> str:
-    if spawner.certificate_names == "host" or spawner.certificate_zone != names.ZONE:
+    if spawner.certificate_names == "host" or spawner.certificate_zone != server_names.ZONE:
         return ""
-    why = hooks.untaught(app)
+    why = resolvers.missing_resolver(app)
     return why and (
         f"{why}. Or set HPCSpawner.certificate_zone to a zone with wildcard DNS, or "
         "HPCSpawner.certificate_names to 'host'"

@@ -21,7 +21,7 @@ class JobState(Enum):
 class JobStatus:
     """One job as a listing shows it.
 
-    `word` is the scheduler's own state, `host` the first node, `owner` the account that owns the job, `tag` the
+    `native_state` is the scheduler's own state, `host` the first node, `owner` the account that owns the job, `tag` the
     mark that its submitter gave it, `starts` the expected or real start as the scheduler writes it ("" if unknown).
     `hopeless` marks a job that waits for what will never come; `reason` says why. Every text is made printable.
     """
@@ -32,11 +32,11 @@ class JobStatus:
     owner: str = ""
     tag: str = ""
     starts: str = ""
-    word: str = ""
+    native_state: str = ""
     hopeless: bool = False
 
     def __post_init__(self) -> None:
-        _make_printable(self, "host", "reason", "owner", "tag", "starts", "word")
+        _make_printable(self, "host", "reason", "owner", "tag", "starts", "native_state")
 
 
 class Cause(StrEnum):
@@ -59,18 +59,18 @@ class Record:
     """What a scheduler remembers of a job that has ended.
 
     `message` is one printable sentence for people. `exit_code` and `signal` are the script's, None where there was
-    none; `by` is the account that cancelled it and `node` where it ran, "" if that is not known.
+    none; `cancelled_by` is the account that cancelled it and `node` where it ran, "" if that is not known.
     """
 
     cause: Cause
     message: str
     exit_code: int | None = None
     signal: int | None = None
-    by: str = ""
+    cancelled_by: str = ""
     node: str = ""
 
     def __post_init__(self) -> None:
-        _make_printable(self, "message", "by", "node")
+        _make_printable(self, "message", "cancelled_by", "node")
 
 
 def _make_printable(value: JobStatus | Record, *names: str) -> None:

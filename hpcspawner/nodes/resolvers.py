@@ -17,7 +17,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.netutil import DefaultLoopResolver, Resolver
 from traitlets.config.loader import DeferredConfig, LazyConfigValue
 
-from hpcspawner.hub.names import node_behind
+from hpcspawner.nodes.server_names import node_behind
 
 HOOK = Path(__file__).parent / "proxy" / "names.js"
 """What the proxy loads."""
@@ -32,12 +32,12 @@ class NodeResolver(DefaultLoopResolver):
         return await super().resolve(node_behind(host), port, family)
 
 
-def teach(c: Any) -> None:
+def install_resolvers(c: Any) -> None:
     """Have the Hub's HTTP client and its proxy look for the node in a server's name."""
     Resolver.configure(NodeResolver)
     if jupyterhub.version_info[0] >= 6:
         # aiohttp is none of JupyterHub 5's.
-        from hpcspawner.hub.aio import NodeResolver as ForAiohttp  # noqa: PLC0415
+        from hpcspawner.nodes.aiohttp_resolver import NodeResolver as ForAiohttp  # noqa: PLC0415
 
         c.JupyterHubHTTPClient.connector_options.update({"resolver": ForAiohttp()})
     c.ConfigurableHTTPProxy.command = ["env", f"NODE_OPTIONS={node_options()}", *_command(c)]
@@ -63,7 +63,7 @@ def _required() -> str:
     return f'--require="{path}"'
 
 
-def untaught(app: JupyterHub) -> str:
+def missing_resolver(app: JupyterHub) -> str:
     """What in this Hub does not know where the servers of our zone are, and what to do about it; "" if all do."""
     if jupyterhub.version_info[0] < 6 and AsyncHTTPClient.configured_class().__name__ == "CurlAsyncHTTPClient":
         return "pycurl, which JupyterHub 5 uses where it is installed, has a resolver of its own: uninstall it"

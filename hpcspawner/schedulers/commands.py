@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
-from hpcspawner.job.state import Cause, JobStatus, Record
 from hpcspawner.programs import helper
-from hpcspawner.schedulers import rights
+from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
 from hpcspawner.schedulers.process import Command, GivenUp, run
+from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import Access
 
@@ -69,11 +69,11 @@ class Client:
         script = job.script.encode()
         try:
             helper.checked_script(script)
-            argv = rights.submit_words(self.scheduler, job.options, self._directives)
+            argv = sudo.submit_words(self.scheduler, job.options, self._directives)
         except helper.Refusal as error:
             raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
         if self.access.helper:
-            command = self._by_helper(user, rights.SUBMIT, helper.packed(list(job.options), script))
+            command = self._by_helper(user, sudo.SUBMIT, helper.packed(list(job.options), script))
         else:
             command = Command([*self._bounded(), *self._as_user(user), *self._found(argv)], script)
         answer = await self._checked(command)
@@ -81,13 +81,13 @@ class Client:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
             raise SchedulerUnreachable(
-                "The scheduler took the job but its answer could not be read.", shlex.join(argv), answer.words
+                "The scheduler took the job but its answer could not be read.", shlex.join(argv), answer.message
             ) from error
 
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""
         argv = _valid(self.scheduler.cancel_command, job_id)
-        command = self._by_user(rights.CANCEL, argv, user, job_id)
+        command = self._by_user(sudo.CANCEL, argv, user, job_id)
         answer = await self._run(command)
         if answer.code and not self.scheduler.already_gone(answer):
             raise self._error(command.argv, answer)
@@ -108,7 +108,7 @@ class Client:
             raise SchedulerNotSetUp(
                 f"It can't be told how often job {job_id} was started: {error}",
                 shlex.join(argv),
-                answer.words[:200],
+                answer.message[:200],
                 "leave job.requeue out of the profile: this installation does not say when a job runs again",
             ) from error
 
@@ -118,7 +118,7 @@ class Client:
             mark = _new_mark()
             commands = self.scheduler.end_commands(job_id, mark)
             found = await self._record(job_id, commands, mark)
-            if found and found.cause is Cause.CANCELLED and not found.by and len(commands) > 1:
+            if found and found.cause is Cause.CANCELLED and not found.cancelled_by and len(commands) > 1:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
                 found = await self._record(job_id, commands, mark) or found
         except Exception as error:
@@ -133,8 +133,8 @@ class Client:
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
-        argv = self.scheduler.sight_command()
-        return bool(argv) and self.scheduler.sees_all(await self._quietly(argv), self.own_account)
+        argv = self.scheduler.visibility_command()
+        return bool(argv) and self.scheduler.parse_visibility(await self._quietly(argv), self.own_account)
 
     async def _quietly(self, argv: Sequence[str]) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
@@ -144,7 +144,7 @@ class Client:
             self._complain(argv[0], f"{shlex.join(argv)}: {error}")
             return ""
         if answer.code and not self.scheduler.already_gone(answer):
-            self._complain(argv[0], f"{shlex.join(argv)} failed (exit code {answer.code}): {answer.words}")
+            self._complain(argv[0], f"{shlex.join(argv)} failed (exit code {answer.code}): {answer.message}")
         return "" if answer.code else answer.out
 
     def _complain(self, about: str, words: str) -> None:
@@ -165,13 +165,13 @@ class Client:
         mark = _new_mark()
         begun_at = time.monotonic()
         argv = self.scheduler.query_command(mark)
-        answer = await self._checked(self._by_user(rights.LIST, argv, user, mark) if user else self._by_hub(argv))
+        answer = await self._checked(self._by_user(sudo.LIST, argv, user, mark) if user else self._by_hub(argv))
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)
         except ValueError as error:
             raise SchedulerUnreachable(
-                f"The list of jobs could not be read: {error}", self.scheduler.name, answer.words[:200]
+                f"The list of jobs could not be read: {error}", self.scheduler.name, answer.message[:200]
             ) from error
         return Listing(begun_at, jobs)
 
@@ -212,7 +212,7 @@ class Client:
 
     def _found(self, argv: Sequence[str]) -> list[str]:
         """The same argv with the program's full path, as sudo's rules want it; of none, none."""
-        return rights.found(self.access, argv) if argv else []
+        return sudo.found(self.access, argv) if argv else []
 
     async def _checked(self, command: Command) -> Answer:
         answer = await self._run(command)
@@ -222,14 +222,14 @@ class Client:
 
     def _error(self, argv: Sequence[str], answer: Answer) -> SchedulerError:
         command = shlex.join(argv)
-        self.log.warning("command failed (exit code %s): %s: %s", answer.code, command, answer.words)
+        self.log.warning("command failed (exit code %s): %s: %s", answer.code, command, answer.message)
         fault = self._not_started(answer) or self._not_set_up(answer)
         if fault:
             message, cure = fault
-            return SchedulerNotSetUp(message, command, answer.words, cure)
+            return SchedulerNotSetUp(message, command, answer.message, cure)
         if answer.code < 0 or self.scheduler.unreachable(answer):
-            return SchedulerUnreachable("The scheduler does not answer.", command, answer.words)
-        return SchedulerRejected(answer.words or f"exit code {answer.code}", command, answer.words)
+            return SchedulerUnreachable("The scheduler does not answer.", command, answer.message)
+        return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
     def _not_started(self, answer: Answer) -> tuple[str, str] | None:
         """What is wrong, and the cure, where the words are of those who were to start the scheduler's command."""
@@ -295,7 +295,7 @@ def _own_account() -> str:
 
 
 def _new_mark() -> str:
-    """A word that nobody else can know, as `rights.MARK` describes it."""
+    """A word that nobody else can know, as `sudo.MARK` describes it."""
     return secrets.token_hex(8)
 
 

@@ -2,7 +2,7 @@
 
 import signal
 
-from hpcspawner.job.state import Cause, Record
+from hpcspawner.schedulers.state import Cause, Record
 
 WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
 

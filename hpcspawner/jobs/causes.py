@@ -3,10 +3,10 @@
 import time
 from dataclasses import replace
 
-from hpcspawner.hub.ledger import End, Report, Row
-from hpcspawner.job import launcher
-from hpcspawner.job.script import log_path
-from hpcspawner.job.state import Cause, JobStatus, Record
+from hpcspawner.jobs.ledger import End, Report, Row
+from hpcspawner.programs import launcher
+from hpcspawner.schedulers.state import Cause, JobStatus, Record
+from hpcspawner.script.render import log_path
 from hpcspawner.site.profile import Job
 from hpcspawner.units import Walltime
 
@@ -43,13 +43,13 @@ _UNTOLD = {
 }
 
 
-def why(row: Row, record: Record | None, status: JobStatus, job: Job) -> End:
+def explain_end(row: Row, record: Record | None, status: JobStatus, job: Job) -> End:
     """The end of this row's job, for its owner to read. `record` is None where the scheduler knows nothing more.
 
     `job` is the profile's; where the launcher has reported nothing, the end says where the log is.
     """
-    if row.verdict is not None:
-        return row.verdict
+    if row.hub_verdict is not None:
+        return row.hub_verdict
     if not row.wanted:
         return End(Cause.STOPPED, "The server was stopped.", time.time())
     report = row.report
@@ -89,7 +89,7 @@ def _cause(row: Row, record: Record | None, status: JobStatus) -> tuple[Cause, s
         return Cause.WALL_TIME, "The wall time of the job was reached."
     if report is not None:
         return Cause.EXITED, report.message
-    word = f"The job ended. The scheduler says: {status.word}." if status.word else ""
+    word = f"The job ended. The scheduler says: {status.native_state}." if status.native_state else ""
     return Cause.UNKNOWN, word or "The job is gone, and the scheduler does not know any more why."
 
 

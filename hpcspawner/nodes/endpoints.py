@@ -10,11 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 from tornado import web
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
-from hpcspawner.hub import audit, certificates
-from hpcspawner.hub.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Warned, secret_in
-from hpcspawner.hub.ledger import Report, Row, ledger, now
-from hpcspawner.hub.limit import WINDOW_S, Limited, Refusals, network
-from hpcspawner.job.state import JobState
+from hpcspawner.jobs.events import Refusal
+from hpcspawner.jobs.ledger import Report, Row, ledger, now
+from hpcspawner.nodes import certificates
+from hpcspawner.nodes.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Warned, secret_in
+from hpcspawner.nodes.limit import WINDOW_S, Limited, Refusals, network
+from hpcspawner.schedulers.state import JobState
 
 # Who has the secret of a job is counted by its job: others at the same address do not matter to it.
 _strangers, _jobs = Refusals(in_all=600), Refusals()
@@ -71,7 +72,7 @@ class _LauncherHandler(APIHandler):
         whose = f"{row.log_name}: " if row else ""
         self.log.warning("%sa %s call from %s was refused: %s", whose, self.what, address, why or message)
         if why:
-            audit.refused_call(self.what, why, row)
+            ledger().emit(Refusal(self.what, why, row))
         self.answer(status, {"status": status, "message": message})
         raise web.Finish
 
@@ -119,7 +120,7 @@ class TicketHandler(_LauncherHandler):
         if not bound:
             self._not_valid("presented again", row)
         if not row.environment:
-            row.tell()
+            row.notify()
             self.not_yet("the Hub does not look after this job yet")
         await self._hand_out(row, call)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from cryptography.x509 import CertificateSigningRequest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from hpcspawner.hub import certificates
+from hpcspawner.nodes import certificates
 from hpcspawner.units import printable
 
 Secret = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{20,200}$")]

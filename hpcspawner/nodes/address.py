@@ -15,10 +15,10 @@ from typing import Any
 from cryptography.x509 import CertificateSigningRequest
 from jupyterhub.utils import make_ssl_context
 
-from hpcspawner.hub.certificates import KEY, Authority
-from hpcspawner.hub.keys import Keys
-from hpcspawner.hub.ledger import Row
-from hpcspawner.hub.names import server_name
+from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.ledger import Row
+from hpcspawner.nodes.certificates import KEY, Authority
+from hpcspawner.nodes.server_names import server_name
 from hpcspawner.units import Walltime
 
 _PROBE_S = 5.0
@@ -94,7 +94,7 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ServerAddress:
     """The way from the Hub to its servers."""
 
     naming: Naming

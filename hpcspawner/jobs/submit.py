@@ -5,13 +5,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
-from hpcspawner.hub import audit
-from hpcspawner.hub.background import once
-from hpcspawner.hub.ledger import End, Row, ledger, now
-from hpcspawner.job.state import Cause
+from hpcspawner.jobs.events import Action
+from hpcspawner.jobs.ledger import End, Row, emit, ledger, now
+from hpcspawner.jobs.tasks import once
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import Found
+from hpcspawner.schedulers.state import Cause
 
 # A listing or two more cost nothing; a second job would.
 _PROOFS = 2
@@ -38,7 +38,7 @@ async def _obtain(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
     if row.asked_at and not row.job_id:
         # The Hub ended in the middle of a submit. It goes on without the Hub, so its outcome may be late.
         await say("Looking whether the scheduler has the job already")
-        await look(cluster, row, row.asked_at + cluster.client.access.command_timeout_s + _STRAGGLER_S)
+        await find_job(cluster, row, row.asked_at + cluster.client.access.command_timeout_s + _STRAGGLER_S)
     while row.wanted and not row.job_id:
         await _ask(cluster, row, write, say)
 
@@ -55,14 +55,14 @@ async def _ask(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
     except SchedulerUnreachable as error:
         if error.lingering:
             # It may still act, at any time; nobody could tell its job from a second one's.
-            row.give_up()
-            row.verdict = End(Cause.NOT_STARTED, str(error), time.time())
+            row.mark_unwanted()
+            row.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
             raise
         await say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
-        await look(cluster, row, 0.0)
+        await find_job(cluster, row, 0.0)
     except SchedulerError as error:
         row.end = End(Cause.NOT_STARTED, str(error), time.time())
-        audit.ended(cluster, row)
+        emit(Action.END, cluster, row)
         await ledger().save(row)
         raise
     else:
@@ -71,7 +71,7 @@ async def _ask(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
 
 async def _note(cluster: Cluster, row: Row, job_id: str) -> None:
     row.submitted(job_id)
-    audit.submitted(cluster, row)
+    emit(Action.SUBMIT, cluster, row)
     await ledger().save(row)
 
 
@@ -86,7 +86,7 @@ async def _search_as_owner(cluster: Cluster, row: Row) -> Found:
     return Found(ids, proven=True)
 
 
-async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
+async def find_job(cluster: Cluster, row: Row, sure_after: float) -> None:
     """Find the job by its tag, or prove that there is none; takes as long as the scheduler is away.
 
     Absence counts from `sure_after` on (seconds since 1970). Raises SchedulerUnreachable where it can't be proven.
@@ -105,7 +105,7 @@ async def look(cluster: Cluster, row: Row, sure_after: float) -> None:
             hidden_since = hidden_since or now()
             if now() - hidden_since > _HIDDEN_S:
                 error = SchedulerUnreachable("The scheduler did not say whether it took the job, and hides it.")
-                row.verdict = End(Cause.NOT_STARTED, str(error), time.time())
+                row.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
                 raise error
         if proofs < _PROOFS:
             await asyncio.sleep(_PAUSE_S)

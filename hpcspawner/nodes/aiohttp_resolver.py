@@ -5,7 +5,7 @@ import socket
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from hpcspawner.hub.names import node_behind
+from hpcspawner.nodes.server_names import node_behind
 
 
 class NodeResolver(AbstractResolver):

@@ -14,10 +14,10 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
-from hpcspawner.hub.background import in_background, once
-from hpcspawner.hub.ledger import Row, ledger, now
-from hpcspawner.hub.stop import end_job, has_ended
-from hpcspawner.hub.strays import Reaper, survey
+from hpcspawner.hub.unknown_jobs import Reaper, survey
+from hpcspawner.jobs.ledger import Row, ledger, now
+from hpcspawner.jobs.stop import end_job, has_ended
+from hpcspawner.jobs.tasks import in_background, once
 from hpcspawner.schedulers.cluster import Cluster
 
 # What could not be done now is tried again soon; what is under way takes about as long.
@@ -30,7 +30,7 @@ _AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class HousekeepingLimits:
     """How often to look, how long to leave an unknown job of ours alone, and whether to cancel it then."""
 
     interval_s: float
@@ -39,37 +39,37 @@ class Habits:
 
 
 @dataclass(slots=True)
-class Keeper:
+class Housekeeping:
     """One for a Hub and its cluster."""
 
     app: JupyterHub
     cluster: Cluster
-    habits: Habits
+    limits: HousekeepingLimits
     log: logging.Logger
     _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
-    _unclaimed: dict[str, float] = field(default_factory=dict)
-    _unattended: dict[str, float] = field(default_factory=dict)
+    _ownerless: dict[str, float] = field(default_factory=dict)
+    _unpolled: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     _reaper: Reaper = field(init=False)
 
     def __post_init__(self) -> None:
-        self._reaper = Reaper(self.cluster, self.habits.orphan_grace_s, self.habits.dry_run, self.log)
+        self._reaper = Reaper(self.cluster, self.limits.orphan_grace_s, self.limits.dry_run, self.log)
 
     async def run(self) -> None:
         """Until the Hub ends."""
         while True:
-            ledger().stir.clear()
+            ledger().wake.clear()
             try:
                 settled = await self._round()
             except Exception:
                 self._failed("housekeeping")
                 settled = False
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.habits.interval_s if settled else _SOON_S):
-                    await ledger().stir.wait()
+                async with asyncio.timeout(self.limits.interval_s if settled else _SOON_S):
+                    await ledger().wake.wait()
 
     def _failed(self, what: str) -> None:
         """Log what went wrong, and leave JupyterHub's session fit for the others who share it."""
@@ -80,8 +80,8 @@ class Keeper:
         """Look once at everything; whether nothing is left that can't wait."""
         done = [await self._tried(row) for row in ledger().live()]
         self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
-        self._unclaimed = {tag: since for tag, since in self._unclaimed.items() if ledger().by_tag(tag)}
-        self._unattended = {tag: since for tag, since in self._unattended.items() if ledger().by_tag(tag)}
+        self._ownerless = {tag: since for tag, since in self._ownerless.items() if ledger().by_tag(tag)}
+        self._unpolled = {tag: since for tag, since in self._unpolled.items() if ledger().by_tag(tag)}
         # Apart from the round: a scheduler that hangs must not hold up what needs none.
         in_background(once(self._tasks, "reap", self._reap, self.log), self.log)
         if now() - self._pruned_at > _PRUNE_EVERY_S:
@@ -107,8 +107,8 @@ class Keeper:
         if spawner is not None and spawner.row is row:
             if spawner.ready and row.renewals and self._has_user(row):
                 in_background(once(row.tasks, "renew", spawner.renew, self.log), self.log)
-            if self._is_unattended(row, spawner):
-                if now() - self._unattended[row.tag] > _STOP_COMES_S:
+            if self._is_unpolled(row, spawner):
+                if now() - self._unpolled[row.tag] > _STOP_COMES_S:
                     in_background(spawner.leave(), self.log)
                 return False
             # One that is about to be ready has a follow-up to ask for.
@@ -118,13 +118,13 @@ class Keeper:
             return True
         return self._take_up(row, spawner)
 
-    def _is_unattended(self, row: Row, spawner: Any) -> bool:
+    def _is_unpolled(self, row: Row, spawner: Any) -> bool:
         """Whether nobody looks at this server any more; since when is noted."""
-        if spawner.unattended:
-            self._unattended.setdefault(row.tag, now())
+        if spawner.unpolled:
+            self._unpolled.setdefault(row.tag, now())
         else:
-            self._unattended.pop(row.tag, None)
-        return row.tag in self._unattended
+            self._unpolled.pop(row.tag, None)
+        return row.tag in self._unpolled
 
     @staticmethod
     def _is_busy(row: Row) -> bool:
@@ -163,8 +163,8 @@ class Keeper:
 
     def _give_up(self, row: Row) -> bool:
         """End the job of a user or a server that the Hub does not know, after a time of grace."""
-        since = self._unclaimed.setdefault(row.tag, now())
-        if now() - since < self.habits.orphan_grace_s:
+        since = self._ownerless.setdefault(row.tag, now())
+        if now() - since < self.limits.orphan_grace_s:
             return True
         self.log.warning("%s: the Hub knows no such server any more; job %s is ended", row.log_name, row.job_id)
         in_background(end_job(self.cluster, row, None), self.log)
@@ -183,12 +183,12 @@ class Keeper:
                 await _Inside(self.app).spawn_single_user(user, row.server, options=dict(row.choices))
             except Exception as error:
                 # It stands on the server's page; where the job was not even reached, a later round tries again.
-                self._not_before[row.tag] = now() + self.habits.interval_s / 2
+                self._not_before[row.tag] = now() + self.limits.interval_s / 2
                 self.log.warning("%s: job %s was not taken up: %s", row.log_name, row.job_id, error)
 
     async def _reap(self) -> None:
         """Take up what the ledger has lost, and cancel what is not wanted."""
-        jobs = await survey(self.app.db, self.cluster, now() - self.habits.interval_s / 2)
+        jobs = await survey(self.app.db, self.cluster, now() - self.limits.interval_s / 2)
         # Without a listing nothing was seen, so nothing has changed.
         if jobs is not None:
             self._reaper.look(jobs)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hpcspawner.job.launcher import NO_PYTHON_CODE
+from hpcspawner.programs.launcher import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.site.profile import Environment, Image, Job
@@ -167,13 +167,13 @@ def quote_path(path: str) -> str:
 @cache
 def _source(name: str) -> str:
     """The text of one of the programs that travel in the script."""
-    return files("hpcspawner.job").joinpath(f"{name}.py").read_text(encoding="utf-8").rstrip("\n")
+    return files("hpcspawner.programs").joinpath(f"{name}.py").read_text(encoding="utf-8").rstrip("\n")
 
 
 @cache
 def _templates() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
-        loader=PackageLoader("hpcspawner.job"),
+        loader=PackageLoader("hpcspawner.script"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

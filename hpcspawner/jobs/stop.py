@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 
 from hpcspawner.errors import SchedulerError
-from hpcspawner.hub import audit, tokens
-from hpcspawner.hub.background import in_background, once
-from hpcspawner.hub.ends import RENEWED_AFTER, why
-from hpcspawner.hub.ledger import End, Row, ledger, now
-from hpcspawner.hub.submit import look
-from hpcspawner.job.state import JobState, JobStatus
+from hpcspawner.jobs.causes import RENEWED_AFTER, explain_end
+from hpcspawner.jobs.events import Action
+from hpcspawner.jobs.ledger import End, Row, emit, ledger, now
+from hpcspawner.jobs.submit import find_job
+from hpcspawner.jobs.tasks import in_background, once
 from hpcspawner.schedulers.cluster import Cluster
-from hpcspawner.schedulers.queue import HIDDEN, NOT_OURS, TAKEN, is_ours
+from hpcspawner.schedulers.queue import NOT_OURS, NOT_VISIBLE, TAKEN, is_ours
+from hpcspawner.schedulers.state import JobState, JobStatus
 
 _LAST_WORDS_S = 3.0
 _FIRST_LOOKS_S = 10.0
@@ -19,7 +19,7 @@ _FIRST_LOOKS_S = 10.0
 _LONGEST_PAUSE_S = 15.0
 _SUBMIT_LOOK_S = 0.5
 _NOT_LONG_S = 5.0
-_NEVER_A_JOB = JobStatus(JobState.ENDED, word="NOT SUBMITTED")
+_NEVER_A_JOB = JobStatus(JobState.ENDED, native_state="NOT SUBMITTED")
 
 
 async def end_job(cluster: Cluster, row: Row, limit_s: float | None) -> None:
@@ -30,8 +30,8 @@ async def end_job(cluster: Cluster, row: Row, limit_s: float | None) -> None:
     if row.end is not None:
         return
     if row.wanted:
-        audit.stopped(cluster, row)
-    row.give_up()
+        emit(Action.STOP, cluster, row)
+    row.mark_unwanted()
     try:
         async with asyncio.timeout(limit_s):
             await once(row.tasks, "end", lambda: _end(cluster, row), cluster.client.log)
@@ -62,7 +62,7 @@ async def _settle_submit(cluster: Cluster, row: Row) -> None:
     if row.asked_at and not row.job_id and row.end is None:
         # Should it turn up later than this, it is an orphan with our tag.
         with contextlib.suppress(SchedulerError):
-            await look(cluster, row, 0.0)
+            await find_job(cluster, row, 0.0)
 
 
 async def _cancel_for_sure(cluster: Cluster, row: Row) -> JobStatus:
@@ -77,13 +77,13 @@ async def _cancel_for_sure(cluster: Cluster, row: Row) -> JobStatus:
 async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
     """Cancel once and look for a while whether the job has ended; how it was seen to, or None."""
     seen = await _looked(cluster, row)
-    if seen.state is JobState.ENDED and (seen.word or seen.reason == TAKEN):
+    if seen.state is JobState.ENDED and (seen.native_state or seen.reason == TAKEN):
         return seen
     asked_at, taken = now(), await _cancel(cluster, row, seen)
     while True:
         status = await cluster.queue.status(row.job, now())
         # Where its owner's jobs are hidden from the Hub, the scheduler's word that it took the cancel must do.
-        if status.state is JobState.ENDED or (taken and status.reason == HIDDEN):
+        if status.state is JobState.ENDED or (taken and status.reason == NOT_VISIBLE):
             return status
         # A cancel that was taken has an effect soon; one that failed is tried again instead.
         if not taken or now() - asked_at > _FIRST_LOOKS_S:
@@ -102,7 +102,7 @@ async def _listed(cluster: Cluster, row: Row) -> JobStatus:
 async def _looked(cluster: Cluster, row: Row) -> JobStatus:
     """The job by a listing begun now, its owner's where the Hub may not see it; UNKNOWN where there is none."""
     status = await _listed(cluster, row)
-    if status.reason != HIDDEN:
+    if status.reason != NOT_VISIBLE:
         return status
     with contextlib.suppress(SchedulerError):
         found = (await cluster.client.listing(row.owner)).jobs.get(row.job_id)
@@ -146,32 +146,32 @@ async def finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
 async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
     log, record = cluster.client.log, None
     if row.wanted and row.job_id:
-        await _hear(row)
+        await _await_report(row)
         # Else what the scheduler remembers by this number is of another job.
         if status.reason != TAKEN:
             record = await cluster.client.record(row.job_id)
-        if not status.word:
+        if not status.native_state:
             # Judged by its absence alone; should it be there after all, nobody waits for it.
             await _cancel(cluster, row, await _looked(cluster, row))
-    end = why(row, record, status, cluster.profile.job)
+    end = explain_end(row, record, status, cluster.profile.job)
     await _revoke(row)
     # Before the parent is closed: from then on housekeeping takes up what follows it.
     unneeded = [] if end.cause in RENEWED_AFTER else list(ledger().following(row))
     for follower in unneeded:
-        follower.give_up()
+        follower.mark_unwanted()
         await ledger().save(follower)
     row.end = end
-    audit.ended(cluster, row)
+    emit(Action.END, cluster, row)
     await ledger().save(row)
     log.info("%s: job %s has ended (%s): %s", row.log_name, row.job_id or "(none)", end.cause.value, end.message)
     for follower in unneeded:
         in_background(end_job(cluster, follower, None), log)
-    row.tell()
-    ledger().stir.set()
+    row.notify()
+    ledger().wake.set()
     return end
 
 
-async def _hear(row: Row) -> None:
+async def _await_report(row: Row) -> None:
     """The launcher tells best what happened; its report may be on its way."""
     deadline = now() + _LAST_WORDS_S
     while row.run and row.report is None and now() < deadline:
@@ -183,6 +183,6 @@ async def _hear(row: Row) -> None:
 
 async def _revoke(row: Row) -> None:
     pause_s = 1.0
-    while not tokens.revoke(row):
+    while not ledger().outside.revoke_token(row):
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
