@@ -421,7 +421,7 @@ def test_the_cause_is_found_whichever_of_the_two_knows(name):
     whole = end(name)
     without_accounting, without_controller = end(name, accounting=False), end(name, controller=False)
     assert without_accounting == replace(whole, cancelled_by="", message=without_accounting.message)
-    assert (without_controller.cause, without_controller.cancelled_by) == (whole.cause, whole.by)
+    assert (without_controller.cause, without_controller.cancelled_by) == (whole.cause, whole.cancelled_by)
 
 
 @pytest.mark.parametrize("name", ["running", "requeued"])
