@@ -12,8 +12,8 @@ from jupyterhub.app import JupyterHub
 
 from hpcspawner.errors import RequestError
 from hpcspawner.hub.redact import redact
-from hpcspawner.jobs.events import Action, Event, JobEvent, Refusal
-from hpcspawner.jobs.ledger import Row
+from hpcspawner.jobs.events import Event, Moved, Refusal, Stage
+from hpcspawner.jobs.job import Job
 from hpcspawner.request.gate import OPTIONS
 
 _SCHEMAS = Path(__file__).parent / "events"
@@ -56,10 +56,10 @@ def install(app: JupyterHub) -> None:
 
 def write(event: Event) -> None:
     """One event of a job or one refusal into the Hub's event log."""
-    if isinstance(event, JobEvent):
-        _job(event)
+    if isinstance(event, Moved):
+        _moved(event)
         return
-    whose = {"username": event.username, "servername": event.servername} if event.row is None else _whose(event.row)
+    whose = {"username": event.username, "servername": event.servername} if event.job is None else _whose(event.job)
     _emit(_REFUSAL, {"what": event.what, "why": event.why, **whose, **_asked_by()})
 
 
@@ -71,49 +71,60 @@ def refused_options(username: str, servername: str, error: RequestError) -> Refu
     return Refusal("options", ", ".join([*known, *others]), username=username, servername=servername)
 
 
-def _job(event: JobEvent) -> None:
-    cluster, row = event.cluster, event.row
-    resources = {name: row.choices[name] for name in _RESOURCES if row.choices.get(name)}
+def _moved(event: Moved) -> None:
+    action = _action(event)
+    if not action:
+        return
+    job, cluster = event.job, event.job.cluster
+    choices = job.record.choices
     known = {
-        "action": event.action.value,
-        **_whose(row),
+        "action": action,
+        **_whose(job),
         "site": cluster.profile.title,
+        "cluster": cluster.name,
         "scheduler": cluster.client.scheduler.name,
-        "port": row.port,
-        "resources": resources,
+        "port": job.record.port,
+        "resources": {name: choices[name] for name in _RESOURCES if choices.get(name)},
     }
-    _emit(_JOB, known | _more(event))
+    _emit(_JOB, known | _more(action, job))
 
 
-def _more(event: JobEvent) -> dict[str, Any]:
-    row = event.row
-    if event.action is Action.SUBMIT:
+def _action(event: Moved) -> str:
+    """What the event log calls a move; "" for one that it does not have."""
+    if event.after is Stage.READY:
+        return "adopt" if event.job.adopted else "start"
+    if event.after is Stage.QUEUED and event.before is not Stage.INTENT:
+        return ""
+    return {Stage.QUEUED: "submit", Stage.STOPPING: "stop", Stage.ENDED: "end"}.get(event.after, "")
+
+
+def _more(action: str, job: Job) -> dict[str, Any]:
+    if action == "submit":
         return _asked_by()
-    if event.action is Action.STOP:
-        return _why_unwanted(row)
-    if event.action is Action.END and row.end is not None:
-        end = row.end
-        return {"cause": end.cause.value, "explanation": end.message, "exit_code": end.exit_code}
+    if action == "stop":
+        return _why_unwanted(job)
+    if action == "end" and job.end is not None:
+        return {"cause": job.end.cause.value, "explanation": job.end.message, "exit_code": job.end.exit_code}
     return {}
 
 
-def _why_unwanted(row: Row) -> dict[str, Any]:
+def _why_unwanted(job: Job) -> dict[str, Any]:
     """A request has ended the job, or the Hub has given it up."""
-    if row.hub_verdict is not None:
-        return {"cause": row.hub_verdict.cause.value, "explanation": row.hub_verdict.message}
-    if row.report is not None:
-        return {"explanation": row.report.message}
+    if job.hub_verdict is not None:
+        return {"cause": job.hub_verdict.cause.value, "explanation": job.hub_verdict.message}
+    if job.report is not None:
+        return {"explanation": job.report.message}
     return _asked_by(still=True)
 
 
-def _whose(row: Row) -> dict[str, Any]:
+def _whose(job: Job) -> dict[str, Any]:
     return {
-        "username": row.username,
-        "servername": row.server,
-        "account": row.owner,
-        "job_id": row.job_id,
-        "tag": row.tag,
-        "host": row.host,
+        "username": job.record.username,
+        "servername": job.record.server,
+        "account": job.record.owner,
+        "job_id": job.record.job_id,
+        "tag": job.tag,
+        "host": job.record.host,
     }
 
 

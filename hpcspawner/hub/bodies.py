@@ -10,7 +10,7 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, ResponseStartLine
 
 from hpcspawner.hub.connections import Connections, most
-from hpcspawner.jobs.ledger import now
+from hpcspawner.jobs.job import now
 
 CAP = 64 * 1024
 """Bytes for addresses of ours; the longest call of a launcher has less than a tenth of it."""

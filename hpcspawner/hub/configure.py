@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,8 +12,9 @@ from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.hub import peers, redact, startup
+from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
-from hpcspawner.nodes.endpoints import HANDLERS
+from hpcspawner.nodes.endpoints import handlers
 from hpcspawner.pages.pages import STATIC, TEMPLATES
 from hpcspawner.site.profile import SiteProfile, find_shipped, load
 
@@ -20,31 +22,34 @@ _DAY_S = 24 * 3600
 
 
 def configure(
-    c: Any, site: str | Path, *, callback_url: str, ca_file: str | Path | None = None, tls_to_nodes: bool = True
+    c: Any,
+    site: str | Path | Sequence[str | Path],
+    *,
+    callback_url: str,
+    ca_file: str | Path | None = None,
+    tls_to_nodes: bool = True,
 ) -> SiteProfile:
-    """Set up JupyterHub for one site; plain traits set afterwards win.
+    """Set up JupyterHub for one cluster or several; plain traits set afterwards win.
 
-    `site` is the path of a profile, or the name of a shipped one such as "slurm-minimal.toml". `callback_url` is the
+    `site` is the path of a profile, or the name of a shipped one such as "slurm-minimal.toml", or a list of these for
+    a Hub with several clusters, of which the first is the default. `callback_url` is the
     Hub's public https address as compute nodes reach it; `ca_file` the PEM file with the authority that signed its
     certificate, where the nodes' own store does not know it. `tls_to_nodes` is JupyterHub's `internal_ssl`: without it
     all that users type and see crosses the cluster's network in clear. Wrong input ends the Hub's start with one
-    message that names every mistake. Returns the checked profile.
+    message that names every mistake. Returns the checked profile of the first cluster.
     """
     redact.install()
-    path = _found(site)
-    try:
-        profile = load(path)
-    except ProfileError as error:
-        sys.exit(f"hpcspawner: {error}")
-    _check_address(callback_url, nodes=profile.scheduler.has_nodes)
+    paths = [_found(one) for one in ([site] if isinstance(site, str | Path) else site)]
+    profiles = _loaded(paths)
+    _check_address(callback_url, nodes=any(one.scheduler.has_nodes for one in profiles))
     c.JupyterHub.spawner_class = "hpcspawner.spawner.HPCSpawner"
-    c.HPCSpawner.site = str(path)
+    c.HPCSpawner.sites = [str(path) for path in paths]
     c.HPCSpawner.callback_url = callback_url
     if ca_file:
         c.HPCSpawner.ca_file = str(_readable(Path(ca_file)))
     c.JupyterHub.template_paths = [str(TEMPLATES)]
     c.JupyterHub.extra_handlers = [
-        *HANDLERS,
+        *handlers(hub_ledger),
         (r"/hpcspawner/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
     # Running servers outlive the Hub; the default would cancel every job when it stops.
@@ -53,14 +58,34 @@ def configure(
     c.JupyterHub.concurrent_spawn_limit = 0
     # Only the outer bound; a job may wait for days. What is too long in the queue and what for a running job stand in
     # the profile's limits and in HPCSpawner.start_limit_s.
-    c.Spawner.start_timeout = profile.limits.queue.seconds + _DAY_S
+    c.Spawner.start_timeout = max(one.limits.queue.seconds for one in profiles) + _DAY_S
     c.JupyterHub.internal_ssl = tls_to_nodes
     if tls_to_nodes:
         c.JupyterHub.trusted_alt_names = resolvers.HubNames(c)
         resolvers.install_resolvers(c)
     peers.install()
     startup.schedule_startup()
-    return profile
+    return profiles[0]
+
+
+def _loaded(paths: Sequence[Path]) -> list[SiteProfile]:
+    """Every profile; ends the Hub's start with all that is wrong with any of them."""
+    profiles, problems = [], []
+    for path in paths:
+        try:
+            profiles.append(load(path))
+        except ProfileError as error:
+            problems.append(str(error))
+    names = [one.name for one in profiles]
+    problems += [
+        f"two clusters have the name {name!r}: give one of the profiles another `name`"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    if not paths:
+        problems.append("configure() was called with an empty list: name at least one profile")
+    if problems:
+        sys.exit("\n".join(f"hpcspawner: {problem}" for problem in problems))
+    return profiles
 
 
 def _found(site: str | Path) -> Path:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jupyterhub import orm
@@ -15,10 +16,10 @@ from jupyterhub.handlers.base import BaseHandler
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from hpcspawner.hub.unknown_jobs import Reaper, survey
-from hpcspawner.jobs.ledger import Row, ledger, now
+from hpcspawner.jobs.job import Job, now
+from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background, once
-from hpcspawner.schedulers.cluster import Cluster
 
 # What could not be done now is tried again soon; what is under way takes about as long.
 _SOON_S = 2.0
@@ -40,10 +41,10 @@ class HousekeepingLimits:
 
 @dataclass(slots=True)
 class Housekeeping:
-    """One for a Hub and its cluster."""
+    """One for a Hub and its clusters."""
 
     app: JupyterHub
-    cluster: Cluster
+    ledger: Ledger
     limits: HousekeepingLimits
     log: logging.Logger
     _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
@@ -53,15 +54,16 @@ class Housekeeping:
     _unpolled: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
-    _reaper: Reaper = field(init=False)
+    _reapers: dict[str, Reaper] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._reaper = Reaper(self.cluster, self.limits.orphan_grace_s, self.limits.dry_run, self.log)
+        grace_s, dry_run = self.limits.orphan_grace_s, self.limits.dry_run
+        self._reapers = {one.name: Reaper(self.ledger, one, grace_s, dry_run, self.log) for one in self.ledger.clusters}
 
     async def run(self) -> None:
         """Until the Hub ends."""
         while True:
-            ledger().wake.clear()
+            self.ledger.wake.clear()
             try:
                 settled = await self._round()
             except Exception:
@@ -69,7 +71,7 @@ class Housekeeping:
                 settled = False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.limits.interval_s if settled else _SOON_S):
-                    await ledger().wake.wait()
+                    await self.ledger.wake.wait()
 
     def _failed(self, what: str) -> None:
         """Log what went wrong, and leave JupyterHub's session fit for the others who share it."""
@@ -78,120 +80,121 @@ class Housekeeping:
 
     async def _round(self) -> bool:
         """Look once at everything; whether nothing is left that can't wait."""
-        done = [await self._tried(row) for row in ledger().live()]
+        done = [await self._tried(job) for job in self.ledger.live()]
         self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
-        self._ownerless = {tag: since for tag, since in self._ownerless.items() if ledger().by_tag(tag)}
-        self._unpolled = {tag: since for tag, since in self._unpolled.items() if ledger().by_tag(tag)}
+        self._ownerless = {tag: since for tag, since in self._ownerless.items() if self.ledger.by_tag(tag)}
+        self._unpolled = {tag: since for tag, since in self._unpolled.items() if self.ledger.by_tag(tag)}
         # Apart from the round: a scheduler that hangs must not hold up what needs none.
-        in_background(once(self._tasks, "reap", self._reap, self.log), self.log)
+        for reaper in self._reapers.values():
+            in_background(once(self._tasks, reaper.cluster.name, partial(self._reap, reaper), self.log), self.log)
         if now() - self._pruned_at > _PRUNE_EVERY_S:
             self._pruned_at = now()
-            await ledger().prune()
+            await self.ledger.prune()
         return all(done)
 
-    async def _tried(self, row: Row) -> bool:
+    async def _tried(self, job: Job) -> bool:
         try:
-            return await self._see_to(row)
+            return await self._see_to(job)
         except Exception:
-            self._failed(f"looking after job {row.job_id} of {row.log_name}")
+            self._failed(f"looking after job {job.record.job_id} of {job.log_name}")
             return False
 
-    async def _see_to(self, row: Row) -> bool:
+    async def _see_to(self, job: Job) -> bool:
         """Look after one job; whether it can wait for the next round."""
-        if row.end is not None or self._is_busy(row):
+        if job.end is not None or self._is_busy(job):
             return True
-        if not row.wanted:
-            in_background(end_job(self.cluster, row, None), self.log)
+        if not job.record.wanted:
+            in_background(end_job(job, None), self.log)
             return True
-        spawner = self._spawner(row)
-        if spawner is not None and spawner.row is row:
-            if spawner.ready and row.renewals and self._has_user(row):
-                in_background(once(row.tasks, "renew", spawner.renew, self.log), self.log)
-            if self._is_unpolled(row, spawner):
-                if now() - self._unpolled[row.tag] > _STOP_COMES_S:
+        spawner = self._spawner(job)
+        if spawner is not None and spawner.job is job:
+            if spawner.ready and job.record.renewals and self._has_user(job):
+                in_background(once(job.tasks, "renew", spawner.renew, self.log), self.log)
+            if self._is_unpolled(job, spawner):
+                if now() - self._unpolled[job.tag] > _STOP_COMES_S:
                     in_background(spawner.leave(), self.log)
                 return False
             # One that is about to be ready has a follow-up to ask for.
-            return bool(spawner.ready or not row.port or not row.renewals)
-        if row.follows and ledger().by_tag(row.follows):
-            await self._see_to_follower(row)
+            return bool(spawner.ready or not job.record.port or not job.record.renewals)
+        if job.record.follows and self.ledger.by_tag(job.record.follows):
+            await self._see_to_follower(job)
             return True
-        return self._take_up(row, spawner)
+        return self._take_up(job, spawner)
 
-    def _is_unpolled(self, row: Row, spawner: Any) -> bool:
+    def _is_unpolled(self, job: Job, spawner: Any) -> bool:
         """Whether nobody looks at this server any more; since when is noted."""
         if spawner.unpolled:
-            self._unpolled.setdefault(row.tag, now())
+            self._unpolled.setdefault(job.tag, now())
         else:
-            self._unpolled.pop(row.tag, None)
-        return row.tag in self._unpolled
+            self._unpolled.pop(job.tag, None)
+        return job.tag in self._unpolled
 
     @staticmethod
-    def _is_busy(row: Row) -> bool:
-        return any(not task.done() for task in row.tasks.values())
+    def _is_busy(job: Job) -> bool:
+        return any(not task.done() for task in job.tasks.values())
 
-    async def _see_to_follower(self, row: Row) -> None:
+    async def _see_to_follower(self, job: Job) -> None:
         """A follow-up in the queue needs nothing; one whose submit was cut off is cleared away and asked for again."""
-        if not self._has_user(row):
-            self._give_up(row)
-        elif not row.job_id:
-            in_background(end_job(self.cluster, row, None), self.log)
+        if not self._has_user(job):
+            self._give_up(job)
+        elif not job.record.job_id:
+            in_background(end_job(job, None), self.log)
 
-    def _spawner(self, row: Row) -> Any:
+    def _spawner(self, job: Job) -> Any:
         """What the Hub has for this server, or None."""
-        orm_user = orm.User.find(self.app.db, row.username)
+        orm_user = orm.User.find(self.app.db, job.record.username)
         user = self.app.users[orm_user] if orm_user is not None else None
-        return user.spawners.get(row.server) if user is not None else None
+        return user.spawners.get(job.record.server) if user is not None else None
 
-    def _take_up(self, row: Row, spawner: Any) -> bool:
-        if not self._has_user(row):
-            return self._give_up(row)
-        if (spawner is not None and (spawner.pending or spawner.active)) or row.tag in self._adopting:
+    def _take_up(self, job: Job, spawner: Any) -> bool:
+        if not self._has_user(job):
+            return self._give_up(job)
+        if (spawner is not None and (spawner.pending or spawner.active)) or job.tag in self._adopting:
             return False
-        if now() < self._not_before.get(row.tag, 0.0):
+        if now() < self._not_before.get(job.tag, 0.0):
             return True
-        task = self._adopting[row.tag] = in_background(self._adopt(row), self.log)
-        task.add_done_callback(lambda _: self._adopting.pop(row.tag, None))
+        task = self._adopting[job.tag] = in_background(self._adopt(job), self.log)
+        task.add_done_callback(lambda _: self._adopting.pop(job.tag, None))
         return False
 
-    def _has_user(self, row: Row) -> bool:
+    def _has_user(self, job: Job) -> bool:
         """Whether the Hub still has this user and server; who is blocked gets nothing back."""
-        orm_user = orm.User.find(self.app.db, row.username)
-        if orm_user is None or row.username in self.app.authenticator.blocked_users:
+        orm_user = orm.User.find(self.app.db, job.record.username)
+        if orm_user is None or job.record.username in self.app.authenticator.blocked_users:
             return False
-        return row.server == "" or row.server in orm_user.orm_spawners
+        return job.record.server == "" or job.record.server in orm_user.orm_spawners
 
-    def _give_up(self, row: Row) -> bool:
+    def _give_up(self, job: Job) -> bool:
         """End the job of a user or a server that the Hub does not know, after a time of grace."""
-        since = self._ownerless.setdefault(row.tag, now())
+        since = self._ownerless.setdefault(job.tag, now())
         if now() - since < self.limits.orphan_grace_s:
             return True
-        self.log.warning("%s: the Hub knows no such server any more; job %s is ended", row.log_name, row.job_id)
-        in_background(end_job(self.cluster, row, None), self.log)
+        self.log.warning("%s: the Hub knows no such server any more; job %s is ended", job.log_name, job.record.job_id)
+        in_background(end_job(job, None), self.log)
         return True
 
-    async def _adopt(self, row: Row) -> None:
+    async def _adopt(self, job: Job) -> None:
         """Have the Hub start this server as if its user had asked; the start finds the job and waits for it."""
         async with self._gate:
-            if row.job_id and await has_ended(self.cluster, row):
+            if job.record.job_id and await has_ended(job):
                 return
-            if row.attached or row.end is not None or not row.wanted:
+            if job.attached or job.end is not None or not job.record.wanted:
                 return
-            self.log.info("%s: taking up job %s", row.log_name, row.job_id or "(not known yet)")
-            user = self.app.users[orm.User.find(self.app.db, row.username)]
+            self.log.info("%s: taking up job %s", job.log_name, job.record.job_id or "(not known yet)")
+            user = self.app.users[orm.User.find(self.app.db, job.record.username)]
             try:
-                await _Inside(self.app).spawn_single_user(user, row.server, options=dict(row.choices))
+                await _Inside(self.app).spawn_single_user(user, job.record.server, options=dict(job.record.choices))
             except Exception as error:
                 # It stands on the server's page; where the job was not even reached, a later round tries again.
-                self._not_before[row.tag] = now() + self.limits.interval_s / 2
-                self.log.warning("%s: job %s was not taken up: %s", row.log_name, row.job_id, error)
+                self._not_before[job.tag] = now() + self.limits.interval_s / 2
+                self.log.warning("%s: job %s was not taken up: %s", job.log_name, job.record.job_id, error)
 
-    async def _reap(self) -> None:
+    async def _reap(self, reaper: Reaper) -> None:
         """Take up what the ledger has lost, and cancel what is not wanted."""
-        jobs = await survey(self.app.db, self.cluster, now() - self.limits.interval_s / 2)
+        jobs = await survey(self.app.db, self.ledger, reaper.cluster, now() - self.limits.interval_s / 2)
         # Without a listing nothing was seen, so nothing has changed.
         if jobs is not None:
-            self._reaper.look(jobs)
+            reaper.look(jobs)
 
 
 class _Inside(BaseHandler):

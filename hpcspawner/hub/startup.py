@@ -8,18 +8,14 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
-from hpcspawner.hub import audit, double_start, startup_checks, tokens
+from hpcspawner.hub import audit, double_start, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.hub.ignored_settings import ignored
-from hpcspawner.jobs.events import Outside
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
 from hpcspawner.pages import content_security
 from hpcspawner.pages.pages import LinkFillsForm
 
 _AGAIN_S = 10
-
-OUTSIDE = Outside(tokens.revoke, (audit.write,))
-"""What the ledger is opened with."""
 
 
 def schedule_startup() -> None:
@@ -86,9 +82,9 @@ async def _keep_house(app: JupyterHub) -> None:
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
     if words := ignored(app.config):
         app.log.warning("%s", words)
-    startup_checks.tell_whose_jobs(app, spawner.cluster.profile.scheduler, allow_root=spawner.allow_root)
+    startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
     limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
-    await Housekeeping(app, spawner.cluster, limits, app.log).run()
+    await Housekeeping(app, spawner.ledger, limits, app.log).run()
 
 
 def cookie_secret() -> bytes:

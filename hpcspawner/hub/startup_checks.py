@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pwd
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from jupyterhub.app import JupyterHub
 from hpcspawner.errors import SecretUnusable
 from hpcspawner.hub import peers
 from hpcspawner.nodes import certificates, resolvers, server_names
-from hpcspawner.site.profile import Access
+from hpcspawner.schedulers.cluster import Cluster
 
 _FORBIDDEN = "batchspawner"
 # JupyterHub makes them for five years and does not renew them.
@@ -61,18 +62,20 @@ def secret_is_fit(app: JupyterHub) -> None:
         app.exit(1)
 
 
-def tell_whose_jobs(app: JupyterHub, access: Access, *, allow_root: bool) -> None:
+def tell_whose_jobs(app: JupyterHub, clusters: Iterable[Cluster], *, allow_root: bool) -> None:
     """Say that all users share one account, where they do."""
-    if access.prefix:
-        return
-    refused = os.geteuid() == 0 and not allow_root
-    account = "root, so no job is submitted: run the Hub as an ordinary account" if refused else _own_account()
-    app.log.warning(
-        "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix empty), so "
-        "each user can read and end what the others have, and the Hub's own files. That account is %s.",
-        access.type,
-        account,
-    )
+    for cluster in clusters:
+        access = cluster.profile.scheduler
+        if access.prefix:
+            continue
+        refused = os.geteuid() == 0 and not allow_root
+        account = "root, so no job is submitted: run the Hub as an ordinary account" if refused else _own_account()
+        app.log.warning(
+            "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix empty), "
+            "so each user can read and end what the others have, and the Hub's own files. That account is %s.",
+            access.type,
+            account,
+        )
 
 
 def _own_account() -> str:

@@ -8,7 +8,7 @@ from jupyterhub.utils import hash_token, url_escape_path, url_path_join
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpcspawner.jobs.ledger import Row, ledger
+from hpcspawner.jobs.job import Job
 
 
 def hand_over(spawner: Any, token: str) -> bool:
@@ -45,30 +45,30 @@ def _hand_over(session: Any, spawner: Any, token: str) -> None:
     session.commit()
 
 
-def revoke(row: Row) -> bool:
+def revoke(job: Job) -> bool:
     """Take back the token of a server that has ended or is no longer wanted; False if that must be tried again."""
     app = JupyterHub.instance()
     try:
-        _revoke(app, row)
+        _revoke(app, job)
     except SQLAlchemyError as error:
         app.db.rollback()
-        app.log.error("%s: the token of its server can't be revoked, trying again: %s", row.log_name, error)
+        app.log.error("%s: the token of its server can't be revoked, trying again: %s", job.log_name, error)
         return False
     return True
 
 
-def _revoke(app: JupyterHub, row: Row) -> None:
-    orm_user = orm.User.find(app.db, row.username)
+def _revoke(app: JupyterHub, job: Job) -> None:
+    orm_user = orm.User.find(app.db, job.record.username)
     if orm_user is None:
         return  # and its tokens went with the user
-    ours = orm.APIToken.find(app.db, ledger().keys.token(row.tag))
+    ours = orm.APIToken.find(app.db, job.ledger.keys.token(job.tag))
     gone = [ours] if ours is not None else []
     user = app.users[orm_user]
-    spawner = user.spawners.get(row.server)
+    spawner = user.spawners.get(job.record.server)
     # A start that waits for this end has a token already, which is still JupyterHub's own.
     next_one = spawner.api_token if spawner is not None and spawner.pending == "spawn" else ""
-    if not any(other.attached for other in ledger().of(row.username, row.server) if other is not row):
-        base_url = url_path_join(user.base_url, url_escape_path(row.server), "/")
+    if not any(other.attached for other in job.ledger.of(job.record.username, job.record.server) if other is not job):
+        base_url = url_path_join(user.base_url, url_escape_path(job.record.server), "/")
         stale = (token for token in _noted(app.db, orm_user, f"Server at {base_url}") if token is not ours)
         gone += [token for token in stale if not (next_one and token.match(next_one))]
     for token in gone:

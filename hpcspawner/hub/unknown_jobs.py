@@ -14,10 +14,11 @@ from typing import Any
 from jupyterhub import orm
 
 from hpcspawner.errors import SchedulerError
-from hpcspawner.jobs.ledger import Row, job_name, ledger, now
+from hpcspawner.jobs.job import Job, digest, now
+from hpcspawner.jobs.ledger import Ledger, ServerName, job_name
+from hpcspawner.jobs.record import JobRecord
 from hpcspawner.jobs.stop import end_job
 from hpcspawner.jobs.tasks import in_background
-from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.state import JobState, JobStatus
 
@@ -30,95 +31,113 @@ _WAITING = (JobState.PENDING, JobState.HELD)
 Jobs = Mapping[str, JobStatus]
 
 
-async def survey(db: Any, cluster: Cluster, after: float) -> Jobs | None:
+async def survey(db: Any, ledger: Ledger, cluster: Cluster, after: float) -> Jobs | None:
     """Our jobs in a listing begun after this monotonic time, those that the ledger lacks taken up; None without one.
 
     `db` is JupyterHub's session: it knows the users and their servers.
     """
-    jobs = await cluster.queue.ours(ledger().keys.is_ours, after)
+    jobs = await cluster.queue.ours(ledger.keys.is_ours, after)
     if jobs is None:
         return None
-    # What runs comes first, so that a follow-up in the queue finds its parent.
-    for job_id in sorted(_unknown(jobs), key=lambda job_id: jobs[job_id].state in _WAITING):
-        _take_up(db, cluster, jobs, job_id)
-    ledger().surveyed = True
+    _Survey(db, ledger, cluster, jobs).take_up_unknown()
+    ledger.surveyed.add(cluster.name)
     return jobs
 
 
-def _unknown(jobs: Jobs) -> list[str]:
-    return [id for id, job in jobs.items() if ledger().by_tag(job.tag) is None and not ledger().has_ended(job.tag)]
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """One look at a cluster's listing: `jobs` are those in it that carry a mark of this Hub."""
 
+    db: Any
+    ledger: Ledger
+    cluster: Cluster
+    jobs: Jobs
 
-def _take_up(db: Any, cluster: Cluster, jobs: Jobs, job_id: str) -> None:
-    """Make a row for a job whose server is proven and has no other job that lives."""
-    job = jobs[job_id]
-    servers = _servers_of(db, cluster, job)
-    if len(servers) != 1:
-        return
-    ((username, server),) = servers
-    others = [row for row in ledger().of(username, server) if row.wanted]
-    alive = next((row for row in others if _is_there(row, jobs)), None)
-    if alive is not None and job.state not in _WAITING:
-        return
-    for row in others:
-        if not row.job_id and row is not alive:
-            # It was about to be submitted when the backup was made, and came to nothing, or it would be listed.
-            in_background(end_job(cluster, row, None), cluster.client.log)
-    row = _row(db, username, server, job_id, job)
-    if alive is not None:
-        row.follows, row.label = alive.tag, JobLabel(row.label.name, row.tag, alive.job_id)
-    ledger().restore(row)
-    cluster.client.log.warning(
-        "%s: job %s is not in the ledger, which was made on %s; it is taken up again%s",
-        *(row.log_name, job_id, ledger().age),
-        f", after job {alive.job_id}" if alive is not None else "",
-    )
+    def take_up_unknown(self) -> None:
+        known = self.ledger
+        unknown = [id for id, one in self.jobs.items() if not known.by_tag(one.tag) and not known.has_ended(one.tag)]
+        # What runs comes first, so that a follow-up in the queue finds its parent.
+        for job_id in sorted(unknown, key=lambda job_id: self.jobs[job_id].state in _WAITING):
+            self._take_up(job_id)
 
+    def _take_up(self, job_id: str) -> None:
+        """Make a record for a job whose server is proven and has no other job that lives."""
+        listed = self.jobs[job_id]
+        servers = self._servers_of(listed)
+        if len(servers) != 1:
+            return
+        (server,) = servers
+        others = [job for job in self.ledger.of(*server) if job.record.wanted]
+        alive = next((job for job in others if self._is_there(job)), None)
+        if alive is not None and listed.state not in _WAITING:
+            return
+        for other in others:
+            if not other.record.job_id and other is not alive:
+                # It was about to be submitted when the backup was made, and came to nothing, or it would be listed.
+                in_background(end_job(other, None), self.cluster.client.log)
+        job = self._job(server, job_id, alive)
+        self.ledger.restore(job)
+        self.cluster.client.log.warning(
+            "%s: job %s is not in the ledger, which was made on %s; it is taken up again%s",
+            *(job.log_name, job_id, self.ledger.age),
+            f", after job {alive.record.job_id}" if alive is not None else "",
+        )
 
-def _row(db: Any, username: str, server: str, job_id: str, job: JobStatus) -> Row:
-    """What can be known again. Not the run that may have traded the ticket already, nor the port of its server."""
-    choices = _last_choices(db, username, server)
-    label = JobLabel(job_name(server), job.tag)
-    row = Row(username, server, job.owner, label, choices, asked_at=time.time(), waits_since=time.time())
-    row.submitted(job_id)
-    if job.state in _WAITING:
-        # None has traded it yet.
-        row.arm(ledger().keys.ticket(job.tag))
-    else:
-        # Else who has read the script could trade it once more.
-        row.host, row.inherited = job.host or "", True
-    return row
+    def _job(self, server: ServerName, job_id: str, parent: Job | None) -> Job:
+        """What can be known again. Not the run that may have traded the ticket already, nor the port of its server."""
+        listed, moment, waits = self.jobs[job_id], time.time(), self.jobs[job_id].state in _WAITING
+        record = JobRecord(
+            listed.tag,
+            self.cluster.name,
+            *server,
+            listed.owner,
+            job_name(server[1]),
+            follows=parent.tag if parent is not None else "",
+            choices=self._last_choices(server),
+            job_id=job_id,
+            asked_at=moment,
+            submitted_at=moment,
+            # Else who has read the script could trade it once more.
+            ticket_hash=digest(self.ledger.keys.ticket(listed.tag)) if waits else "",
+            host="" if waits else listed.host or "",
+        )
+        parent_id = parent.record.job_id if parent is not None else ""
+        return Job(record, self.cluster, self.ledger, inherited=not waits, listed_after=now(), parent_id=parent_id)
 
+    def _is_there(self, job: Job) -> bool:
+        return (
+            any(one.tag == job.tag and job.record.job_id in ("", job_id) for job_id, one in self.jobs.items())
+            or job.cluster is not self.cluster
+        )
 
-def _is_there(row: Row, jobs: Jobs) -> bool:
-    return any(job.tag == row.tag and row.job_id in ("", job_id) for job_id, job in jobs.items())
+    def _servers_of(self, listed: JobStatus) -> list[ServerName]:
+        """The servers that JupyterHub knows and that this job's tag was made for: one, if all is well."""
+        named = self.db.query(orm.User.name, orm.Spawner.name).outerjoin(
+            orm.Spawner, orm.Spawner.user_id == orm.User.id
+        )
+        # An account mostly has its user's name; not where all jobs are one account's, or where names have aliases.
+        own: list[ServerName] = []
+        if listed.owner != self.cluster.client.own_account:
+            own = self._proven(named.filter(orm.User.name == listed.owner), listed)
+        return own or self._proven(named, listed)
 
+    def _proven(self, named: Iterable[Any], listed: JobStatus) -> list[ServerName]:
+        # Everybody has a server without a name, noted or not.
+        candidates = {(username, name or "") for username, server in named for name in (server, "")}
+        return [found for found in sorted(candidates) if self.ledger.keys.is_of(listed.tag, listed.owner, *found)]
 
-def _servers_of(db: Any, cluster: Cluster, job: JobStatus) -> list[tuple[str, str]]:
-    """The servers that JupyterHub knows and that this job's tag was made for: one, if all is well."""
-    named = db.query(orm.User.name, orm.Spawner.name).outerjoin(orm.Spawner, orm.Spawner.user_id == orm.User.id)
-    # An account mostly has its user's name; not where all jobs are one account's, or where names have aliases.
-    own = [] if job.owner == cluster.client.own_account else _proven(named.filter(orm.User.name == job.owner), job)
-    return own or _proven(named, job)
-
-
-def _proven(named: Iterable[Any], job: JobStatus) -> list[tuple[str, str]]:
-    # Everybody has a server without a name, noted or not.
-    candidates = {(username, name or "") for username, server in named for name in (server, "")}
-    return [found for found in sorted(candidates) if ledger().keys.is_of(job.tag, job.owner, *found)]
-
-
-def _last_choices(db: Any, username: str, server: str) -> dict[str, Any]:
-    """What the server's user chose last, as JupyterHub remembers it."""
-    user = orm.User.find(db, username)
-    known = user.orm_spawners.get(server) if user is not None else None
-    return dict(known.user_options or {}) if known is not None else {}
+    def _last_choices(self, server: ServerName) -> dict[str, Any]:
+        """What the server's user chose last, as JupyterHub remembers it."""
+        user = orm.User.find(self.db, server[0])
+        known = user.orm_spawners.get(server[1]) if user is not None else None
+        return dict(known.user_options or {}) if known is not None else {}
 
 
 @dataclass(slots=True)
 class Reaper:
     """Cancels jobs of ours that are not wanted. `grace_s` is how long each is left alone first."""
 
+    ledger: Ledger
     cluster: Cluster
     grace_s: float
     dry_run: bool
@@ -131,8 +150,10 @@ class Reaper:
 
     def look(self, jobs: Jobs) -> None:
         """Cancel some of these jobs of ours, in the background, and name those that are unknown and kept."""
-        unwanted = [job_id for job_id, job in jobs.items() if _is_unwanted(job_id, job.tag, jobs)]
-        unknown = [job_id for job_id, job in jobs.items() if job_id not in unwanted and _is_unknown(job_id, job.tag)]
+        unwanted = [job_id for job_id, one in jobs.items() if self._is_unwanted(job_id, one.tag, jobs)]
+        unknown = [
+            job_id for job_id, one in jobs.items() if job_id not in unwanted and self._is_unknown(job_id, one.tag)
+        ]
         if self._spared is None:
             self._spared = set(unknown)
         self._since = {job_id: self._since.get(job_id, now()) for job_id in (*unwanted, *unknown)}
@@ -151,7 +172,7 @@ class Reaper:
                 self.log.warning(
                     "hpcspawner: job %s of %s has a mark of this Hub, but the ledger, made on %s, does not know it, "
                     "and it can't be proven that a server of the Hub needs it. It is left alone. To end it: %s",
-                    *(job_id, jobs[job_id].owner, ledger().age),
+                    *(job_id, jobs[job_id].owner, self.ledger.age),
                     shlex.join(self.cluster.client.scheduler.cancel_command(job_id)),
                 )
         self._told = self._told & set(jobs) | set(kept)
@@ -166,15 +187,14 @@ class Reaper:
         except SchedulerError as error:
             self.log.warning("hpcspawner: job %s could not be cancelled yet: %s", job_id, error)
 
+    def _is_unwanted(self, job_id: str, tag: str, jobs: Jobs) -> bool:
+        """Whether the ledger itself says so: its job has ended, or has another number, which is listed too."""
+        job = self.ledger.by_tag(tag)
+        if job is None:
+            return self.ledger.has_ended(tag)
+        known = job.record.job_id
+        return bool(known) and known != job_id and known in jobs
 
-def _is_unwanted(job_id: str, tag: str, jobs: Jobs) -> bool:
-    """Whether the ledger itself says so: its row has ended, or has another job, which is listed too."""
-    row = ledger().by_tag(tag)
-    if row is None:
-        return ledger().has_ended(tag)
-    return bool(row.job_id) and row.job_id != job_id and row.job_id in jobs
-
-
-def _is_unknown(job_id: str, tag: str) -> bool:
-    row = ledger().by_tag(tag)
-    return row is None or row.job_id not in ("", job_id)
+    def _is_unknown(self, job_id: str, tag: str) -> bool:
+        job = self.ledger.by_tag(tag)
+        return job is None or job.record.job_id not in ("", job_id)

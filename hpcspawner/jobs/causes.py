@@ -3,11 +3,12 @@
 import time
 from dataclasses import replace
 
-from hpcspawner.jobs.ledger import End, Report, Row
+from hpcspawner.jobs.job import Job
+from hpcspawner.jobs.record import End, Report
 from hpcspawner.programs import launcher
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.script.render import log_path
-from hpcspawner.site.profile import Job
+from hpcspawner.site.profile import Job as JobSettings
 from hpcspawner.units import Walltime
 
 RENEWED_AFTER = frozenset({Cause.WALL_TIME, Cause.NODE_FAILED, Cause.PREEMPTED})
@@ -23,7 +24,7 @@ _SIGKILL = 9
 
 # How a job exits that could not tell the Hub why, in words; the last lines of its log say more.
 _UNTOLD = {
-    launcher.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
+    launcher.BROKEN_CODE: "The Python of the node, {python} (settings.python of the site's profile), could not run the "
     "job's launcher: it is broken there, or older than 3.6.",
     launcher.REFUSED_CODE: "The job called the Hub and was refused: the ticket was not valid any longer, or the "
     "callback address (callback_url in the Hub's configuration) is not the Hub's.",
@@ -37,58 +38,60 @@ _UNTOLD = {
     "another name than that of the callback address (callback_url in the Hub's configuration).",
     launcher.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
     "clock it is not valid yet, or no longer. The node's clock is wrong, or the certificate has expired.",
-    launcher.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), may not be run there.",
+    launcher.NOT_RUN_CODE: "The Python of the node, {python} (settings.python of the site's profile), may not be run there.",
     launcher.NO_PYTHON_CODE: "The node has no Python that runs, which the job's launcher needs: {python} "
-    "(job.python of the site's profile).",
+    "(settings.python of the site's profile).",
 }
 _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 
 
-def explain_end(row: Row, record: Record | None, status: JobStatus, job: Job) -> End:
-    """The end of this row's job, for its owner to read. `record` is None where the scheduler knows nothing more.
+def explain_end(job: Job, record: Record | None, status: JobStatus, settings: JobSettings) -> End:
+    """The end of this job's job, for its owner to read. `record` is None where the scheduler knows nothing more.
 
-    `job` is the profile's; where the launcher has reported nothing, the end says where the log is.
+    `settings` are the profile's; where the launcher has reported nothing, the end says where the log is.
     """
-    if row.hub_verdict is not None:
-        return row.hub_verdict
-    if not row.wanted:
+    if job.hub_verdict is not None:
+        return job.hub_verdict
+    if not job.record.wanted:
         return End(Cause.STOPPED, "The server was stopped.", time.time())
-    report = row.report
+    report = job.report
     code = report.exit_code if report else None
     if code is None and record is not None:
         code = record.exit_code
-    cause, message = _cause(row, _in_words(row, record, job), status)
+    cause, message = _cause(job, _in_words(job, record, settings), status)
     if report is None and cause in _EXPLAINED_BY_LOG:
-        message = f"{message} {where_its_log_is(row, job, record.node if record else '')}"
+        message = f"{message} {where_its_log_is(job, settings, record.node if record else '')}"
     log = report.log if report and cause in _EXPLAINED_BY_LOG else ()
     return End(cause, message, time.time(), code, log)
 
 
-def where_its_log_is(row: Row, job: Job, node: str) -> str:
+def where_its_log_is(job: Job, settings: JobSettings, node: str) -> str:
     """A sentence; `node` is "" where it is not known."""
-    on_node = f" on {node or row.host}" if node or row.host else ""
-    return f"Its log is {log_path(job.log, row.label, row.job_id)}{on_node}."
+    on_node = f" on {node or job.record.host}" if node or job.record.host else ""
+    return f"Its log is {log_path(settings.log, job.label, job.record.job_id)}{on_node}."
 
 
-def _in_words(row: Row, record: Record | None, job: Job) -> Record | None:
+def _in_words(job: Job, record: Record | None, settings: JobSettings) -> Record | None:
     """What an exit code means of a job that has never got its environment, so that it is not the server's."""
-    if record is None or record.cause is not Cause.EXITED or row.report_key_hash or record.signal:
+    if record is None or record.cause is not Cause.EXITED or job.record.report_key_hash or record.signal:
         return record
     words = _UNTOLD.get(record.exit_code or 0)
-    if row.was_lost and record.exit_code == launcher.REFUSED_CODE:
+    if job.was_lost and record.exit_code == launcher.REFUSED_CODE:
         words = _RECORD_LOST
     if words is None:
         return record
-    return replace(record, cause=Cause.NOT_STARTED, message=f"{words.format(python=job.python)} {record.message}")
+    return replace(record, cause=Cause.NOT_STARTED, message=f"{words.format(python=settings.python)} {record.message}")
 
 
-def _cause(row: Row, record: Record | None, status: JobStatus) -> tuple[Cause, str]:
-    report = row.report
+def _cause(job: Job, record: Record | None, status: JobStatus) -> tuple[Cause, str]:
+    report = job.report
     if report is not None and not _was_killed(report):
-        return _of_report(report, listened=bool(row.port)), report.message or f"The server ended ({report.reason})."
+        return _of_report(
+            report, listened=bool(job.record.port)
+        ), report.message or f"The server ended ({report.reason})."
     if record is not None and record.cause is not Cause.UNKNOWN and not _says_less(record, report):
         return record.cause, record.message
-    if _time_was_up(row):
+    if _time_was_up(job):
         return Cause.WALL_TIME, "The wall time of the job was reached."
     if report is not None:
         return Cause.EXITED, report.message
@@ -100,13 +103,13 @@ def _was_killed(report: Report) -> bool:
     return report.reason == KILLED or _SIGKILL in (report.signal, (report.exit_code or 0) - 128)
 
 
-def _time_was_up(row: Row) -> bool:
+def _time_was_up(job: Job) -> bool:
     """Whether the wall time explains an end that the scheduler says nothing about."""
     try:
-        walltime_s = Walltime.parse(row.choices.get("walltime")).seconds
+        walltime_s = Walltime.parse(job.record.choices.get("walltime")).seconds
     except ValueError:
         return False
-    return bool(row.began_at) and time.time() - row.began_at > walltime_s - _BEGAN_LATE_S
+    return bool(job.record.started_at) and time.time() - job.record.started_at > walltime_s - _BEGAN_LATE_S
 
 
 def _says_less(record: Record, report: Report | None) -> bool:

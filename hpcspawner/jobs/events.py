@@ -1,47 +1,61 @@
-"""What happens to jobs and what was refused, as values. Those who want to know are handed in when the ledger opens."""
+"""Stages of a job, its moves between them as events, and who hears of these."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from hpcspawner.schedulers.cluster import Cluster
-
 if TYPE_CHECKING:
-    from hpcspawner.jobs.ledger import Row
+    from hpcspawner.jobs.job import Job
 
 
-class Action(StrEnum):
-    """What has become of a job; ADOPT is START for a job that was there before, as after a restart of the Hub."""
+class Stage(StrEnum):
+    """Where a job is in its life."""
 
-    SUBMIT = "submit"
-    START = "start"
-    ADOPT = "adopt"
-    STOP = "stop"
-    END = "end"
+    INTENT = "intent"  # a record, and no job id yet
+    QUEUED = "queued"  # the scheduler has it
+    RUNNING = "running"  # on a node; its launcher has traded the ticket
+    LISTENING = "listening"  # its server has a port
+    READY = "ready"  # its server has answered the Hub
+    STOPPING = "stopping"  # not wanted, and not seen to end
+    ENDED = "ended"
+
+
+MOVES: dict[Stage, frozenset[Stage]] = {
+    Stage.INTENT: frozenset({Stage.QUEUED, Stage.STOPPING, Stage.ENDED}),
+    Stage.QUEUED: frozenset({Stage.RUNNING, Stage.STOPPING, Stage.ENDED}),
+    # A job may be put back into the queue, or start again on another node.
+    Stage.RUNNING: frozenset({Stage.LISTENING, Stage.QUEUED, Stage.STOPPING, Stage.ENDED}),
+    Stage.LISTENING: frozenset({Stage.READY, Stage.RUNNING, Stage.QUEUED, Stage.STOPPING, Stage.ENDED}),
+    Stage.READY: frozenset({Stage.LISTENING, Stage.RUNNING, Stage.QUEUED, Stage.STOPPING, Stage.ENDED}),
+    Stage.STOPPING: frozenset({Stage.ENDED}),
+    Stage.ENDED: frozenset(),
+}
+"""Every legal move. READY goes back to LISTENING when the Hub lets go of a server and takes it up again."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobEvent:
-    """One change in the life of a job; the row is as it is after the change."""
+class Moved:
+    """A job has moved from one stage to another; the job is as it is after the move."""
 
-    action: Action
-    cluster: Cluster
-    row: "Row"
+    job: "Job"
+    before: Stage
+    after: Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something was refused: `what` is "options", "ticket" or "report", `row` the job it was for, if one is known."""
+    """Something was refused: `what` is "options", "ticket" or "report", `job` the job it was for, if one is known."""
 
     what: str
     why: str
-    row: "Row | None" = None
+    job: "Job | None" = None
     username: str | None = None
     servername: str | None = None
 
 
-Event = JobEvent | Refusal
+Event = Moved | Refusal
 Listener = Callable[[Event], None]
 
 
@@ -49,9 +63,27 @@ Listener = Callable[[Event], None]
 class Outside:
     """What a job's life needs of the Hub around it.
 
-    `revoke_token` takes back the API token of a row's server and returns False if that must be tried again. Each of
+    `revoke_token` takes back the API token of a job's server and returns False if that must be tried again. Each of
     `listeners` is called with each event, and must not raise.
     """
 
-    revoke_token: "Callable[[Row], bool]"
+    revoke_token: "Callable[[Job], bool]"
     listeners: Sequence[Listener]
+
+
+def log_line(event: Event) -> None:
+    """One line in the Hub's log for each move."""
+    if not isinstance(event, Moved):
+        return
+    job, record = event.job, event.job.record
+    where = f"{record.host}:{record.port}" if record.port else record.host
+    why = f"({record.cause}): {record.message}" if event.after is Stage.ENDED else where
+    level = logging.INFO if event.after in _WORDS else logging.DEBUG
+    words = _WORDS.get(event.after, f"is {event.after.value}")
+    job.cluster.client.log.log(level, "%s: job %s %s %s", record.log_name, record.job_id or "(none)", words, why)
+
+
+_WORDS = {
+    Stage.LISTENING: "listens on",
+    Stage.ENDED: "has ended",
+}

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import (
-    JSON,
-    Boolean,
     Column,
     Connection,
     Engine,
@@ -14,55 +14,37 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     delete,
     func,
     insert,
     inspect,
+    literal_column,
     select,
     update,
 )
 
 from hpcspawner.errors import LedgerUnusable
+from hpcspawner.jobs.record import SECONDS, table_columns
 
-# Without the number of bits MySQL keeps seven digits, which is some minutes of a time since 1970.
-_SECONDS = Float(53)
 _TABLES = MetaData()
 
-JOBS = Table(
-    "hpcspawner_jobs",
+JOBS = Table("hpcspawner_jobs", _TABLES, *table_columns(), Column("hub", String(64), nullable=False, index=True))
+CLUSTERS = Table(
+    "hpcspawner_clusters",
     _TABLES,
-    Column("tag", String(40), primary_key=True),
-    Column("hub", String(64), nullable=False, index=True),
-    Column("username", String(255), nullable=False),
-    Column("server", String(255), nullable=False),
-    Column("owner", String(64), nullable=False),
-    Column("name", String(64), nullable=False),
-    Column("follows", String(40), nullable=False),
-    Column("choices", JSON, nullable=False),
-    Column("renewals", Integer, nullable=False),
-    Column("job_id", String(255), nullable=False),
-    Column("asked_at", _SECONDS, nullable=False),
-    Column("waits_since", _SECONDS, nullable=False),
-    Column("ticket_hash", String(64), nullable=False),
-    Column("run", String(200), nullable=False),
-    Column("runs", Integer, nullable=False),
-    Column("began_at", _SECONDS, nullable=False),
-    Column("report_key_hash", String(64), nullable=False),
-    Column("host", String(255), nullable=False),
-    Column("port", Integer, nullable=False),
-    Column("wanted", Boolean, nullable=False),
-    Column("ended_at", _SECONDS, nullable=True, index=True),
-    Column("cause", String(40), nullable=False),
-    Column("message", String(1000), nullable=False),
-    Column("exit_code", Integer, nullable=True),
-    Column("log", JSON, nullable=False),
+    Column("hub", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("profile", Text, nullable=False),
 )
+"""The last profile of each cluster, for the jobs of one that is taken out of the configuration."""
+
 # One row: the version of the tables, and when the ledger was made (seconds since 1970).
 _SCHEMA = Table(
     "hpcspawner_schema",
     _TABLES,
     Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("created_at", _SECONDS, nullable=False),
+    Column("created_at", SECONDS, nullable=False),
 )
 
 
@@ -83,6 +65,7 @@ def prepare(engine: Engine) -> float:
             # The version first: a table without one counts as one from before there were versions.
             _stamp(connection, VERSION, time.time())
             JOBS.create(connection)
+            CLUSTERS.create(connection, checkfirst=True)
         else:
             for step in _STEPS[version:]:
                 step(connection)
@@ -104,10 +87,26 @@ def _stamp(connection: Connection, version: int, created_at: float) -> None:
 
 def _version_1(connection: Connection) -> None:
     """The tables say their version. The ledger is at least as old as its oldest row."""
-    oldest = connection.execute(select(func.min(JOBS.c.waits_since)).where(JOBS.c.waits_since > 0)).scalar()
+    since = literal_column("waits_since", SECONDS)
+    oldest = connection.execute(select(func.min(since)).select_from(JOBS).where(since > 0)).scalar()
     _stamp(connection, 1, oldest or time.time())
 
 
+def _version_2(connection: Connection) -> None:
+    """A job has its cluster (\"\": the only one there was), and the times of its run by one name each."""
+    there = {column["name"] for column in inspect(connection).get_columns(JOBS.name)}
+    change = Operations(MigrationContext.configure(connection))
+    for old, new in (("waits_since", "submitted_at"), ("began_at", "started_at")):
+        if new not in there:
+            change.alter_column(JOBS.name, old, new_column_name=new, existing_type=Float(53), existing_nullable=False)
+    if "cluster" not in there:
+        change.add_column(JOBS.name, Column("cluster", String(64), nullable=False, server_default=""))
+    for name in ("expected_at", "ends_at"):
+        if name not in there:
+            change.add_column(JOBS.name, Column(name, Float(53), nullable=False, server_default="0"))
+    CLUSTERS.create(connection, checkfirst=True)
+
+
 # Each brings the tables from the version that is its place in this list to the next. They stay as they are for ever.
-_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1,)
+_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2)
 VERSION = len(_STEPS)

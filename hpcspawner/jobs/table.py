@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnusable
-from hpcspawner.jobs.schema import JOBS, prepare
+from hpcspawner.jobs.schema import CLUSTERS, JOBS, prepare
 from hpcspawner.units import printable
 
 _Value = TypeVar("_Value")
@@ -48,6 +48,14 @@ class Store:
         Raises LedgerUnusable.
         """
         return self._at_first(self._other_hubs_jobs)
+
+    def profiles(self) -> dict[str, str]:
+        """The last profile of each cluster by name, as TOML. Blocks; used once. Raises LedgerUnusable."""
+        return self._at_first(self._profiles)
+
+    def keep_profiles(self, profiles: dict[str, str]) -> None:
+        """Keep these profiles for when their clusters are not configured. Blocks; used once. Raises LedgerUnusable."""
+        self._at_first(lambda: self._keep_profiles(profiles))
 
     def unusable(self, error: Exception) -> LedgerUnusable:
         """What an admin reads of an error that the Hub met when it opened the ledger."""
@@ -118,6 +126,17 @@ class Store:
         others = select(JOBS.c.tag).where(JOBS.c.hub != self._hub, JOBS.c.ended_at.is_(None))
         with self._opened().begin() as connection:
             return len(connection.execute(others).all())
+
+    def _profiles(self) -> dict[str, str]:
+        with self._opened().begin() as connection:
+            found = connection.execute(select(CLUSTERS).where(CLUSTERS.c.hub == self._hub))
+            return {row["name"]: row["profile"] for row in found.mappings()}
+
+    def _keep_profiles(self, profiles: dict[str, str]) -> None:
+        with self._opened().begin() as connection:
+            for name, text in profiles.items():
+                connection.execute(delete(CLUSTERS).where(CLUSTERS.c.hub == self._hub, CLUSTERS.c.name == name))
+                connection.execute(insert(CLUSTERS).values(hub=self._hub, name=name, profile=text))
 
     def _write(self, row: dict[str, Any]) -> None:
         with self._opened().begin() as connection:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
 from hpcspawner.jobs.causes import KILLED, explain_end, where_its_log_is
-from hpcspawner.jobs.events import Action
-from hpcspawner.jobs.ledger import End, Report, Row, emit, ledger, now
+from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.news import News
+from hpcspawner.jobs.record import End, Report
 from hpcspawner.jobs.stop import finish
-from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import NOT_VISIBLE
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 from hpcspawner.units import Walltime
@@ -41,41 +40,44 @@ class Limits:
 class Waiting:
     """One start that waits for its server. `answers` asks the server itself, once its port is known."""
 
-    def __init__(self, cluster: Cluster, row: Row, news: News, limits: Limits):
-        self.cluster, self.row, self.news, self.limits = cluster, row, news, limits
+    def __init__(self, job: Job, news: News, limits: Limits):
+        self.job, self.news, self.limits = job, news, limits
+        self.cluster = job.cluster
         self._running = _Stopwatch()
         self._hidden_since: float | None = None
         self._killed_since: float | None = None
 
     async def until_it_answers(self, answers: Callable[[], Awaitable[bool]], *, details: bool) -> None:
         """Return when the server answers; raise ServerLost when the job ends before, or waits too long."""
-        row, known = self.row, bool(self.row.port)
+        job, known = self.job, bool(self.job.record.port)
         # A launcher reports the port when its server listens. One that is known from before must show itself, and only
         # where the job still is: the port may be somebody else's by now.
-        while known or not row.port:
-            row.changed.clear()
+        while known or not job.record.port:
+            job.changed.clear()
             state = await self._look(details=details)
-            if known and row.port and state in _MAY_ANSWER and await answers():
+            if known and job.record.port and state in _MAY_ANSWER and await answers():
                 break
-            if known and row.port and state is JobState.RUNNING:
-                await self.news.say(f"The server of job {row.job_id} on {row.host} does not answer yet; waiting for it")
-            known = known and bool(row.port)
-            if row.changed.is_set():
+            if known and job.record.port and state is JobState.RUNNING:
+                await self.news.say(
+                    f"The server of job {job.record.job_id} on {job.record.host} does not answer yet; waiting for it"
+                )
+            known = known and bool(job.record.port)
+            if job.changed.is_set():
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SOON_S if row.report else self.limits.poll_interval_s):
-                    await row.changed.wait()
-        emit(Action.ADOPT if known else Action.START, self.cluster, row)
+                async with asyncio.timeout(_SOON_S if job.report else self.limits.poll_interval_s):
+                    await job.changed.wait()
+        job.is_ready(adopted=known)
 
     async def _look(self, *, details: bool) -> JobState:
-        row = self.row
-        after = now() if row.report else max(row.submitted_at, now() - self.limits.poll_interval_s / 2)
-        status = await self.cluster.queue.status(row.job, after)
-        if status.state is JobState.ENDED or (row.report and not self._was_killed(row.report)):
+        job = self.job
+        after = now() if job.report else max(job.listed_after, now() - self.limits.poll_interval_s / 2)
+        status = await self.cluster.queue.status(job.listed, after)
+        if status.state is JobState.ENDED or (job.report and not self._was_killed(job.report)):
             raise await self._lost(status)
-        if row.host and moved(row, status):
-            await ledger().put_back(row)
-        if row.report is None:
+        if job.record.host and moved(job, status):
+            await job.ledger.put_back(job)
+        if job.report is None:
             self._killed_since = None
         await self._tell(status, details=details)
         self._check_visible(status)
@@ -100,65 +102,65 @@ class Waiting:
         if status.hopeless:
             explained = self.cluster.client.scheduler.explain(status.reason)
             raise self._failed(f"will not start. The scheduler says: {status.reason}. {explained}", Reason.HELD)
-        if status.state in _WAITING and time.time() - self.row.waits_since > self.limits.queue_limit_s:
+        if status.state in _WAITING and time.time() - self.job.record.submitted_at > self.limits.queue_limit_s:
             limit = Walltime(int(self.limits.queue_limit_s))
             message = f"has waited in the queue for {limit}, as long as was allowed, and was cancelled."
             raise self._failed(message, Reason.QUEUE_LIMIT)
 
     async def _check_start(self, status: JobStatus) -> None:
-        row = self.row
+        job = self.job
         if status.state in _WAITING:
-            if row.was_lost:
-                await ledger().put_back(row)
+            if job.was_lost:
+                await job.ledger.put_back(job)
             # Whatever was before, its run will be seen from the beginning.
-            row.inherited = False
+            job.inherited = False
         is_late = self._running.seconds(status.state) > self.limits.start_limit_s + _LAUNCHER_FIRST_S
-        if row.port or status.state is not JobState.RUNNING or not (is_late or row.was_lost):
+        if job.record.port or status.state is not JobState.RUNNING or not (is_late or job.was_lost):
             return
-        if row.inherited:
+        if job.inherited:
             # A start that hangs is ended by its launcher; so this is a server that somebody may work in.
             await self.news.say(
-                f"Job {row.job_id} runs on {status.host}, but the Hub's record of it was lost, and with it the way to "
+                f"Job {job.record.job_id} runs on {status.host}, but the Hub's record of it was lost, and with it the way to "
                 "its server. The job goes on until its wall time ends. Cancel ends it now, and you can start another."
             )
         elif is_late:
             message = (
                 f"has run on {status.host} for {self.limits.start_limit_s:g} s without a listening server. "
-                f"{where_its_log_is(row, self.cluster.profile.job, status.host or '')}"
+                f"{where_its_log_is(job, self.cluster.profile.job, status.host or '')}"
             )
             raise self._failed(message, Reason.START_LIMIT)
 
     def _failed(self, message: str, reason: Reason) -> ServerLost:
         """Give a job up for a reason that the scheduler will not know when the job has ended."""
-        text = f"Job {self.row.job_id} {message}".rstrip()
-        self.row.hub_verdict = End(Cause.NOT_STARTED, text, time.time())
+        text = f"Job {self.job.record.job_id} {message}".rstrip()
+        self.job.hub_verdict = End(Cause.NOT_STARTED, text, time.time())
         return ServerLost(text, reason)
 
     async def _lost(self, status: JobStatus) -> ServerLost:
         """Why there is no server. The launcher may be heard before the scheduler shows the end of the job."""
-        row = self.row
-        if status.state is not JobState.ENDED and row.report:
-            row.hub_verdict = explain_end(row, None, status, self.cluster.profile.job)
-            return ServerLost(f"{row.report.message} (job {row.job_id})", Reason.SERVER_FAILED, row.report.log)
-        end = await finish(self.cluster, row, status)
-        reason = Reason.SERVER_FAILED if row.report else Reason.JOB_ENDED
-        return ServerLost(f"{end.message} (job {row.job_id})", reason, end.log)
+        job = self.job
+        if status.state is not JobState.ENDED and job.report:
+            job.hub_verdict = explain_end(job, None, status, self.cluster.profile.job)
+            return ServerLost(f"{job.report.message} (job {job.record.job_id})", Reason.SERVER_FAILED, job.report.log)
+        end = await finish(job, status)
+        reason = Reason.SERVER_FAILED if job.report else Reason.JOB_ENDED
+        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log)
 
     async def _tell(self, status: JobStatus, *, details: bool) -> None:
-        row, cluster, news = self.row, self.cluster, self.news
+        job, news = self.job, self.news
         if status.state is JobState.UNKNOWN:
-            if cluster.queue.error:
+            if self.cluster.queue.error:
                 await news.say("The scheduler does not answer at the moment; the job keeps its place.")
             elif status.reason:
-                await news.say(f"Nothing is known of job {row.job_id}: {status.reason}.")
+                await news.say(f"Nothing is known of job {job.record.job_id}: {status.reason}.")
             return
-        if news.differs(row.job_id, status):
+        if news.differs(job.record.job_id, status):
             record = ""
             if details:
                 with contextlib.suppress(HPCSpawnerError):
-                    record = await cluster.client.details(row.job_id)
+                    record = await self.cluster.client.details(job.record.job_id)
             explained = "" if status.state is JobState.RUNNING else self._explained(status)
-            await news.status(row.job_id, status, explained, record)
+            await news.status(job.record.job_id, status, explained, record)
 
     def _explained(self, status: JobStatus) -> str:
         """Why the job waits: in our words, with the scheduler's own beside them."""
@@ -167,9 +169,9 @@ class Waiting:
         return ours if is_said else f"{ours} The scheduler says: {own}."
 
 
-def moved(row: Row, status: JobStatus) -> bool:
+def moved(job: Job, status: JobStatus) -> bool:
     """Whether the job is no longer where its server was: back in the queue, or run again on another node."""
-    return status.state in _WAITING or (status.state is JobState.RUNNING and status.host not in (None, row.host))
+    return status.state in _WAITING or (status.state is JobState.RUNNING and status.host not in (None, job.record.host))
 
 
 class _Stopwatch:

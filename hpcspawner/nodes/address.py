@@ -15,8 +15,8 @@ from typing import Any
 from cryptography.x509 import CertificateSigningRequest
 from jupyterhub.utils import make_ssl_context
 
+from hpcspawner.jobs.job import Job
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import Row
 from hpcspawner.nodes.certificates import KEY, Authority
 from hpcspawner.nodes.server_names import server_name
 from hpcspawner.units import Walltime
@@ -100,25 +100,27 @@ class ServerAddress:
     naming: Naming
     tls: Tls | None
 
-    def address(self, row: Row) -> str:
+    def address(self, job: Job) -> str:
         """What the proxy is given."""
-        host = self._host(row)
-        return f"{'https' if _has_key(row) else 'http'}://{f'[{host}]' if ':' in host else host}:{row.port}"
+        host = self._host(job)
+        return f"{'https' if _has_key(job) else 'http'}://{f'[{host}]' if ':' in host else host}:{job.record.port}"
 
-    async def certify(self, row: Row, request: CertificateSigningRequest) -> dict[str, str]:
+    async def certify(self, job: Job, request: CertificateSigningRequest) -> dict[str, str]:
         """A certificate for this run of the job, on the node that the scheduler has named."""
         if self.tls is None:
             return {}
-        life = Walltime.parse(str(row.choices.get("walltime") or _LONG))
-        return await self.tls.authority.certify(request, self._host(row), life.seconds)
+        life = Walltime.parse(str(job.record.choices.get("walltime") or _LONG))
+        return await self.tls.authority.certify(request, self._host(job), life.seconds)
 
-    async def answers(self, row: Row, path: str) -> bool:
+    async def answers(self, job: Job, path: str) -> bool:
         """Whether the server answers within a few seconds, and knows the place: another on that port would not."""
-        host = self._host(row)
+        host = self._host(job)
         # No answer in words that are HTTP is a ValueError, and so is a name that no host can have.
         with contextlib.suppress(OSError, ValueError):
             async with asyncio.timeout(_PROBE_S):
-                reader, writer = await asyncio.open_connection(self._place(row), row.port, **self._checked(row, host))
+                reader, writer = await asyncio.open_connection(
+                    self._place(job), job.record.port, **self._checked(job, host)
+                )
                 try:
                     writer.write(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
                     version, status = (await reader.readline()).split()[:2]
@@ -127,7 +129,7 @@ class ServerAddress:
                 return version.startswith(b"HTTP/") and status != _NOT_FOUND
         return False
 
-    async def sign(self, row: Row) -> Sign:
+    async def sign(self, job: Job) -> Sign:
         """The cheapest sign of life: whether the server takes a connection and proves who it is; nothing is asked.
 
         A busy one may be slow to prove it; one that proves to be somebody else is not the server. Without TLS there is
@@ -135,9 +137,9 @@ class ServerAddress:
         """
         with contextlib.suppress(OSError, ValueError):
             async with asyncio.timeout(_PROBE_S):
-                _, writer = await asyncio.open_connection(self._place(row), row.port)
+                _, writer = await asyncio.open_connection(self._place(job), job.record.port)
             try:
-                if checked := self._checked(row, self._host(row)):
+                if checked := self._checked(job, self._host(job)):
                     async with asyncio.timeout(_PROBE_S):
                         await writer.start_tls(checked["ssl"], server_hostname=checked["server_hostname"])
             except TimeoutError:
@@ -147,23 +149,23 @@ class ServerAddress:
             return Sign.PROVEN
         return Sign.NONE
 
-    def _host(self, row: Row) -> str:
+    def _host(self, job: Job) -> str:
         """The name in the server's address and certificate."""
-        naming, place = self.naming, self._place(row)
-        if not naming.zone or not _has_key(row):
+        naming, place = self.naming, self._place(job)
+        if not naming.zone or not _has_key(job):
             return place
-        return server_name(naming.keys.nonce(row.tag, row.run), place, naming.zone)
+        return server_name(naming.keys.nonce(job.tag, job.record.run), place, naming.zone)
 
-    def _place(self, row: Row) -> str:
+    def _place(self, job: Job) -> str:
         """The node's name as the Hub resolves it."""
-        return self.naming.node.replace("{node}", row.host)
+        return self.naming.node.replace("{node}", job.record.host)
 
-    def _checked(self, row: Row, host: str) -> dict[str, Any]:
-        if self.tls is None or not _has_key(row):
+    def _checked(self, job: Job, host: str) -> dict[str, Any]:
+        if self.tls is None or not _has_key(job):
             return {}
         return {"ssl": self.tls.context, "server_hostname": host}
 
 
-def _has_key(row: Row) -> bool:
-    """Whether the server speaks TLS. A row says so itself: the setting may have changed since its job began."""
-    return row.run.startswith(KEY)
+def _has_key(job: Job) -> bool:
+    """Whether the server speaks TLS. A job says so itself: the setting may have changed since its job began."""
+    return job.record.run.startswith(KEY)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar, NoReturn
 
@@ -11,7 +12,9 @@ from tornado import web
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
 from hpcspawner.jobs.events import Refusal
-from hpcspawner.jobs.ledger import Report, Row, ledger, now
+from hpcspawner.jobs.job import Job, now
+from hpcspawner.jobs.ledger import Ledger
+from hpcspawner.jobs.record import Report
 from hpcspawner.nodes import certificates
 from hpcspawner.nodes.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Warned, secret_in
 from hpcspawner.nodes.limit import WINDOW_S, Limited, Refusals, network
@@ -29,6 +32,15 @@ class _LauncherHandler(APIHandler):
     what: ClassVar[str]
     """How events call it."""
 
+    def initialize(self, ledger: Callable[[], Ledger]) -> None:
+        """`ledger` gives the Hub's one, which is opened after the handlers are made."""
+        self._ledger = ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """The Hub's ledger."""
+        return self._ledger()
+
     async def prepare(self) -> None:
         """Do without the Hub's look-up of a user: a launcher has none."""
         self._jupyterhub_user = None
@@ -39,7 +51,7 @@ class _LauncherHandler(APIHandler):
     def check_xsrf_cookie(self) -> None:
         """Do without: no cookie gives any right here."""
 
-    def checked(self, shape: TypeAdapter[Any], row: Row | None) -> Any:
+    def checked(self, shape: TypeAdapter[Any], job: Job | None) -> Any:
         """The checked body, or 400 without a word of what was sent."""
         try:
             return shape.validate_json(self.request.body)
@@ -47,7 +59,7 @@ class _LauncherHandler(APIHandler):
             # Names that we know: what a stranger calls its keys gets neither into the answer nor into the log.
             known = [entry["loc"] for entry in error.errors() if entry["type"] != "extra_forbidden"]
             places = "; ".join(".".join(map(str, loc)) for loc in known) or "an unknown key"
-        self.refuse(400, f"malformed launcher call: {places}", row=row)
+        self.refuse(400, f"malformed launcher call: {places}", job=job)
 
     def answer(self, status: int, body: dict[str, Any]) -> None:
         """Send JSON."""
@@ -62,23 +74,23 @@ class _LauncherHandler(APIHandler):
         self.answer(503, {"message": why})
         raise web.Finish
 
-    def refuse(self, status: int, message: str, why: str = "", row: Row | None = None) -> NoReturn:
-        """End with this answer; `why` stands in the event, `row` is the job whose secret was shown."""
+    def refuse(self, status: int, message: str, why: str = "", job: Job | None = None) -> NoReturn:
+        """End with this answer; `why` stands in the event, `job` is the job whose secret was shown."""
         address = self.request.remote_ip or ""
-        limited = _jobs.count(row.tag) if row else _strangers.count(network(address))
+        limited = _jobs.count(job.tag) if job else _strangers.count(network(address))
         if limited is not None:
-            self._say_too_many(limited, row)
+            self._say_too_many(limited, job)
             raise web.Finish
-        whose = f"{row.log_name}: " if row else ""
+        whose = f"{job.log_name}: " if job else ""
         self.log.warning("%sa %s call from %s was refused: %s", whose, self.what, address, why or message)
         if why:
-            ledger().emit(Refusal(self.what, why, row))
+            self.ledger.emit(Refusal(self.what, why, job))
         self.answer(status, {"status": status, "message": message})
         raise web.Finish
 
-    def _say_too_many(self, limited: Limited, row: Row | None) -> None:
+    def _say_too_many(self, limited: Limited, job: Job | None) -> None:
         if limited.is_first:
-            whose = f"{row.log_name}: " if row else ""
+            whose = f"{job.log_name}: " if job else ""
             self.log.warning(
                 "%scalls from %s are limited: too many were refused or repeated within %.0f s; the rest get 429 and no "
                 "line here",
@@ -100,88 +112,95 @@ class TicketHandler(_LauncherHandler):
 
     async def post(self) -> None:
         """Trade a ticket, once the scheduler itself says that the job runs."""
-        row = ledger().by_ticket(secret_in(self.request.body, "ticket"))
-        call: TicketRequest = self.checked(TICKET, row)
-        if row is None or not _same_job(row, call):
-            self._not_valid("no such ticket" if row is None else "the ticket of another job", row)
-        mark = self._mark(row, call)
-        if row.run not in ("", mark) and _jobs.is_over(row.tag):
+        job = self.ledger.by_ticket(secret_in(self.request.body, "ticket"))
+        call: TicketRequest = self.checked(TICKET, job)
+        if job is None or not _same_job(job, call):
+            self._not_valid("no such ticket" if job is None else "the ticket of another job", job)
+        mark = self._mark(job, call)
+        if job.record.run not in ("", mark) and _jobs.is_over(job.tag):
             # Before the scheduler is asked once more.
-            self._not_valid("presented again", row)
+            self._not_valid("presented again", job)
         # An answer may be lost on its way, but not without end.
-        if row.run == mark and (limited := _repeats.count(row.tag)):
-            self._say_too_many(limited, row)
+        if job.record.run == mark and (limited := _repeats.count(job.tag)):
+            self._say_too_many(limited, job)
             raise web.Finish
-        host = await self._host(row)
+        host = await self._host(job)
         try:
-            bound = await self._bind(row, call, host)
+            bound = await self._bind(job, call, host)
         except SchedulerError:
             self.not_yet("the scheduler does not say how often it has started this job")
         if not bound:
-            self._not_valid("presented again", row)
-        if not row.environment:
-            row.notify()
+            self._not_valid("presented again", job)
+        if not job.environment:
+            job.notify()
             self.not_yet("the Hub does not look after this job yet")
-        await self._hand_out(row, call)
+        await self._hand_out(job, call)
 
-    def _not_valid(self, why: str, row: Row | None) -> NoReturn:
-        self.refuse(403, "this ticket is not valid", why, row)
+    def _not_valid(self, why: str, job: Job | None) -> NoReturn:
+        self.refuse(403, "this ticket is not valid", why, job)
 
-    def _mark(self, row: Row, call: TicketRequest) -> str:
+    def _mark(self, job: Job, call: TicketRequest) -> str:
         """What tells this run from any other: its key is looked at only now that its ticket is known."""
         try:
             return call.mark
         except ValueError:
-            self.refuse(400, "malformed launcher call: csr is no signing request for a key on P-256", row=row)
+            self.refuse(400, "malformed launcher call: csr is no signing request for a key on P-256", job=job)
 
-    async def _host(self, row: Row) -> str:
+    async def _host(self, job: Job) -> str:
         """Where the scheduler says that the job runs, asked now."""
-        if not row.wanted:
-            self.refuse(410, "this server was stopped", "the server was stopped", row)
-        if not row.job_id or row.ask is None:
+        if not job.record.wanted:
+            self.refuse(410, "this server was stopped", "the server was stopped", job)
+        if not job.record.job_id or job.ask is None:
             self.not_yet("the Hub does not look after this job yet")
-        status = await row.ask(now())
+        status = await job.ask(now())
         if status.state is JobState.ENDED:
-            self.refuse(410, "the scheduler says that this job has ended", "the job has ended", row)
+            self.refuse(410, "the scheduler says that this job has ended", "the job has ended", job)
         if status.state is not JobState.RUNNING or not status.host:
             self.not_yet(f"the scheduler says that this job is {status.state.value}")
         return status.host
 
-    async def _hand_out(self, row: Row, call: TicketRequest) -> None:
+    async def _hand_out(self, job: Job, call: TicketRequest) -> None:
         answer: dict[str, Any] = {
-            "environment": row.environment,
-            "report_key": ledger().keys.report_key(row.tag, call.mark),
+            "environment": job.environment,
+            "report_key": self.ledger.keys.report_key(job.tag, call.mark),
         }
-        if row.certify is not None and call.request is None:
+        if job.certify is not None and call.request is None:
             # Its set-up has failed, or it has found no way to make a key: it may say so, and gets nothing else.
             self.log.info(
-                "%s: job %s sent no signing request from %s; it gets no environment", row.log_name, row.job_id, row.host
+                "%s: job %s sent no signing request from %s; it gets no environment",
+                job.log_name,
+                job.record.job_id,
+                job.record.host,
             )
             answer["environment"] = {}
-        elif row.certify is not None and call.request is not None:
-            answer.update(await row.certify(call.request))
-            if row.run != call.mark or not row.wanted:
+        elif job.certify is not None and call.request is not None:
+            answer.update(await job.certify(call.request))
+            if job.record.run != call.mark or not job.record.wanted:
                 # Meanwhile another run has taken its place, or the server was stopped.
-                self._not_valid("no longer this run's", row)
-            self.log.info("%s: job %s runs on %s and got its certificate", row.log_name, row.job_id, row.host)
+                self._not_valid("no longer this run's", job)
+            self.log.info(
+                "%s: job %s runs on %s and got its certificate", job.log_name, job.record.job_id, job.record.host
+            )
         else:
-            self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)
+            self.log.info(
+                "%s: job %s runs on %s and got its environment", job.log_name, job.record.job_id, job.record.host
+            )
         self.answer(200, answer)
 
-    async def _bind(self, row: Row, call: TicketRequest, host: str) -> bool:
+    async def _bind(self, job: Job, call: TicketRequest, host: str) -> bool:
         """Whether this run may have the environment: the first, or one that the scheduler proves to be a new one."""
         mark = call.mark
-        runs = await _runs(row) if row.run != mark else row.runs
+        runs = await _runs(job) if job.record.run != mark else job.record.runs
         # Another call may have been faster while this one waited for the scheduler.
-        if not row.wanted or ledger().by_ticket(call.ticket) is not row:
+        if not job.record.wanted or self.ledger.by_ticket(call.ticket) is not job:
             return False
-        if row.run and row.run != mark and runs <= row.runs:
+        if job.record.run and job.record.run != mark and runs <= job.record.runs:
             return False
-        if row.run != mark:
-            row.open(mark, runs, host, ledger().keys.report_key(row.tag, mark))
-            await ledger().save(row)
+        if job.record.run != mark:
+            job.open(mark, runs, host, self.ledger.keys.report_key(job.tag, mark))
+            await self.ledger.save(job)
         # A run that listens already has what it needs.
-        return not row.port
+        return not job.record.port
 
 
 class ReportHandler(_LauncherHandler):
@@ -191,52 +210,52 @@ class ReportHandler(_LauncherHandler):
 
     async def post(self) -> None:
         """Take note of a listening server, of a warning or of an end."""
-        row = ledger().by_report_key(secret_in(self.request.body, "report_key"))
-        call: Event = self.checked(REPORT, row)
-        if row is None:
+        job = self.ledger.by_report_key(secret_in(self.request.body, "report_key"))
+        call: Event = self.checked(REPORT, job)
+        if job is None:
             self.refuse(403, "this key is not known", "no such key")
         if isinstance(call, Listening):
-            await self._listening(row, call)
+            await self._listening(job, call)
         elif isinstance(call, Warned):
-            self._warned(row)
+            self._warned(job)
         else:
-            self._ended(row, call)
+            self._ended(job, call)
         self.answer(200, {})
 
-    async def _listening(self, row: Row, call: Listening) -> None:
-        if row.port and row.port != call.port:
-            self.refuse(409, "this server has reported another port already", "another port", row)
-        if row.report or not row.wanted:
-            self.refuse(410, "this server has ended", row=row)
-        if row.certify is not None and not row.run.startswith(certificates.KEY):
-            self.refuse(409, "this server has no certificate", "a server without TLS", row)
-        if not row.port:
-            self.log.info("%s: job %s listens on %s:%s", row.log_name, row.job_id, row.host, call.port)
-            row.listening(call.port)
-            await ledger().save(row)
+    async def _listening(self, job: Job, call: Listening) -> None:
+        if job.record.port and job.record.port != call.port:
+            self.refuse(409, "this server has reported another port already", "another port", job)
+        if job.report or not job.record.wanted:
+            self.refuse(410, "this server has ended", job=job)
+        if job.certify is not None and not job.record.run.startswith(certificates.KEY):
+            self.refuse(409, "this server has no certificate", "a server without TLS", job)
+        if not job.record.port:
+            self.log.info("%s: job %s listens on %s:%s", job.log_name, job.record.job_id, job.record.host, call.port)
+            job.listening(call.port)
+            await self.ledger.save(job)
 
-    def _warned(self, row: Row) -> None:
-        if not row.warned:
-            row.warned = True
-            self.log.info("%s: the wall time of job %s ends soon", row.log_name, row.job_id)
+    def _warned(self, job: Job) -> None:
+        if not job.warned:
+            job.warned = True
+            self.log.info("%s: the wall time of job %s ends soon", job.log_name, job.record.job_id)
 
-    def _ended(self, row: Row, call: Ended) -> None:
-        if row.report:
+    def _ended(self, job: Job, call: Ended) -> None:
+        if job.report:
             return  # said before; its answer was lost
-        self.log.info("%s: job %s reports its end: %s %r", row.log_name, row.job_id, call.reason, call.message)
-        row.reported(Report(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
+        self.log.info("%s: job %s reports its end: %s %r", job.log_name, job.record.job_id, call.reason, call.message)
+        job.reported(Report(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
 
 
-def _same_job(row: Row, call: TicketRequest) -> bool:
-    """Whether the caller is this row's job: schedulers write the number alone or with the server's name behind."""
-    return not row.job_id or _number(call.job) == _number(row.job_id)
+def _same_job(job: Job, call: TicketRequest) -> bool:
+    """Whether the caller is this job's job: schedulers write the number alone or with the server's name behind."""
+    return not job.record.job_id or _number(call.job) == _number(job.record.job_id)
 
 
-async def _runs(row: Row) -> int:
+async def _runs(job: Job) -> int:
     """How often the scheduler has started the job; where jobs are never put back, or nobody knows, once."""
-    if row.count_runs is not None:
+    if job.count_runs is not None:
         with contextlib.suppress(SchedulerNotSetUp):
-            return await row.count_runs()
+            return await job.count_runs()
     return 1
 
 
@@ -244,8 +263,9 @@ def _number(job_id: str) -> str:
     return job_id.partition(".")[0]
 
 
-HANDLERS: list[tuple[str, type[APIHandler]]] = [
-    (r"/api/hpcspawner/ticket", TicketHandler),
-    (r"/api/hpcspawner/report", ReportHandler),
-]
-"""What `configure()` adds to the Hub's routes."""
+def handlers(ledger: Callable[[], Ledger]) -> list[tuple[str, type[APIHandler], dict[str, Any]]]:
+    """What `configure()` adds to the Hub's routes."""
+    return [
+        (r"/api/hpcspawner/ticket", TicketHandler, {"ledger": ledger}),
+        (r"/api/hpcspawner/report", ReportHandler, {"ledger": ledger}),
+    ]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hpcspawner.jobs.ledger import now
+from hpcspawner.jobs.job import now
 
 WINDOW_S = 60.0
 """Counts begin anew after this time."""

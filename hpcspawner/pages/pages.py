@@ -1,6 +1,6 @@
 """What a researcher sees of us in the Hub: the form, the news of a waiting job, the words of a failure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +22,7 @@ from hpcspawner.errors import (
     ServerLost,
 )
 from hpcspawner.request.form import fields, unplaced_problems
+from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -46,8 +47,9 @@ class Draft:
 draft: ContextVar[Draft | None] = ContextVar("hpcspawner_draft", default=None)
 
 
-def render_form(profile: SiteProfile, shown: Draft) -> str:
-    """The inside of the Hub's spawn form as HTML."""
+def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft) -> str:
+    """The inside of the Hub's spawn form as HTML, for one of the clusters that are offered."""
+    profile = cluster.profile
     every = fields(profile, shown.values, shown.problems)
     groups = [(title, [field for field in every if field.group == key]) for key, title in _GROUPS]
     return (
@@ -55,6 +57,7 @@ def render_form(profile: SiteProfile, shown: Draft) -> str:
         .get_template("hpc_form.html")
         .render(
             profile=profile,
+            clusters=offered if len(offered) > 1 else (),
             groups=[(title, members) for title, members in groups if members],
             others=unplaced_problems(shown.problems, every),
             problems=shown.problems,

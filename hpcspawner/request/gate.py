@@ -14,6 +14,7 @@ from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, VARIABLE, Image, P
 from hpcspawner.units import Memory, Walltime, shown
 
 OPTIONS = (
+    "cluster",
     "partition",
     "account",
     "qos",

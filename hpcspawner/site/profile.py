@@ -347,6 +347,13 @@ class SiteProfile(Frozen):
     """All that one cluster offers."""
 
     title: Line
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$",
+            description="Names the cluster in the ledger, in options and in events; it must stay. Default: the file's name.",
+        ),
+    ] = "cluster"
     scheduler: Access
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
@@ -421,7 +428,13 @@ def load(path: str | Path) -> SiteProfile:
     except ValueError as error:
         # A TOMLDecodeError, bytes that are no UTF-8, or a number longer than Python reads.
         raise ProfileError(str(path), [f"is not TOML: {error}"]) from error
-    return _checked(data, str(path))
+    data.setdefault("name", _name_of(Path(path)))
+    return parse(data, str(path))
+
+
+def _name_of(path: Path) -> str:
+    """The name of a cluster whose profile gives none: that of its file, in letters that a name may have."""
+    return re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:40] or "cluster"
 
 
 def find_shipped(name: str) -> Path:
@@ -440,7 +453,8 @@ def _shipped_folders() -> Iterator[Path]:
     yield from (parent / "share" / "hpcspawner" / "profiles" for parent in here.parents)
 
 
-def _checked(data: dict[str, Any], path: str) -> SiteProfile:
+def parse(data: dict[str, Any], path: str) -> SiteProfile:
+    """Check what a profile holds; `path` names it in errors. Raises ProfileError with every mistake in it."""
     problems = list(_repeated_names(data))
     try:
         profile = SiteProfile.model_validate(data)

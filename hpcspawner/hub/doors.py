@@ -1,0 +1,207 @@
+"""Where options come in: form, link, REST, stored options. All lead to `request.gate.make`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from jupyterhub import apihandlers
+from traitlets import default
+
+from hpcspawner.errors import AccountRefused, Problem, Reason, RequestError, ServerLost
+from hpcspawner.hub import audit
+from hpcspawner.hub.traits import Traits
+from hpcspawner.jobs.job import Job
+from hpcspawner.jobs.ledger import Ledger
+from hpcspawner.jobs.news import News
+from hpcspawner.jobs.stop import end_job, has_ended
+from hpcspawner.jobs.tasks import in_background
+from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, render_form
+from hpcspawner.request import accounts
+from hpcspawner.request.form import read
+from hpcspawner.request.gate import make
+from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.schedulers.cluster import Cluster, Clusters
+from hpcspawner.units import shown
+
+
+def chosen(options: object, clusters: Clusters) -> Cluster:
+    """The cluster that options name, else the default. Raises RequestError for one that is not offered."""
+    name = options.get("cluster") if isinstance(options, Mapping) else None
+    if name is None or name == "":
+        return clusters.default
+    found = clusters.offers(name) if isinstance(name, str) else None
+    if found is None:
+        offered = ", ".join(one.name for one in clusters.offered)
+        raise RequestError(
+            [Problem("cluster", f"{shown(name)} is not a cluster of this Hub. Choose one of: {offered}.")]
+        )
+    return found
+
+
+class Doors(Traits):
+    """The spawner's methods that JupyterHub hands options to."""
+
+    news: News | None = None
+    job: Job | None = None
+    _request: JobRequest | None = None
+    _account: LocalAccount | None = None
+    _chosen: Cluster | None = None
+
+    @default("options_form")
+    def _options_form_default(self) -> Callable[..., Any]:
+        return type(self)._form
+
+    @default("options_from_form")
+    def _options_from_form_default(self) -> Callable[..., Any]:
+        return self._from_form
+
+    @default("apply_user_options")
+    def _apply_user_options_default(self) -> Callable[..., Any]:
+        return type(self).accept
+
+    @property
+    def ledger(self) -> Ledger:
+        """The Hub's record of its jobs."""
+        raise NotImplementedError
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where this server's job is, or would be by what its user chose last."""
+        if self.job is not None:
+            return self.job.cluster
+        if self._chosen is not None:
+            return self._chosen
+        return self._offered(self.user_options or self.orm_spawner.user_options or {})
+
+    def _offered(self, options: Mapping[str, Any]) -> Cluster:
+        """The cluster that these options name, or the default one."""
+        try:
+            return chosen(options, self.ledger.clusters)
+        except RequestError:
+            return self.ledger.clusters.default
+
+    async def _form(self) -> str:
+        """The inside of the Hub's spawn form."""
+        shown = draft.get() or Draft(
+            self.user_options or self.orm_spawner.user_options or {}, note=self._end_of_the_last()
+        )
+        return render_form(self._offered(shown.values), self.ledger.clusters.offered, shown)
+
+    def _end_of_the_last(self) -> str:
+        """Why the last server ended, for a user who did not end it."""
+        end = self.ledger.last_end(self.user.name, self.name)
+        return f"Your last server ended at {end.when}. {end.message}" if end else ""
+
+    def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
+        """Judge before the Hub has made a token or a job, so that a refusal leaves nothing behind."""
+        shown = Draft(read(form_data))
+        draft.set(shown)
+        return self._judged_form(shown)
+
+    async def _judged_form(self, shown: Draft) -> dict[str, Any]:
+        try:
+            return dict((await self._judge(shown.values)).choices)
+        except RequestError as error:
+            self.ledger.emit(audit.refused_options(self.user.name, self.name, error))
+            shown.problems = error.problems
+            refused = as_hub_error(error, self.cluster.profile)
+            # The form itself says it, beside the fields.
+            refused.jupyterhub_message = refused.jupyterhub_html_message = ""
+            raise refused from error
+
+    def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
+        """Fill the form from a link; a link alone never starts a job, so this always raises."""
+        note = "These choices come from a link. Nothing has been started yet; look them over and press Start."
+        draft.set(Draft(read(query_data), note=note))
+        raise LinkFillsForm
+
+    async def accept(self, options: Mapping[str, Any]) -> None:
+        """Judge options of any origin, just before the start. A job that is there already is not judged again."""
+        self.news = News()
+        job = self._kept()
+        if job is not None and job.record.job_id and await has_ended(job):
+            # A follow-up may take its place.
+            job = self._kept()
+        try:
+            self._check_taken_up(job)
+            self._request = await (self._judge_or_defaults(options) if job is None else self._judge_kept(job))
+        except RequestError as error:
+            self.ledger.emit(audit.refused_options(self.user.name, self.name, error))
+            raise as_hub_error(error, self.cluster.profile) from error
+        except ServerLost as error:
+            raise as_hub_error(error, self.cluster.profile) from error
+        if job is None:
+            return
+        if self._request is not None and not job.record.choices:
+            job.change(choices=dict(self._request.choices))
+        self.user_options = dict(job.record.choices)
+        if options and dict(options) != job.record.choices:
+            await self.news.say(
+                "This server has a job already, so that one is used; other choices count from the next."
+            )
+
+    def _check_taken_up(self, job: Job | None) -> None:
+        """A job that ends while housekeeping takes it up is not replaced by one that its user has not asked for."""
+        if job is None and getattr(self.handler, "takes_up", False):
+            end = self.ledger.last_end(self.user.name, self.name)
+            raise ServerLost(end.message if end else "The job of this server has ended.", Reason.JOB_ENDED)
+
+    async def _judge_kept(self, job: Job) -> JobRequest | None:
+        """The request behind a job that may be there; None where the site does not offer it any more."""
+        try:
+            return await self._judge(job.record.choices)
+        except AccountRefused:
+            # Nothing is ended for it: a wrong min_uid in the profile must not cost servers that run.
+            raise
+        except RequestError as error:
+            if job.record.job_id:
+                return None
+            # Whether it was submitted is not known, and it can't be submitted again. A user database that is away at
+            # the moment says the same as one that does not know the user, so then there will be another try.
+            if any(problem.field != "user" for problem in error.problems):
+                in_background(end_job(job, None), self.log)
+            raise
+
+    async def _judge_or_defaults(self, options: Mapping[str, Any]) -> JobRequest:
+        """Judge; a stored choice that the site does not offer any more gives way to the defaults."""
+        try:
+            return await self._judge(options)
+        except RequestError as error:
+            # Nobody is there to ask, so a start without options must not fail for what was chosen long ago.
+            if not options or not self._stored_options():
+                raise
+            request = await self._judge({})
+            self.log.info("%s: the last choice is not offered any more: %s", self._log_name, error)
+            if self.news is not None:
+                await self.news.say(f"Your last choice is not offered any more, so the defaults are used. {error}")
+            return request
+
+    def _stored_options(self) -> bool:
+        """Whether this start was asked for without options, so that the Hub took the last ones."""
+        handler = self.handler
+        if handler is None or handler.request.method != "POST":
+            return True
+        if not isinstance(handler, apihandlers.users.UserServerAPIHandler):
+            return False
+        # JupyterHub 6 reads the body in a way of its own, in which an empty object means "none given".
+        if hasattr(handler, "get_server_json_body"):
+            return handler.get_server_json_body()["user_options"] is None
+        return handler.get_json_body() is None
+
+    async def _judge(self, options: object) -> JobRequest:
+        clusters = self.ledger.clusters
+        cluster = self._chosen = chosen(options, clusters)
+        # Off the loop: accounts may come from a directory service.
+        self._account = await asyncio.to_thread(self._local_account)
+        request = make(options, cluster.profile, self._account)
+        if clusters.several:
+            return replace(request, choices={"cluster": cluster.name, **request.choices})
+        return request
+
+    def _local_account(self) -> LocalAccount:
+        """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
+        access = self.cluster.profile.scheduler
+        if access.prefix:
+            return accounts.of_user(self.user.name, access.min_uid, own=not access.helper)
+        return accounts.of_hub(allow_root=self.allow_root)
