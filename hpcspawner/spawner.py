@@ -12,7 +12,7 @@ from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, LedgerUnusable
 from hpcspawner.hub import startup, tokens
 from hpcspawner.hub.hub_ledger import open_ledger
 from hpcspawner.hub.unknown_jobs import survey
-from hpcspawner.hub.watch import Watch
+from hpcspawner.hub.watch import Watch, leaving
 from hpcspawner.jobs import secret
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.keys import Keys

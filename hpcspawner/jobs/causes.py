@@ -24,7 +24,7 @@ _SIGKILL = 9
 
 # How a job exits that could not tell the Hub why, in words; the last lines of its log say more.
 _UNTOLD = {
-    launcher.BROKEN_CODE: "The Python of the node, {python} (settings.python of the site's profile), could not run the "
+    launcher.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
     "job's launcher: it is broken there, or older than 3.6.",
     launcher.REFUSED_CODE: "The job called the Hub and was refused: the ticket was not valid any longer, or the "
     "callback address (callback_url in the Hub's configuration) is not the Hub's.",
@@ -38,9 +38,9 @@ _UNTOLD = {
     "another name than that of the callback address (callback_url in the Hub's configuration).",
     launcher.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
     "clock it is not valid yet, or no longer. The node's clock is wrong, or the certificate has expired.",
-    launcher.NOT_RUN_CODE: "The Python of the node, {python} (settings.python of the site's profile), may not be run there.",
+    launcher.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), may not be run there.",
     launcher.NO_PYTHON_CODE: "The node has no Python that runs, which the job's launcher needs: {python} "
-    "(settings.python of the site's profile).",
+    "(job.python of the site's profile).",
 }
 _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 

@@ -74,6 +74,7 @@ class JobRecord:
     Secrets are kept as hashes.
     """
 
+    # ruff: noqa: RUF009 - `_kept` makes the field
     tag: str = _kept(String(40), primary_key=True)
     cluster: str = _kept(String(64))
     username: str = _kept(String(255))

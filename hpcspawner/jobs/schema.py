@@ -87,7 +87,8 @@ def _stamp(connection: Connection, version: int, created_at: float) -> None:
 
 def _version_1(connection: Connection) -> None:
     """The tables say their version. The ledger is at least as old as its oldest row."""
-    since = literal_column("waits_since", SECONDS)
+    names = {column["name"] for column in inspect(connection).get_columns(JOBS.name)}
+    since = literal_column("waits_since" if "waits_since" in names else "submitted_at", SECONDS)
     oldest = connection.execute(select(func.min(since)).select_from(JOBS).where(since > 0)).scalar()
     _stamp(connection, 1, oldest or time.time())
 

@@ -52,6 +52,7 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
     Options that are absent, null or empty take the site's defaults, brought within the partition's limits.
     """
     judge = _Judge(options, profile)
+    judge.cluster()
     partition = judge.partition()
     resources = judge.resources(partition) if partition else None
     directory = judge.directory(user)
@@ -212,6 +213,12 @@ class _Judge:
     def refused(self) -> set[str]:
         """Names of the options that have a problem."""
         return {problem.field for problem in self.problems}
+
+    def cluster(self) -> None:
+        """The profile is one cluster's: options for another one are refused."""
+        name = self.options.get("cluster")
+        if name not in (None, "", self.profile.name):
+            self.refuse("cluster", f"{_shown(name)} is another cluster than {self.profile.name}.")
 
     def partition(self) -> Partition | None:
         """The partition asked for, or the site's default."""

@@ -351,7 +351,7 @@ class SiteProfile(Frozen):
         str,
         Field(
             pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$",
-            description="Names the cluster in the ledger, in options and in events; it must stay. Default: the file's name.",
+            description="The cluster in the ledger, in options and events; it must stay. Default: the file's name.",
         ),
     ] = "cluster"
     scheduler: Access

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from jupyterhub._data import DATA_FILES_PATH
 from support.browser import a_page
+from support.jobs import a_cluster
 
 from hpcspawner.errors import Problem, Reason, ServerLost
-from hpcspawner.jobs.ledger import End
+from hpcspawner.jobs.record import End
 from hpcspawner.pages.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
@@ -83,7 +84,7 @@ def profile(text):
 def form(text):
     values = {"partition": text, "directory": text, "walltime": text, "memory": text, "environment": text}
     problems = (Problem("directory", text), Problem("partition", text), Problem("nothing", text))
-    return render_form(profile(text), Draft(values, problems, text))
+    return render_form(a_cluster(profile(text)), (), Draft(values, problems, text))
 
 
 def failed(text):

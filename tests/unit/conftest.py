@@ -12,12 +12,12 @@ from hypothesis import settings
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from material import FULL
+from support.jobs import a_cluster, clusters_of, put_fields
 from traitlets.config import Config
 
-from hpcspawner.hub.startup import OUTSIDE
+from hpcspawner.hub.hub_ledger import close_ledger, open_ledger
 from hpcspawner.jobs import stop, submit, tasks
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import close_ledger, open_ledger
 from hpcspawner.jobs.table import Store
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import queue
@@ -67,12 +67,18 @@ def ledger_file(tmp_path):
 
 
 @pytest.fixture
-def reopened(ledger_file):
+def clusters():
+    """What the Hub's configuration offers, in a list of one: a desk puts its own there."""
+    return [clusters_of(a_cluster())]
+
+
+@pytest.fixture
+def reopened(ledger_file, clusters):
     """Opens the ledger as the next process of the Hub does."""
 
     def again():
         close_ledger()
-        return open_ledger(f"sqlite:///{ledger_file}", lambda: KEYS, logging.getLogger("test"), OUTSIDE)
+        return open_ledger(f"sqlite:///{ledger_file}", lambda: KEYS, lambda: clusters[0], logging.getLogger("test"))
 
     yield again
     close_ledger()
@@ -197,13 +203,13 @@ class Desk:
 
     def line(self, row, state="RUNNING", *, node="n1", reason="None", job_id=None):
         """One job as squeue lists it."""
-        return "|".join((job_id or row.job_id, state, node, row.owner, "2026-11-21T05:02:49", reason, row.tag))
+        return "|".join(
+            (job_id or row.record.job_id, state, node, row.record.owner, "2026-11-21T05:02:49", reason, row.tag)
+        )
 
     def new_row(self, server="", **fields):
-        row = self.kept.new_row("alice", server, "alice", fields.pop("follows", None))
-        for name, value in fields.items():
-            assert hasattr(row, name)
-            setattr(row, name, value)
+        row = self.kept.new_job(("alice", server), "alice", self.cluster, fields.pop("follows", None))
+        put_fields(row, fields)
         return row
 
     async def submitted(self, job_id="12", server="", **fields):
@@ -232,7 +238,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(tmp_path, kept, hub, monkeypatch):
+async def desk(tmp_path, kept, clusters, hub, monkeypatch):
     """With shorter pauses, for the tests' time."""
     monkeypatch.setattr(queue, "_SHORTEST_GAP_S", 0.01)
     monkeypatch.setattr(submit, "_PAUSE_S", 0.05)
@@ -240,6 +246,7 @@ async def desk(tmp_path, kept, hub, monkeypatch):
     folder = tmp_path / "slurm"
     folder.mkdir()
     desk = Desk(folder, kept)
+    clusters[0] = kept.clusters = clusters_of(desk.cluster)
     yield desk
     await desk.closes()
 

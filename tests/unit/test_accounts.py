@@ -129,7 +129,7 @@ async def test_no_row_of_an_account_of_the_system_is_taken_up(profile, desk, job
     row = await desk.submitted(job_id)
     with pytest.raises(AccountRefused):
         await spawner_of("root", profile)._judge_kept(row)
-    assert row.wanted
+    assert row.record.wanted
     assert "end" not in row.tasks
 
 

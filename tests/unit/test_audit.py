@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 from jupyter_events.logger import EventLogger
 from jupyter_events.schema import EventSchema
+from support.jobs import put, put_fields
 from tornado.web import Application
 
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.hub import audit
-from hpcspawner.jobs.events import Action, JobEvent, Refusal
-from hpcspawner.jobs.ledger import End, Report
+from hpcspawner.jobs.events import Moved, Refusal, Stage
+from hpcspawner.jobs.record import End, Report
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.state import Cause
@@ -58,17 +59,16 @@ def as_if_asked_by(name, remote_ip="10.0.0.7", finished=False):
 
 
 async def test_the_life_of_a_job_is_told(events, desk, row):
-    audit.write(JobEvent(Action.SUBMIT, desk.cluster, row))
-    row.host, row.port = "n1", 40001
-    as_if_asked_by("admin").run(audit.write, JobEvent(Action.STOP, desk.cluster, row))
-    audit.write(JobEvent(Action.START, desk.cluster, row))
-    row.end = End(Cause.EXITED, "The server ended with exit code 0.", 0.0, 0, ("secret log",))
-    audit.write(JobEvent(Action.END, desk.cluster, row))
+    put(row, host="n1", port=40001)
+    as_if_asked_by("admin").run(audit.write, Moved(row, Stage.QUEUED, Stage.STOPPING))
+    audit.write(Moved(row, Stage.LISTENING, Stage.READY))
+    row.ended(End(Cause.EXITED, "The server ended with exit code 0.", 0.0, 0, ("secret log",)))
     same = {
         "username": "alice",
-        "servername": row.server,
+        "servername": row.record.server,
         "account": "alice",
         "site": desk.cluster.profile.title,
+        "cluster": "cluster",
         "scheduler": "slurm",
         "job_id": "12",
         "tag": row.tag,
@@ -88,8 +88,9 @@ async def test_an_event_has_what_was_asked_of_the_scheduler_and_no_path(events, 
         desk.cluster.profile,
         LocalAccount("alice", "/home/alice"),
     )
-    row.choices = dict(request.choices)
-    audit.write(JobEvent(Action.ADOPT, desk.cluster, row))
+    put(row, choices=dict(request.choices))
+    row.adopted = True
+    audit.write(Moved(row, Stage.LISTENING, Stage.READY))
     event = events()[-1]
     assert event["action"] == "adopt"
     assert event["resources"]["partition"] == "gpu"
@@ -112,14 +113,14 @@ async def test_an_event_has_what_was_asked_of_the_scheduler_and_no_path(events, 
 )
 async def test_a_job_that_the_hub_gave_up_is_nobodys_doing(events, desk, row, given_up, told):
     """JupyterHub stops a server whose start failed, in the task of the request that asked for it."""
-    vars(row).update(given_up)
-    as_if_asked_by("alice").run(audit.write, JobEvent(Action.STOP, desk.cluster, row))
+    put_fields(row, given_up)
+    as_if_asked_by("alice").run(audit.write, Moved(row, Stage.QUEUED, Stage.STOPPING))
     event = events()[-1]
     assert {name: event[name] for name in ("cause", "explanation", "actor") if name in event} == told
 
 
 async def test_a_request_that_was_answered_long_ago_stops_nothing(events, desk, row):
-    as_if_asked_by("alice", finished=True).run(audit.write, JobEvent(Action.STOP, desk.cluster, row))
+    as_if_asked_by("alice", finished=True).run(audit.write, Moved(row, Stage.QUEUED, Stage.STOPPING))
     assert "actor" not in events()[-1]
 
 
@@ -142,30 +143,29 @@ async def test_a_refused_call_names_the_job_where_it_is_known(events, row):
     context = as_if_asked_by(None, "10.0.0.66")
     context.run(audit.write, Refusal("ticket", "no such ticket"))
     context.run(audit.write, Refusal("report", "another port", row))
-    unknown, known = events()
+    unknown, known = events()[-2:]
     assert unknown == {"what": "ticket", "why": "no such ticket", "remote_ip": "10.0.0.66"}
     assert known["tag"] == row.tag
     assert known["remote_ip"] == "10.0.0.66"
 
 
 async def test_a_secret_in_a_message_is_taken_out_and_a_long_one_cut(events, desk, row):
-    row.end = End(Cause.EXITED, f"lost {TICKET} " + "x" * 1000, 0.0)
-    audit.write(JobEvent(Action.END, desk.cluster, row))
+    row.ended(End(Cause.EXITED, f"lost {TICKET} " + "x" * 1000, 0.0))
     message = events()[-1]["explanation"]
     assert message.startswith("lost [secret] x")
     assert len(message) == 300
 
 
 async def test_an_event_that_can_not_be_written_disturbs_nobody(events, hub, desk, row, caplog):
-    row.host = 7
-    audit.write(JobEvent(Action.START, desk.cluster, row))
-    assert events() == []
+    put(row, host=7)
+    audit.write(Moved(row, Stage.LISTENING, Stage.READY))
+    assert [event["action"] for event in events()] == ["submit"]
     assert "could not be written" in caplog.text
 
 
 async def test_without_a_handler_nothing_is_written(hub, desk, row, caplog):
     hub.eventlog = EventLogger()
-    audit.write(JobEvent(Action.START, desk.cluster, row))
+    audit.write(Moved(row, Stage.LISTENING, Stage.READY))
     assert caplog.text == ""
 
 

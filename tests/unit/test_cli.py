@@ -163,7 +163,9 @@ def test_a_bad_profile_renders_nothing(bad):
 def test_render_says_how_it_is_used(words):
     done = run("render", *words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: partition, account,")
+    assert done.stderr.startswith(
+        "usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: cluster, partition, account,"
+    )
 
 
 # --- helper and sudoers: what is printed here is tried with the real sudo on the test cluster

@@ -4,11 +4,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from support.jobs import a_job
 
 from hpcspawner.jobs.causes import RENEWED_AFTER, explain_end
-from hpcspawner.jobs.ledger import End, Report, Row
+from hpcspawner.jobs.record import End, Report
 from hpcspawner.programs import launcher
-from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.records import exited
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site.profile import Job
@@ -33,7 +33,7 @@ MISSING = Report("missing-program", "jupyter-lab was not found.", exit_code=1)
 
 
 def a_row(report=None, **fields):
-    return Row("alice", "", "alice", JobLabel("jupyter", "h1"), job_id="12", report=report, **fields)
+    return a_job(job_id="12", report=report, **fields)
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,13 @@ def test_the_last_lines_are_kept_where_they_may_explain_the_end(report, record, 
     ],
 )
 def test_the_wall_time_explains_what_nobody_else_does(ran_s, report, record, cause):
-    row = a_row(report, port=1, choices={"walltime": "30m"}, began_at=time.time() - ran_s)
+    row = a_row(report, port=1, choices={"walltime": "30m"}, started_at=time.time() - ran_s)
     assert explain_end(row, record, ABSENT, JOB).cause is cause
 
 
 @pytest.mark.parametrize("choices", [{}, {"walltime": None}, {"walltime": "30:00"}])
 def test_a_wall_time_that_is_not_known_explains_nothing(choices):
-    assert explain_end(a_row(choices=choices, began_at=1.0), None, ABSENT, JOB).cause is Cause.UNKNOWN
+    assert explain_end(a_row(choices=choices, started_at=1.0), None, ABSENT, JOB).cause is Cause.UNKNOWN
 
 
 def test_a_job_that_never_called_home_has_no_time_that_was_up():

@@ -131,7 +131,7 @@ def test_a_partition_for_some_accounts_takes_the_first_of_them():
         pytest.param({"idle_limit": ["1h"]}, "idle_limit", "write '90m'", id="idle limit as a list"),
         pytest.param({"renewals": 4}, "renewals", "0 to 3", id="too many renewals"),
         pytest.param({"renewals": "x"}, "renewals", "whole number", id="renewals in words"),
-        pytest.param({"colour": "red"}, "colour", "There are: partition", id="unknown option"),
+        pytest.param({"colour": "red"}, "colour", "There are: cluster, partition", id="unknown option"),
         pytest.param({"env": {"LD_PRELOAD": "x"}}, "env", "There is no option", id="unknown option with an object"),
         pytest.param([], "options", "must be an object", id="not an object"),
         pytest.param("partition=debug", "options", "must be an object", id="text"),

@@ -18,7 +18,7 @@ from tornado.web import Application
 from hpcspawner.hub import housekeeping as module
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import End
+from hpcspawner.jobs.record import End
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.spawner import HPCSpawner
 
@@ -33,7 +33,7 @@ def housekeeping(desk, hub, monkeypatch):
     @contextlib.asynccontextmanager
     async def keep(interval_s=HABITS.interval_s, grace_s=0.0, *, dry_run=False):
         habits = HousekeepingLimits(interval_s, grace_s, dry_run)
-        task = asyncio.create_task(Housekeeping(hub, desk.cluster, habits, logging.getLogger("test")).run())
+        task = asyncio.create_task(Housekeeping(hub, desk.kept, habits, logging.getLogger("test")).run())
         yield task
         assert not task.done(), "housekeeping has ended by itself"
         await desk.closes()
@@ -69,8 +69,8 @@ async def test_a_job_that_ends_while_it_is_taken_up_is_not_replaced_by_another(d
     judged = []
 
     class Starting:
-        cluster, ledger, name = desk.cluster, desk.kept, row.server
-        user = types.SimpleNamespace(name=row.username)
+        cluster, ledger, name = desk.cluster, desk.kept, row.record.server
+        user = types.SimpleNamespace(name=row.record.username)
         handler = types.SimpleNamespace(takes_up=True)
         _kept, _check_taken_up = HPCSpawner._kept, HPCSpawner._check_taken_up
 
@@ -78,7 +78,7 @@ async def test_a_job_that_ends_while_it_is_taken_up_is_not_replaced_by_another(d
             judged.append(options)
 
     with pytest.raises(web.HTTPError) as caught:
-        await HPCSpawner.accept(Starting(), row.choices)
+        await HPCSpawner.accept(Starting(), row.record.choices)
     assert row.end is not None
     assert row.end.message in caught.value.jupyterhub_message
     assert judged == []
@@ -98,7 +98,7 @@ async def forsaken(desk, monkeypatch):
     async def leave():
         left.set()
 
-    spawner = types.SimpleNamespace(row=row, ready=True, unpolled=True, leave=leave, left=left)
+    spawner = types.SimpleNamespace(job=row, ready=True, unpolled=True, leave=leave, left=left)
     monkeypatch.setattr(Housekeeping, "_spawner", lambda self, row: spawner)
     desk.shows(desk.line(row))
     return spawner
@@ -129,7 +129,7 @@ async def ready(desk, monkeypatch):
     async def renew():
         asked.append(row.tag)
 
-    spawner = types.SimpleNamespace(row=row, ready=True, unpolled=False, renew=renew, asked=asked)
+    spawner = types.SimpleNamespace(job=row, ready=True, unpolled=False, renew=renew, asked=asked)
     monkeypatch.setattr(Housekeeping, "_spawner", lambda self, other: spawner)
     desk.shows(desk.line(row))
     return spawner
@@ -160,8 +160,8 @@ async def test_no_follow_up_is_asked_for_a_user_who_was_blocked_or_removed(desk,
 
 @pytest.mark.parametrize("turn_away", [block, remove])
 async def test_a_follow_up_in_the_queue_ends_when_its_user_is_blocked(desk, hub, housekeeping, ready, until, turn_away):
-    follower = await desk.submitted("13", follows=ready.row)
-    desk.shows(desk.line(ready.row), desk.line(follower, "PENDING", reason="Dependency"))
+    follower = await desk.submitted("13", follows=ready.job)
+    desk.shows(desk.line(ready.job), desk.line(follower, "PENDING", reason="Dependency"))
     async with housekeeping():
         await some_rounds(desk, 2)
         assert desk.cancelled == []
@@ -176,7 +176,7 @@ async def test_a_follow_up_in_the_queue_ends_when_its_user_is_blocked(desk, hub,
 async def unwanted(desk, job_id="77", state="RUNNING"):
     """A job whose row was closed, as squeue lists it: it turned up after its server was stopped."""
     row = await desk.submitted(job_id)
-    row.end = End(Cause.STOPPED, "", time.time())
+    row.ended(End(Cause.STOPPED, "", time.time()))
     await desk.kept.save(row)
     return desk.line(row, state)
 
@@ -387,7 +387,7 @@ async def test_somebody_who_comes_back_within_the_grace_finds_the_job(desk, hous
     hub.authenticator.blocked_users.add("alice")
     async with housekeeping(grace_s=60):
         await some_rounds(desk)
-    assert (row.wanted, desk.cancelled) == (True, [])
+    assert (row.record.wanted, desk.cancelled) == (True, [])
 
 
 async def test_the_job_of_a_named_server_that_was_deleted_is_ended(desk, housekeeping, until):
@@ -422,7 +422,7 @@ async def test_a_follow_up_waits_in_the_queue_as_long_as_its_parent_is_there(des
     desk.shows(desk.line(parent), desk.line(follower, "PENDING", reason="Dependency"))
     async with housekeeping():
         await some_rounds(desk)
-    assert (follower.wanted, desk.cancelled) == (True, [])
+    assert (follower.record.wanted, desk.cancelled) == (True, [])
     parent.tasks["start"].cancel()
 
 
@@ -435,7 +435,7 @@ async def test_a_follow_up_whose_submit_was_cut_off_is_cleared_away(desk, housek
     async with housekeeping():
         await until(lambda: follower.end)
     assert desk.cancelled == ["13"]
-    assert parent.wanted
+    assert parent.record.wanted
     parent.tasks["start"].cancel()
 
 
@@ -444,7 +444,7 @@ async def test_a_follow_up_whose_submit_was_cut_off_is_cleared_away(desk, housek
 
 async def test_what_ended_long_ago_is_dropped(desk, housekeeping, until, in_database):
     row = await desk.submitted("12")
-    row.end = End(Cause.IDLE, "", time.time() - 99 * 24 * 3600)
+    row.ended(End(Cause.IDLE, "", time.time() - 99 * 24 * 3600))
     await desk.kept.save(row)
     assert row.tag in in_database()
     async with housekeeping():

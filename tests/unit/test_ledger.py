@@ -8,19 +8,19 @@ import secrets
 import sqlite3
 import string
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.jobs import a_job, put, put_fields
 
 from hpcspawner.errors import LedgerUnavailable
-from hpcspawner.hub.startup import OUTSIDE
+from hpcspawner.hub.hub_ledger import OUTSIDE, open_ledger
+from hpcspawner.hub.hub_ledger import hub_ledger as ledger
 from hpcspawner.jobs import ledger as ledger_module
+from hpcspawner.jobs.job import digest, now
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import End, Report, Row, digest, ledger, now, open_ledger
-from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.jobs.record import End, JobRecord, Report
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.script.render import quote
 
@@ -30,7 +30,8 @@ KEYS = Keys(b"s" * 32, "hub")
 
 
 def a_row(**fields):
-    return Row("alice", "lab", "alice", JobLabel("jupyter-lab", "h23456789abcdef"), **fields)
+    fields = {"job_id": "12", **fields}
+    return a_job(server="lab", name="jupyter-lab", tag="h23456789abcdef", **fields)
 
 
 def a_ticket():
@@ -38,7 +39,7 @@ def a_ticket():
 
 
 def job_name(kept, server):
-    return kept.new_row("alice", server, "alice").label.name
+    return kept.new_job(("alice", server), "alice", kept.clusters.default).label.name
 
 
 # --- names
@@ -78,19 +79,19 @@ def test_names_that_look_alike_stay_apart(kept, servers):
 
 
 def test_a_new_row_bears_a_tag_of_ours(kept):
-    row = kept.new_row("alice@example.org", "lab", "alice")
+    row = kept.new_job(("alice@example.org", "lab"), "alice", kept.clusters.default)
     assert kept.keys.is_ours("alice", row.tag)
-    assert (row.username, row.server, row.owner) == ("alice@example.org", "lab", "alice")
-    assert row.wanted
-    assert not row.asked_at
+    assert (row.record.username, row.record.server, row.record.owner) == ("alice@example.org", "lab", "alice")
+    assert row.record.wanted
+    assert not row.record.asked_at
     assert kept.live() == []
 
 
 def test_a_follow_up_names_the_job_that_it_waits_for(kept):
-    first = kept.new_row("alice", "lab", "alice")
+    first = kept.new_job(("alice", "lab"), "alice", kept.clusters.default)
     first.submitted("12")
-    second = kept.new_row("alice", "lab", "alice", first)
-    assert (second.follows, second.label.follows) == (first.tag, "12")
+    second = kept.new_job(("alice", "lab"), "alice", kept.clusters.default, first)
+    assert (second.record.follows, second.label.follows) == (first.tag, "12")
     assert second.tag != first.tag
 
 
@@ -102,35 +103,32 @@ def test_what_is_kept_holds_no_secret():
     ticket = row.arm(a_ticket())
     row.submitted("12")
     row.open(RUN, 1, "n1", "key-" + "k" * 30)
-    kept = json.dumps(row.stored())
+    kept = json.dumps(row.record.columns())
     for secret in (ticket, "key-" + "k" * 30, "t" * 40):
         assert secret not in kept
         assert secret not in repr(row)
-    assert row.stored()["ticket_hash"] == digest(ticket)
-    assert row.stored()["report_key_hash"] == digest("key-" + "k" * 30)
+    assert row.record.columns()["ticket_hash"] == digest(ticket)
+    assert row.record.columns()["report_key_hash"] == digest("key-" + "k" * 30)
 
 
 def test_a_row_is_known_again():
-    row = a_row(choices={"partition": "gpu", "gpus": 2}, renewals=3, asked_at=5.0, waits_since=6.0, follows="h2")
+    row = a_row(choices={"partition": "gpu", "gpus": 2}, renewals=3, asked_at=5.0, submitted_at=6.0, follows="h2")
     row.arm(a_ticket())
     row.submitted("12")
     row.open(RUN, 2, "n1", "key")
     row.listening(20000)
-    again = Row.from_stored(json.loads(json.dumps(row.stored())))
-    assert again.stored() == row.stored()
+    again = JobRecord.from_columns(json.loads(json.dumps(row.record.columns())))
+    assert again == row.record
     assert again.log_name == row.log_name == "alice:lab"
-    assert replace(again.job, submitted_at=0.0) == OwnedJob("12", "alice", "h23456789abcdef", 0.0)
-    # Only listings that the new process has asked for prove an absence.
-    assert again.job.submitted_at >= row.job.submitted_at
 
 
 @pytest.mark.parametrize("end", [End(Cause.IDLE, "Idle.", 5.0, 0, ("one", "two")), End(Cause.STOPPED, "", 5.0)])
 def test_an_end_is_known_again(end):
-    assert Row.from_stored(json.loads(json.dumps(a_row(end=end).stored()))).end == end
+    assert JobRecord.from_columns(json.loads(json.dumps(a_row(end=end).record.columns()))).end == end
 
 
 def test_a_long_message_still_fits_its_column():
-    assert len(a_row(end=End(Cause.UNKNOWN, "x" * 5000, 1.0)).stored()["message"]) == 1000
+    assert len(a_row(end=End(Cause.UNKNOWN, "x" * 5000, 1.0)).record.columns()["message"]) == 1000
 
 
 def test_a_ticket_is_long_and_plain():
@@ -141,10 +139,10 @@ def test_a_ticket_is_long_and_plain():
 
 def test_a_new_ticket_is_for_a_new_run():
     row = a_row()
-    older = row.ticket_hash, row.arm(a_ticket())
+    older = row.record.ticket_hash, row.arm(a_ticket())
     row.open("first", 1, "n1", "key")
     assert row.arm(a_ticket()) not in older
-    assert row.run == ""
+    assert row.record.run == ""
 
 
 def test_a_new_run_begins_without_what_the_last_one_left():
@@ -154,26 +152,32 @@ def test_a_new_run_begins_without_what_the_last_one_left():
     row.listening(20000)
     row.reported(Report("signalled", "over"))
     row.open("second", 2, "n2", "key-2")
-    assert (row.run, row.runs, row.host, row.port, row.report) == ("second", 2, "n2", 0, None)
-    assert row.report_key_hash == digest("key-2")
+    assert (row.record.run, row.record.runs, row.record.host, row.record.port, row.report) == (
+        "second",
+        2,
+        "n2",
+        0,
+        None,
+    )
+    assert row.record.report_key_hash == digest("key-2")
 
 
 def test_a_job_that_was_put_back_has_no_server_and_waits_from_now():
-    row = a_row(waits_since=5.0)
+    row = a_row(submitted_at=5.0)
     row.arm(a_ticket())
     row.open("first", 1, "n1", "key-1")
     row.listening(20000)
     row.reported(Report("signalled", "over"))
     row.back_in_queue(99.0)
-    assert (row.host, row.port, row.report_key_hash, row.report) == ("", 0, "", None)
-    assert row.waits_since == 99.0
+    assert (row.record.host, row.record.port, row.record.report_key_hash, row.report) == ("", 0, "", None)
+    assert row.record.submitted_at == 99.0
     # What tells a second run from the first, and its ticket, stay.
-    assert (row.run, row.runs) == ("first", 1)
-    assert row.ticket_hash
+    assert (row.record.run, row.record.runs) == ("first", 1)
+    assert row.record.ticket_hash
 
 
 def test_the_environment_is_kept_for_a_second_run():
-    row = a_row(environment={"TOKEN": "t"})
+    row = a_row(environment={"TOKEN": "t"}, host="n1")
     row.listening(20000)
     row.back_in_queue(5.0)
     assert row.environment == {"TOKEN": "t"}
@@ -181,16 +185,16 @@ def test_the_environment_is_kept_for_a_second_run():
 
 def test_a_job_that_nobody_wants_has_nothing_to_give_away():
     row = a_row(environment={"TOKEN": "t"})
-    assert row.wanted
+    assert row.record.wanted
     row.mark_unwanted()
-    assert (row.wanted, row.environment) == (False, {})
+    assert (row.record.wanted, row.environment) == (False, {})
 
 
 def test_the_clock_of_absence_starts_when_the_submit_was_answered():
     row = a_row()
     before = now()
     row.submitted("12")
-    assert before <= row.job.submitted_at <= now()
+    assert before <= row.listed.submitted_at <= now()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def test_the_clock_of_absence_starts_when_the_submit_was_answered():
     [
         pytest.param(lambda row: row.submitted("12"), [], id="submitted"),
         pytest.param(lambda row: row.mark_unwanted(), [], id="given up"),
-        pytest.param(lambda row: row.listening(20000), ["told"], id="listening"),
+        pytest.param(lambda row: (put(row, host="n1"), row.listening(20000)), ["told"], id="listening"),
         pytest.param(lambda row: row.reported(Report("no-port", "")), ["told"], id="ended"),
     ],
 )
@@ -215,15 +219,14 @@ def test_who_waits_for_news_is_woken(news, told):
 
 
 async def opened_row(kept, server="lab", **fields):
-    row = kept.new_row("alice", server, "alice")
-    for name, value in fields.items():
-        setattr(row, name, value)
+    row = kept.new_job(("alice", server), "alice", kept.clusters.default)
+    put_fields(row, fields)
     await kept.open(row)
     return row
 
 
 async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
-    rows = [await opened_row(kept) for _ in range(5)]
+    rows = [await opened_row(kept, job_id=str(number)) for number in range(1, 6)]
     tickets = [row.arm(a_ticket()) for row in rows]
     keys = [f"key-{number}" for number in range(5)]
     for row, key in zip(rows, keys, strict=True):
@@ -231,7 +234,14 @@ async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
         await kept.save(row)
     assert [kept.by_ticket(ticket) for ticket in tickets] == rows
     assert [kept.by_report_key(key) for key in keys] == rows
-    for wrong in ("", "x" * 43, rows[0].ticket_hash, rows[0].report_key_hash, tickets[0] + "x", tickets[0][:-1]):
+    for wrong in (
+        "",
+        "x" * 43,
+        rows[0].record.ticket_hash,
+        rows[0].record.report_key_hash,
+        tickets[0] + "x",
+        tickets[0][:-1],
+    ):
         assert kept.by_ticket(wrong) is None
         assert kept.by_report_key(wrong) is None
     # Each secret opens its own door only.
@@ -240,7 +250,7 @@ async def test_rows_are_found_by_their_secrets_and_by_no_others(kept):
 
 
 async def test_a_secret_that_is_no_longer_a_rows_finds_nothing(kept):
-    row = await opened_row(kept)
+    row = await opened_row(kept, job_id="12")
     older, newer = row.arm(a_ticket()), row.arm(a_ticket())
     row.open(RUN, 1, "n1", "key-1")
     await kept.save(row)
@@ -250,8 +260,8 @@ async def test_a_secret_that_is_no_longer_a_rows_finds_nothing(kept):
     assert kept.by_ticket(newer) is kept.by_report_key("key-1") is None
     await kept.save(row)
     assert kept.by_ticket(last) is row
-    assert kept._by_hash.keys() == {row.ticket_hash}
-    row.end = End(Cause.STOPPED, "", time.time())
+    assert kept._by_hash.keys() == {row.record.ticket_hash}
+    row.ended(End(Cause.STOPPED, "", time.time()))
     await kept.save(row)
     assert not kept._by_hash
     assert not kept._hashes
@@ -281,7 +291,7 @@ async def test_follow_ups_are_found_by_the_job_they_wait_for(kept):
 async def test_a_job_that_has_ended_lives_no_more_and_is_remembered(kept):
     row = await opened_row(kept)
     ticket = row.arm(a_ticket())
-    row.end = End(Cause.IDLE, "Idle.", time.time())
+    row.ended(End(Cause.IDLE, "Idle.", time.time()))
     await kept.save(row)
     assert kept.live() == kept.of("alice", "lab") == []
     assert kept.by_tag(row.tag) is kept.by_ticket(ticket) is None
@@ -314,7 +324,7 @@ async def test_a_new_process_finds_what_the_last_one_committed(kept, reopened):
     again = reopened()
     (found,) = again.live()
     assert found is not row
-    assert found.stored() == row.stored()
+    assert found.record.columns() == row.record.columns()
     assert again.by_ticket(ticket) is found
     assert again.last_end("alice", "") == ended.end
     # Nobody looks after it yet.
@@ -324,14 +334,14 @@ async def test_a_new_process_finds_what_the_last_one_committed(kept, reopened):
 async def test_what_was_not_saved_is_not_there(kept, reopened):
     row = await opened_row(kept)
     row.submitted("12")
-    kept.new_row("alice", "other", "alice")
-    assert [found.job_id for found in reopened().live()] == [""]
+    kept.new_job(("alice", "other"), "alice", kept.clusters.default)
+    assert [found.record.job_id for found in reopened().live()] == [""]
 
 
 async def test_what_ended_long_ago_is_forgotten(kept, reopened):
     await opened_row(kept, "old", end=End(Cause.IDLE, "", time.time() - 31 * DAY_S))
     await opened_row(kept, "young", end=End(Cause.IDLE, "", time.time() - 29 * DAY_S))
-    old = await opened_row(kept, "lives", waits_since=time.time() - 99 * DAY_S)
+    old = await opened_row(kept, "lives", submitted_at=time.time() - 99 * DAY_S)
     await kept.prune()
     for each in (kept, reopened()):
         assert each.last_end("alice", "old") is None
@@ -371,27 +381,32 @@ async def test_a_change_is_committed_however_long_the_database_is_away(kept, led
         await asyncio.sleep(0.3)
         assert not task.done()
         # What is committed in the end is what holds then.
-        row.port = 20000
+        put(row, port=20000)
     await asyncio.wait_for(task, 30)
     (found,) = reopened().live()
-    assert (found.job_id, found.port) == ("12", 20000)
+    assert (found.record.job_id, found.record.port) == ("12", 20000)
     assert "the ledger can't be written, trying again" in caplog.text
 
 
 async def test_the_log_tells_nothing_of_a_row_when_the_database_is_away(kept, ledger_file, caplog):
-    row = kept.new_row("alice", "lab", "alice")
+    row = kept.new_job(("alice", "lab"), "alice", kept.clusters.default)
     ticket = row.arm(a_ticket())
     row.environment = {"TOKEN": "t" * 40}
-    row.end = End(Cause.EXITED, "", 1.0, log=("a line of hers",))
+    row.ended(End(Cause.EXITED, "", 1.0, log=("a line of hers",)))
     with Away(ledger_file), pytest.raises(LedgerUnavailable):
         await kept.open(row)
-    for hidden in (ticket, row.ticket_hash, "t" * 40, "a line of hers"):
+    for hidden in (ticket, row.record.ticket_hash, "t" * 40, "a line of hers"):
         assert hidden not in caplog.text
 
 
 def test_there_is_one_ledger(kept, tmp_path):
     assert ledger() is kept
-    assert open_ledger(f"sqlite:///{tmp_path}/other", lambda: Keys(b"", ""), logging.getLogger("test"), OUTSIDE) is kept
+    assert (
+        open_ledger(
+            f"sqlite:///{tmp_path}/other", lambda: Keys(b"", ""), lambda: kept.clusters, logging.getLogger("test")
+        )
+        is kept
+    )
 
 
 async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recognise(kept, ledger_file, caplog):
@@ -399,7 +414,7 @@ async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recogni
     await opened_row(kept, job_id="13", end=End(Cause.IDLE, "", time.time()))
     for secret, told in ((b"s" * 32, 0), (b"t" * 32, 1)):
         store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
-        ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test"), OUTSIDE).close()
+        ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test"), kept.clusters, OUTSIDE).close()
         assert caplog.text.count("1 living jobs have marks of another secret") == told
     assert caplog.text.endswith("or cancel these jobs: 12\n")
 
@@ -407,9 +422,11 @@ async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recogni
 async def test_jobs_of_the_version_before_are_recognised(kept, ledger_file, caplog):
     """Their tags were made of JupyterHub's cookie secret."""
     before = Keys(b"c" * 32, "hub", older=b"c" * 32)
-    await opened_row(kept, label=JobLabel("jupyter", f"habcdef{before._proof('h', 'alice', 'abcdef')}"))
+    await opened_row(kept, tag=f"habcdef{before._proof('h', 'alice', 'abcdef')}")
     store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
-    ledger_module.Ledger(store, Keys(b"n" * 32, "hub", older=b"c" * 32), logging.getLogger("test"), OUTSIDE).close()
+    ledger_module.Ledger(
+        store, Keys(b"n" * 32, "hub", older=b"c" * 32), logging.getLogger("test"), kept.clusters, OUTSIDE
+    ).close()
     assert "another secret" not in caplog.text
 
 
@@ -420,6 +437,7 @@ async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept
         ledger_module.Store(f"sqlite:///{ledger_file}", "other", logging.getLogger("test")),
         Keys(b"s" * 32, "other"),
         logging.getLogger("test"),
+        kept.clusters,
         OUTSIDE,
     )
     assert other.live() == []
@@ -431,48 +449,47 @@ async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept
 
 
 async def running_row(kept, **fields):
-    row = kept.new_row("alice", "lab", "alice")
+    row = kept.new_job(("alice", "lab"), "alice", kept.clusters.default)
     row.arm(a_ticket())
     row.submitted("12")
     row.open(RUN, 1, "n1", "key")
     row.listening(20000)
-    for name, value in fields.items():
-        setattr(row, name, value)
+    put_fields(row, fields)
     await kept.open(row)
     return row
 
 
 async def test_what_jupyterhub_keeps_of_a_row_brings_it_back(kept, ledger_file, reopened, caplog):
     row = await running_row(kept, choices={"partition": "gpu"}, renewals=2)
-    copy = json.loads(json.dumps(row.copy()))
+    copy = json.loads(json.dumps(row.record.copy()))
     ledger_file.unlink()
     again = reopened()
     found = again.recall("alice", "lab", copy)
-    assert found.stored() == row.stored()
+    assert found.record.columns() == row.record.columns()
     assert again.by_report_key("key") is found
     assert "alice:lab: job 12 is taken from JupyterHub's own database: the ledger, made on" in caplog.text
     # And it is committed.
     await again.save(found)
-    assert [row.stored() for row in reopened().live()] == [found.stored()]
+    assert [row.record.columns() for row in reopened().live()] == [found.record.columns()]
 
 
 async def test_a_backups_row_gives_way_to_a_later_run(kept, reopened):
     row = await running_row(kept)
-    later = row.copy() | {"began_at": row.began_at + 1, "host": "n2", "port": 20001}
+    later = row.record.copy() | {"started_at": row.record.started_at + 1, "host": "n2", "port": 20001}
     again = reopened()
     found = again.recall("alice", "lab", later)
-    assert (found.host, found.port) == ("n2", 20001)
+    assert (found.record.host, found.record.port) == ("n2", 20001)
     assert again.by_tag(row.tag) is found
 
 
 async def test_the_ledgers_own_row_counts_where_it_is_not_older(kept, reopened):
     """JupyterHub's copy is made when a server is ready: a job that was put back since is another matter."""
     row = await running_row(kept)
-    copy = row.copy()
+    copy = row.record.copy()
     row.back_in_queue(time.time())
     await kept.save(row)
     again = reopened()
-    assert again.recall("alice", "lab", copy).port == 0
+    assert again.recall("alice", "lab", copy).record.port == 0
 
 
 @pytest.mark.parametrize(
@@ -487,7 +504,7 @@ async def test_the_ledgers_own_row_counts_where_it_is_not_older(kept, reopened):
     ],
 )
 async def test_a_copy_that_is_not_this_servers_brings_nothing_back(kept, ledger_file, reopened, spoiled):
-    copy = (await running_row(kept)).copy()
+    copy = (await running_row(kept)).record.copy()
     ledger_file.unlink()
     again = reopened()
     assert again.recall("alice", "lab", spoiled(copy)) is None
@@ -496,8 +513,8 @@ async def test_a_copy_that_is_not_this_servers_brings_nothing_back(kept, ledger_
 
 async def test_a_copy_does_not_bring_back_what_has_ended(kept, reopened):
     row = await running_row(kept)
-    copy = row.copy()
-    row.end = End(Cause.IDLE, "", time.time())
+    copy = row.record.copy()
+    row.ended(End(Cause.IDLE, "", time.time()))
     await kept.save(row)
     for ledger_ in (kept, reopened()):
         assert ledger_.recall("alice", "lab", copy) is None
@@ -509,4 +526,4 @@ async def test_no_tag_is_given_twice(kept, monkeypatch):
     lives, over = await opened_row(kept), await opened_row(kept, end=End(Cause.IDLE, "", time.time()))
     given = iter([lives.tag, over.tag, "s234567"])
     monkeypatch.setattr(Keys, "new_tag", lambda *_: next(given))
-    assert kept.new_row("alice", "lab", "alice").tag == "s234567"
+    assert kept.new_job(("alice", "lab"), "alice", kept.clusters.default).tag == "s234567"

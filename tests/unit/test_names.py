@@ -27,7 +27,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from traitlets.config import Config
 
 from hpcspawner.nodes import aiohttp_resolver, resolvers
-from hpcspawner.nodes.resolvers import HubNames, NodeResolver, node_options, teach, untaught
+from hpcspawner.nodes.resolvers import HubNames, NodeResolver, install_resolvers, missing_resolver, node_options
 from hpcspawner.nodes.server_names import ZONE, node_behind, server_name
 
 NONCE = "abcdefghijklmnop"
@@ -243,7 +243,7 @@ def taught(command=None):
     c = Config()
     if command is not None:
         c.ConfigurableHTTPProxy.command = command
-    teach(c)
+    install_resolvers(c)
     return c
 
 
@@ -265,7 +265,7 @@ def test_the_proxys_command_keeps_what_it_was(resolver, command, words):
 def test_words_added_to_the_proxys_command_are_kept(resolver):
     c = Config()
     c.ConfigurableHTTPProxy.command.append("--log-level=debug")
-    teach(c)
+    install_resolvers(c)
     assert ConfigurableHTTPProxy(config=c).command[2:] == ["configurable-http-proxy", "--log-level=debug"]
 
 
@@ -276,21 +276,21 @@ def hub(proxy_class=ConfigurableHTTPProxy, **traits):
 
 
 def test_a_hub_as_configured_knows_the_names(resolver, caplog):
-    assert untaught(hub()) == ""
+    assert missing_resolver(hub()) == ""
     assert caplog.records == []
 
 
 def test_a_command_that_was_set_afterwards_lacks_the_hook(resolver):
-    assert "is set after hpcspawner.configure()" in untaught(hub(command=["configurable-http-proxy"]))
+    assert "is set after hpcspawner.configure()" in missing_resolver(hub(command=["configurable-http-proxy"]))
 
 
 def test_a_hook_in_a_strange_folder_is_seen_in_the_command(resolver, monkeypatch, tmp_path):
     monkeypatch.setattr(resolvers, "HOOK", tmp_path / 'a "quoted\\" one' / "names.js")
-    assert untaught(hub()) == ""
+    assert missing_resolver(hub()) == ""
 
 
 def test_a_proxy_that_somebody_else_starts_is_theirs_to_teach(resolver, caplog):
-    assert untaught(hub(should_start=False, auth_token="x")) == ""
+    assert missing_resolver(hub(should_start=False, auth_token="x")) == ""
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"NODE_OPTIONS={node_options()}" in record.getMessage()
@@ -300,16 +300,16 @@ def test_another_proxy_has_a_resolver_of_its_own(resolver):
     class OtherProxy(Proxy):
         """Of a kind that we know nothing about."""
 
-    assert "the proxy is a OtherProxy" in untaught(hub(OtherProxy))
+    assert "the proxy is a OtherProxy" in missing_resolver(hub(OtherProxy))
 
 
 def test_jupyterhub_5_with_pycurl_does_not_ask_our_resolver(resolver, monkeypatch):
     curl = type("CurlAsyncHTTPClient", (), {})
     monkeypatch.setattr(resolvers.AsyncHTTPClient, "configured_class", lambda: curl)
     monkeypatch.setattr(jupyterhub, "version_info", (5, 5, 4, "", ""))
-    assert "uninstall it" in untaught(hub())
+    assert "uninstall it" in missing_resolver(hub())
     monkeypatch.setattr(jupyterhub, "version_info", (6, 1, 1, "", ""))
-    assert untaught(hub()) == ""
+    assert missing_resolver(hub()) == ""
 
 
 # --- the names in the Hub's own certificate

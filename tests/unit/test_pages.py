@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import FULL, NASTY
+from support.jobs import a_cluster
 
 from hpcspawner.errors import (
     Problem,
@@ -18,7 +19,8 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
-from hpcspawner.pages.pages import Draft, News, ShownError, as_hub_error, draft, for_the_log, render_form
+from hpcspawner.jobs.news import News
+from hpcspawner.pages.pages import Draft, ShownError, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request.gate import OPTIONS
 from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.site.profile import SiteProfile, load
@@ -80,7 +82,8 @@ class Page(HTMLParser):
 
 
 def page(profile=PROFILE, values=None, problems=(), note=""):
-    return Page(render_form(profile, Draft(values or {}, tuple(problems), note)))
+    cluster = a_cluster(profile)
+    return Page(render_form(cluster, (cluster,), Draft(values or {}, tuple(problems), note)))
 
 
 def controls(found):
@@ -92,7 +95,8 @@ def controls(found):
 
 def test_every_field_is_an_option_of_the_gate():
     names = {element["name"] for element in controls(page())}
-    assert names == set(OPTIONS)
+    # Which cluster is a choice only where there are several.
+    assert names == set(OPTIONS) - {"cluster"}
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -128,7 +132,7 @@ def test_every_partition_tells_what_it_allows():
 
 
 def test_the_form_needs_no_script():
-    html = render_form(PROFILE, Draft({}))
+    html = render_form(a_cluster(PROFILE), (), Draft({}))
     assert "<script" not in html
     assert "onclick" not in html
 
@@ -215,7 +219,7 @@ def test_a_note_is_text_above_the_form():
 )
 def test_any_values_make_a_page_that_is_whole(values):
     found = page(values=values)
-    assert {element["name"] for element in controls(found)} == set(OPTIONS)
+    assert {element["name"] for element in controls(found)} == set(OPTIONS) - {"cluster"}
     assert not found.all("script")
 
 

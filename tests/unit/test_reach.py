@@ -8,14 +8,13 @@ import pytest
 from cryptography import x509
 from support.hub import free_ports
 from support.internal_tls import InternalTls, Listener
+from support.jobs import a_job, put
 
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import Row
 from hpcspawner.nodes import address
 from hpcspawner.nodes.address import Naming, Patience, ServerAddress, Sign
 from hpcspawner.nodes.certificates import MARGIN_S, mark
 from hpcspawner.nodes.server_names import ZONE
-from hpcspawner.schedulers.base import JobLabel
 
 KEYS = Keys(b"s" * 32, "hub")
 JOB, HOST = Naming(KEYS, "{node}", ZONE), Naming(KEYS, "{node}", "")
@@ -36,9 +35,8 @@ def to_job(internal):
 
 
 def row_of(listener=None, run=SHOWN, host="127.0.0.1", port=0, walltime="2h"):
-    row = Row("alice", "", "alice", JobLabel("jupyter", TAG), choices={"walltime": walltime})
-    row.run, row.host, row.port = run, host, listener.port if listener else port
-    return row
+    port = listener.port if listener else port
+    return a_job(tag=TAG, choices={"walltime": walltime}, run=run, host=host, port=port)
 
 
 # --- addresses
@@ -109,7 +107,7 @@ async def test_the_key_that_was_made_for_a_request_serves_it(internal, to_job):
     row = row_of(run=mark(request))
     context = internal.settings(await to_job.certify(row, request))
     async with Listener(context) as server:
-        row.port = server.port
+        put(row, port=server.port)
         assert await to_job.answers(row, PATH)
 
 
@@ -117,7 +115,7 @@ async def test_a_server_on_ipv6_answers(internal, to_job):
     row = row_of(host="::1")
     name = to_job.address(row).removeprefix("https://").rpartition(":")[0]
     async with Listener(await internal.server(name), address="::1") as server:
-        row.port = server.port
+        put(row, port=server.port)
         assert await to_job.answers(row, PATH)
 
 

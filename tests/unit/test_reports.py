@@ -22,18 +22,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyterhub import objects, orm
 from jupyterhub.log import log_request
+from support.jobs import a_cluster, clusters_of, put
 from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from hpcspawner.errors import SchedulerUnreachable
 from hpcspawner.hub.bodies import CAP, BoundedServer, places
-from hpcspawner.hub.startup import OUTSIDE
+from hpcspawner.hub.hub_ledger import close_ledger, open_ledger
+from hpcspawner.hub.hub_ledger import hub_ledger as ledger
 from hpcspawner.jobs.events import Outside
+from hpcspawner.jobs.job import digest
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import End, close_ledger, digest, ledger, open_ledger
+from hpcspawner.jobs.record import End
 from hpcspawner.nodes import endpoints
 from hpcspawner.nodes.certificates import mark
-from hpcspawner.nodes.endpoints import HANDLERS
+from hpcspawner.nodes.endpoints import handlers
 from hpcspawner.nodes.limit import Refusals
 from hpcspawner.pages import pages
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
@@ -76,7 +79,7 @@ class Server:
     async def _serve(self):
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         db = orm.new_session_factory("sqlite:///:memory:")()
-        routes = [(f"/hub{path}", handler) for path, handler in HANDLERS]
+        routes = [(f"/hub{path}", handler) for path, handler in handlers(ledger)]
         routes.append((f"{STATIC}(.*)", StaticFileHandler, {"path": str(pages.STATIC)}))
         application = Application(
             routes,
@@ -131,7 +134,11 @@ class Answer:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     file = tmp_path_factory.mktemp("ledger") / "ledger.sqlite"
-    open_ledger(f"sqlite:///{file}", lambda: Keys(b"s" * 32, "hub"), logging.getLogger("test"), OUTSIDE)
+
+    def make():
+        return clusters_of(a_cluster())
+
+    open_ledger(f"sqlite:///{file}", lambda: Keys(b"s" * 32, "hub"), make, logging.getLogger("test"))
     server = Server()
     yield server
     server.stop()
@@ -147,7 +154,7 @@ class Job:
         self.asked_after = []
         self.delay_s = 0.0
         self.runs = 1
-        self.row = ledger().new_row("alice", "", "alice")
+        self.row = ledger().new_job(("alice", ""), "alice", ledger().clusters.default)
         self.row.environment = dict(ENVIRONMENT)
         self.row.ask = self._ask
         self.ticket = self.row.arm(ledger().keys.ticket(self.row.tag))
@@ -171,7 +178,7 @@ class Job:
 
     def over(self):
         """Closed, as when it has ended."""
-        self.row.end = self.row.end or End(Cause.STOPPED, "", time.time())
+        self.row.ended(self.row.end or End(Cause.STOPPED, "", time.time()))
         self.server.does(ledger().save(self.row))
 
     async def _ask(self, after):
@@ -185,7 +192,7 @@ class Job:
 
         async def certify(request):
             await asyncio.sleep(self.delay_s)
-            return {"certificate": f"{mark(request)} on {self.row.host}", "authorities": "those of the Hub"}
+            return {"certificate": f"{mark(request)} on {self.row.record.host}", "authorities": "those of the Hub"}
 
         self.row.certify = certify
         return self
@@ -238,7 +245,7 @@ def test_a_running_job_gets_its_environment_for_its_ticket(job):
     assert len(answer.json["report_key"]) >= 32
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Content-Type"] == "application/json"
-    assert job.row.host == "n1"
+    assert job.row.record.host == "n1"
 
 
 def test_the_scheduler_is_asked_after_the_call_and_not_before(job):
@@ -266,7 +273,7 @@ def test_another_run_is_refused_unless_the_scheduler_has_started_the_job_again(j
     answer = job.trade(run=OTHER_RUN)
     assert answer.status != 200
     assert_silent(answer, job)
-    assert job.row.run == RUN
+    assert job.row.record.run == RUN
 
 
 def test_a_second_run_that_the_scheduler_proves_gets_the_environment(job):
@@ -288,14 +295,14 @@ def test_a_second_run_takes_the_place_of_a_server_that_listened(job):
     job.requeues().started().listening()
     job.runs, job.status = 2, JobStatus(JobState.RUNNING, host="n2")
     assert job.trade(run=OTHER_RUN).json["environment"] == ENVIRONMENT
-    assert (job.row.host, job.row.port, job.row.run) == ("n2", 0, OTHER_RUN)
+    assert (job.row.record.host, job.row.record.port, job.row.record.run) == ("n2", 0, OTHER_RUN)
 
 
 def test_a_second_run_that_the_hub_does_not_look_after_yet_waits_and_the_hub_is_told(job):
     told = []
     job.requeues().started().listening()
     job.row.environment = {}
-    job.row.on_report = lambda: told.append(job.row.port)
+    job.row.on_report = lambda: told.append(job.row.record.port)
     job.runs = 2
     answer = job.trade(run=OTHER_RUN)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -339,7 +346,7 @@ def test_a_first_run_whose_number_is_not_known_waits(job):
     ],
 )
 def test_a_ticket_counts_in_its_own_job(job, known, told, status):
-    job.row.job_id = known
+    put(job.row, job_id=known)
     assert job.trade(job=told).status == status
 
 
@@ -381,11 +388,11 @@ def test_of_two_runs_at_once_one_is_served(job):
 
 
 def test_before_the_jobs_number_is_known_the_answer_is_not_yet(job):
-    job.row.job_id = ""
+    put(job.row, job_id="")
     answer = job.trade()
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert_silent(answer, job)
-    job.row.job_id = "12"
+    put(job.row, job_id="12")
     assert job.trade().status == 200
 
 
@@ -454,7 +461,7 @@ def test_a_new_ticket_ends_the_older_one(job):
 @pytest.mark.parametrize("ticket", ["x" * 43, "", None], ids=["wrong", "empty", "hash of it"])
 def test_what_is_no_ticket_gets_nothing(job, ticket):
     answer = job.server.post(
-        TICKET, {"ticket": job.row.ticket_hash if ticket is None else ticket, "run": RUN, "job": "12"}
+        TICKET, {"ticket": job.row.record.ticket_hash if ticket is None else ticket, "run": RUN, "job": "12"}
     )
     assert answer.status == (400 if ticket == "" else 403)
     assert_silent(answer, job)
@@ -468,7 +475,7 @@ def test_the_host_comes_from_the_scheduler_alone(job):
     job.started()
     assert job.report(event="listening", port=20000, host="evil").status == 400
     job.listening()
-    assert (job.row.host, job.row.port) == ("n1", 20000)
+    assert (job.row.record.host, job.row.record.port) == ("n1", 20000)
 
 
 # --- the ticket of a job that shows a key
@@ -503,7 +510,7 @@ def test_another_key_is_refused_learns_nothing_and_is_in_the_log(job):
     answer = job.trade_key(OTHER_CSR)
     assert answer.status == 403
     assert_silent(answer, job)
-    assert job.row.run == mark_of(CSR)
+    assert job.row.record.run == mark_of(CSR)
     log = job.server.log.getvalue()[before:]
     assert "alice: a ticket call from 127.0.0.1 was refused: presented again" in log
 
@@ -514,7 +521,7 @@ def test_a_new_run_with_a_key_of_its_own_is_served_once(job):
     assert job.trade_key(OTHER_CSR).json["certificate"] == f"{mark_of(OTHER_CSR)} on n2"
     assert job.trade_key(CSR).status == 403
     assert job.trade_key(signing_request()).status == 403
-    assert job.row.run == mark_of(OTHER_CSR)
+    assert job.row.record.run == mark_of(OTHER_CSR)
 
 
 def test_of_many_keys_at_once_one_is_served(job):
@@ -620,7 +627,7 @@ def test_what_shows_no_key_spends_nothing(job, body, status):
     answer = job.with_tls().server.post(TICKET, {"ticket": job.ticket, "job": "12", **body})
     assert answer.status == status
     assert_silent(answer, job)
-    assert job.row.run == ""
+    assert job.row.record.run == ""
     assert job.trade_key().status == 200
 
 
@@ -631,7 +638,7 @@ def test_a_port_is_taken_and_committed(job):
     job.started()
     answer = job.listening(20001)
     assert (answer.status, answer.json) == (200, {})
-    assert (job.row.host, job.row.port) == ("n1", 20001)
+    assert (job.row.record.host, job.row.record.port) == ("n1", 20001)
     assert job.row.changed.is_set()
     assert job.committed()["port"] == 20001
 
@@ -640,7 +647,7 @@ def test_a_port_is_taken_and_committed(job):
 def test_a_port_out_of_range_or_of_another_type_is_refused(job, port):
     job.started()
     assert job.listening(port).status == 400
-    assert job.row.port == 0
+    assert job.row.record.port == 0
 
 
 @pytest.mark.parametrize("port", [1024, 65535])
@@ -651,21 +658,21 @@ def test_the_ends_of_the_range_are_ports(job, port):
 def test_the_same_port_may_be_told_again_and_another_may_not(job):
     job.started()
     assert [job.listening(port).status for port in (20000, 20000, 20001)] == [200, 200, 409]
-    assert job.row.port == 20000
+    assert job.row.record.port == 20000
 
 
 def test_a_server_that_has_ended_does_not_listen_again(job):
     job.started()
     assert job.ended().status == 200
     assert job.listening().status == 410
-    assert job.row.port == 0
+    assert job.row.record.port == 0
 
 
 def test_a_stopped_server_does_not_listen_any_more(job):
     job.started()
     job.row.mark_unwanted()
     assert job.listening().status == 410
-    assert job.row.port == 0
+    assert job.row.record.port == 0
 
 
 @pytest.mark.parametrize(("port", "status"), [(20000, 410), (20001, 409)])
@@ -677,10 +684,10 @@ def test_after_its_end_no_port_is_taken(job, port, status):
 
 def test_a_warning_is_noted_and_changes_nothing(job):
     job.started().listening()
-    before = job.row.stored()
+    before = job.row.record.columns()
     answer = job.report(event="warned")
     assert (answer.status, answer.json) == (200, {})
-    assert job.row.stored() == before
+    assert job.row.record.columns() == before
     assert job.row.report is None
     assert "the wall time of job 12 ends soon" in job.server.log.getvalue()
 
@@ -746,11 +753,11 @@ def test_an_end_that_is_not_as_it_must_be_is_refused_whole(job, body):
 )
 def test_a_key_that_is_not_known_reports_nothing(job, body):
     job.started()
-    for key in ("k" * 43, job.row.report_key_hash, job.ticket):
+    for key in ("k" * 43, job.row.record.report_key_hash, job.ticket):
         answer = job.server.post(REPORT, {"report_key": key, **body})
         assert answer.status == 403
         assert_silent(answer, job)
-    assert (job.row.port, job.row.report) == (0, None)
+    assert (job.row.record.port, job.row.report) == (0, None)
 
 
 def test_a_key_is_for_its_own_job(server, job):
@@ -759,7 +766,7 @@ def test_a_key_is_for_its_own_job(server, job):
         other.started()
         job.started()
         job.listening(20002)
-        assert (job.row.port, other.row.port) == (20002, 0)
+        assert (job.row.record.port, other.row.port) == (20002, 0)
     finally:
         other.over()
 
@@ -899,7 +906,7 @@ def test_a_secret_has_the_letters_of_one(job, field, word):
     else:
         answer = job.server.post(TICKET, {"ticket": job.ticket, "run": RUN, "job": "12"} | {field: word})
     assert answer.status == 400
-    assert job.row.run == RUN
+    assert job.row.record.run == RUN
 
 
 # --- how many
@@ -1062,7 +1069,7 @@ def test_whatever_a_launcher_sends_is_taken_or_refused_and_never_an_error(server
         answer = job.server.post(REPORT, {**body, "report_key": job.key})
         assert answer.status in (200, 400)
         if answer.status == 400:
-            assert (job.row.port, job.row.report) == (0, None)
+            assert (job.row.record.port, job.row.report) == (0, None)
     finally:
         job.over()
 
@@ -1075,7 +1082,13 @@ def assert_silent(answer, job, but=None):
     row = job.row
     runs = (RUN, OTHER_RUN, mark_of(CSR), mark_of(OTHER_CSR))
     keys = [key for run in runs if (key := ledger().keys.report_key(row.tag, run)) != but]
-    hidden = [job.ticket, row.ticket_hash, *keys, row.report_key_hash, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]]
+    hidden = [
+        job.ticket,
+        row.record.ticket_hash,
+        *keys,
+        row.record.report_key_hash,
+        ENVIRONMENT["JUPYTERHUB_API_TOKEN"],
+    ]
     text = answer.data.decode() + str(answer.headers)
     assert not [secret for secret in hidden if secret and secret in text]
 
@@ -1129,4 +1142,4 @@ def test_a_server_without_a_key_is_never_reached_where_there_is_tls(job):
     job.with_tls()
     job.key = job.trade().json["report_key"]
     assert job.listening(20000).status == 409
-    assert job.row.port == 0
+    assert job.row.record.port == 0

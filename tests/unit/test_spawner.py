@@ -18,11 +18,16 @@ from traitlets.config import Config
 
 import hpcspawner
 from hpcspawner.hub import startup
+from hpcspawner.hub.doors import Doors
+from hpcspawner.hub.hub_ledger import hub_ledger
+from hpcspawner.hub.parent import OVERRIDES, Parent
 from hpcspawner.hub.startup_checks import forbidden_routes
+from hpcspawner.hub.traits import Traits
+from hpcspawner.hub.watch import Watch
 from hpcspawner.nodes import resolvers
-from hpcspawner.nodes.endpoints import HANDLERS
-from hpcspawner.pages.pages import draft
-from hpcspawner.spawner import OVERRIDES, HPCSpawner, LinkFillsForm
+from hpcspawner.nodes.endpoints import handlers
+from hpcspawner.pages.pages import LinkFillsForm, draft
+from hpcspawner.spawner import HPCSpawner
 
 URL = "https://hub.example.org"
 
@@ -38,7 +43,7 @@ name = "jupyter"
 """
 BAD = GOOD.replace('"slurm"', '"pbs"').replace('"30m"', '"30:00"').replace('"jupyter"', '"jup yter"')
 
-TRAITS = HPCSpawner.class_own_traits(config=True)
+TRAITS = Traits.class_own_traits(config=True)
 
 
 # --- the parent
@@ -47,7 +52,7 @@ TRAITS = HPCSpawner.class_own_traits(config=True)
 def test_every_override_has_its_reason_and_no_other():
     ours = {
         name
-        for name, member in vars(HPCSpawner).items()
+        for name, member in {**vars(Parent), **vars(Traits), **vars(Doors), **vars(Watch), **vars(HPCSpawner)}.items()
         if inspect.isfunction(member) and hasattr(batchspawner.BatchSpawnerBase, name)
     }
     assert ours == set(OVERRIDES)
@@ -139,7 +144,7 @@ def test_the_check_at_start_finds_the_endpoint_behind_a_host_name():
 
 
 def test_the_check_at_start_finds_nothing_in_the_hubs_own_handlers_and_ours():
-    application = Application([*((route, handler) for route, handler, *_ in default_handlers), *HANDLERS])
+    application = Application([*((route, handler) for route, handler, *_ in default_handlers), *handlers(hub_ledger)])
     assert forbidden_routes(application) == []
 
 
@@ -176,7 +181,7 @@ def test_a_number_names_its_unit(name):
 
 def test_the_traits_are_the_documented_ones():
     assert set(TRAITS) == {
-        "site",
+        "sites",
         "callback_url",
         "ca_file",
         "spool",
@@ -229,7 +234,7 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     c, profile = configured(site, ca_file=ca)
     assert profile.title == "Test cluster"
     assert c.JupyterHub.spawner_class == "hpcspawner.spawner.HPCSpawner"
-    assert c.HPCSpawner == {"site": str(site), "callback_url": URL, "ca_file": str(ca)}
+    assert c.HPCSpawner == {"sites": [str(site)], "callback_url": URL, "ca_file": str(ca)}
     assert c.JupyterHub.cleanup_servers is False
     assert c.JupyterHub.concurrent_spawn_limit == 0
     assert c.Spawner.start_timeout >= 7 * 24 * 3600
@@ -264,7 +269,7 @@ def test_what_was_set_before_is_kept_where_ours_is_added(site):
 def test_text_is_a_path_too_and_becomes_absolute(site, monkeypatch):
     monkeypatch.chdir(site.parent)
     c, _ = configured("site.toml")
-    assert c.HPCSpawner.site == str(site)
+    assert c.HPCSpawner.sites == [str(site)]
     assert "ca_file" not in c.HPCSpawner
 
 
@@ -272,7 +277,7 @@ def test_a_shipped_profile_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     c, profile = configured("comet.toml")
     assert profile.title == "Comet"
-    assert c.HPCSpawner.site.endswith("/comet.toml")
+    assert c.HPCSpawner.sites[0].endswith("/comet.toml")
 
 
 def test_a_file_here_comes_before_a_shipped_one(tmp_path, monkeypatch):

@@ -7,10 +7,11 @@ import time
 import pytest
 from jupyterhub import orm
 from sqlalchemy import text
+from support.jobs import put
 
 from hpcspawner.jobs import stop, submit
 from hpcspawner.jobs.causes import RENEWED_AFTER
-from hpcspawner.jobs.ledger import End, Report
+from hpcspawner.jobs.record import End, Report
 from hpcspawner.jobs.stop import end_job, finish, has_ended
 from hpcspawner.jobs.submit import obtain
 from hpcspawner.schedulers.base import Submission
@@ -26,7 +27,7 @@ def end(desk):
     """Ends a job; within some seconds, or fails."""
 
     def ends(row, limit_s=5):
-        return asyncio.wait_for(end_job(desk.cluster, row, limit_s), 20)
+        return asyncio.wait_for(end_job(row, limit_s), 20)
 
     return ends
 
@@ -46,7 +47,7 @@ def with_token(hub, kept):
     class Tokens:
         def give(self, row):
             user = hub.users[orm.User.find(hub.db, "alice")]
-            user.new_api_token(kept.keys.token(row.tag), note=f"Server at /user/alice/{row.server}")
+            user.new_api_token(kept.keys.token(row.tag), note=f"Server at /user/alice/{row.record.server}")
 
         def valid(self, row):
             return orm.APIToken.find(hub.db, kept.keys.token(row.tag)) is not None
@@ -149,7 +150,7 @@ async def test_several_who_stop_one_server_cancel_it_once(desk, running, end):
 
 
 async def test_a_job_that_has_ended_is_not_cancelled_again(desk, running, end):
-    await finish(desk.cluster, running, LISTED)
+    await finish(running, LISTED)
     await end(running)
     assert desk.cancelled == []
 
@@ -212,7 +213,7 @@ ANOTHERS = [
 
 
 def by_its_number(row, owner, tag, state="RUNNING"):
-    return f"{row.job_id}|{state}|n1|{owner}|2026-11-21T05:02:49|None|{tag}"
+    return f"{row.record.job_id}|{state}|n1|{owner}|2026-11-21T05:02:49|None|{tag}"
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "PENDING", "SUSPENDED", "COMPLETING"])
@@ -235,7 +236,7 @@ async def test_a_job_whose_number_another_user_has_is_over(desk, running, end):
 async def test_what_the_scheduler_remembers_of_another_job_by_this_number_is_not_our_end(desk, running):
     desk.records("12", "OUT_OF_MEMORY")
     desk.shows(by_its_number(running, "bob", "", "OUT_OF_MEMORY"))
-    assert await has_ended(desk.cluster, running)
+    assert await has_ended(running)
     assert running.end.cause is Cause.UNKNOWN
     assert desk.cancelled == []
 
@@ -254,7 +255,7 @@ async def test_our_job_is_cancelled_as_soon_as_the_listing_agrees(desk, running,
 @pytest.mark.parametrize(("owner", "tag"), ANOTHERS)
 async def test_a_job_that_was_judged_absent_is_not_cancelled_where_its_number_is_anothers(desk, running, owner, tag):
     desk.shows(by_its_number(running, owner, tag))
-    await finish(desk.cluster, running, ABSENT)
+    await finish(running, ABSENT)
     assert desk.cancelled == []
 
 
@@ -273,9 +274,7 @@ async def test_where_jobs_are_hidden_their_owner_is_asked_before_a_cancel(desk, 
 async def test_a_submit_that_is_under_way_is_waited_for_and_its_job_cancelled(desk, end, until):
     row = desk.new_row()
     desk.order("hold")
-    start = asyncio.create_task(
-        obtain(desk.cluster, row, lambda _: Submission((("comment", row.tag),), "true"), desk.say)
-    )
+    start = asyncio.create_task(obtain(row, lambda _: Submission((("comment", row.tag),), "true"), desk.say))
     await until(lambda: desk.submits)
     stopping = asyncio.create_task(end(row))
     await asyncio.sleep(0.2)
@@ -283,7 +282,7 @@ async def test_a_submit_that_is_under_way_is_waited_for_and_its_job_cancelled(de
     desk.revoke_order("hold")
     await stopping
     await start
-    assert (row.job_id, desk.cancelled) == ("12", ["12"])
+    assert (row.record.job_id, desk.cancelled) == ("12", ["12"])
     assert row.end.cause is Cause.STOPPED
 
 
@@ -296,9 +295,9 @@ async def asked_for(desk, reopened):
 
 async def test_a_job_that_an_earlier_hub_asked_for_is_found_and_cancelled(desk, reopened, end):
     row = await asked_for(desk, reopened)
-    row.job_id = "12"
+    put(row, job_id="12")
     line = desk.line(row)
-    row.job_id = ""
+    put(row, job_id="")
     desk.shows(line)
     await end(row)
     assert desk.cancelled == ["12"]
@@ -324,9 +323,10 @@ async def test_where_jobs_are_hidden_a_row_without_a_job_is_closed_in_the_end(de
 
 async def test_a_row_that_was_refused_keeps_the_schedulers_words(desk, end):
     row = desk.new_row()
-    row.end = refusal = End(Cause.NOT_STARTED, "Invalid qos specification", time.time())
+    refusal = End(Cause.NOT_STARTED, "Invalid qos specification", time.time())
+    row.ended(refusal)
     await end(row)
-    assert row.end is refusal
+    assert row.end == refusal
     assert desk.cancelled == []
 
 
@@ -339,27 +339,27 @@ async def test_a_row_that_was_refused_keeps_the_schedulers_words(desk, end):
 )
 async def test_a_job_has_ended_by_proof_alone(desk, running, state, ended):
     desk.shows(desk.line(running, state))
-    assert await has_ended(desk.cluster, running) is ended
+    assert await has_ended(running) is ended
     assert bool(running.end) is ended
 
 
 async def test_a_hub_that_has_just_started_proves_an_absence_too(desk, running):
     """Two listings begun after its start."""
     desk.shows()
-    assert await has_ended(desk.cluster, running)
+    assert await has_ended(running)
 
 
 async def test_nothing_has_ended_while_the_scheduler_is_away(desk, running):
     desk.goes_down()
-    assert not await has_ended(desk.cluster, running)
+    assert not await has_ended(running)
     assert running.end is None
 
 
 async def test_an_end_is_recorded_once(desk, running, in_database):
     desk.records("12", "TIMEOUT")
-    ends = await asyncio.gather(*(finish(desk.cluster, running, LISTED) for _ in range(4)))
-    again = await finish(desk.cluster, running, ABSENT)
-    assert {id(each) for each in (*ends, again)} == {id(running.end)}
+    ends = await asyncio.gather(*(finish(running, LISTED) for _ in range(4)))
+    again = await finish(running, ABSENT)
+    assert set((*ends, again)) == {running.end}
     assert (again.cause, again.message) == (Cause.WALL_TIME, "The wall time of the job was reached.")
     assert in_database()[running.tag]["cause"] == "wall-time"
     assert desk.kept.live() == []
@@ -370,7 +370,7 @@ async def test_those_who_look_after_the_job_are_told(desk, running):
     told = []
     running.on_report = lambda: told.append(running.end.cause)
     running.changed.clear()
-    await finish(desk.cluster, running, LISTED)
+    await finish(running, LISTED)
     assert told == [Cause.UNKNOWN]
     assert running.changed.is_set()
 
@@ -378,7 +378,7 @@ async def test_those_who_look_after_the_job_are_told(desk, running):
 async def test_the_launchers_last_words_are_waited_for(desk, running):
     running.open(RUN, 1, "n1", "key")
     running.port = 20000
-    task = asyncio.create_task(finish(desk.cluster, running, LISTED))
+    task = asyncio.create_task(finish(running, LISTED))
     await asyncio.sleep(0.1)
     running.reported(Report("idle", "Nobody used it for 1 h.", 0))
     assert (await task).cause is Cause.IDLE
@@ -386,7 +386,7 @@ async def test_the_launchers_last_words_are_waited_for(desk, running):
 
 async def test_a_launcher_that_says_nothing_is_not_waited_for_long(desk, running):
     running.open(RUN, 1, "n1", "key")
-    assert (await asyncio.wait_for(finish(desk.cluster, running, LISTED), 15)).cause is Cause.UNKNOWN
+    assert (await asyncio.wait_for(finish(running, LISTED), 15)).cause is Cause.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -394,19 +394,19 @@ async def test_a_launcher_that_says_nothing_is_not_waited_for_long(desk, running
     [pytest.param(LISTED, [], id="listed as ended"), pytest.param(ABSENT, ["12"], id="absent")],
 )
 async def test_a_job_judged_by_its_absence_is_cancelled_to_be_sure(desk, running, status, cancels):
-    await finish(desk.cluster, running, status)
+    await finish(running, status)
     assert desk.cancelled == cancels
 
 
 async def test_a_finish_whose_cancel_fails_is_one_all_the_same(desk, running):
     desk.order("no-cancel", "scancel: error: Unable to contact slurm controller")
-    assert (await finish(desk.cluster, running, ABSENT)).cause is Cause.UNKNOWN
+    assert (await finish(running, ABSENT)).cause is Cause.UNKNOWN
 
 
 async def test_why_the_hub_gave_the_job_up_outlives_the_stop(desk, running, end):
     running.hub_verdict = End(Cause.NOT_STARTED, "Job 12 will not start.", time.time())
     await end(running)
-    assert running.end is running.hub_verdict
+    assert running.end == running.hub_verdict
 
 
 @pytest.mark.parametrize(
@@ -424,13 +424,13 @@ async def test_a_follow_up_lives_on_only_after_what_nobody_wanted(desk, running,
     follower = await desk.submitted("13", follows=running)
     desk.shows(desk.line(running, state), desk.line(follower, "PENDING", reason="Dependency"))
     desk.records("12", state)
-    end = await finish(desk.cluster, running, JobStatus(JobState.ENDED, native_state=state))
+    end = await finish(running, JobStatus(JobState.ENDED, native_state=state))
     assert end.cause is cause
     if cause in RENEWED_AFTER:
         await asyncio.sleep(0.3)
-        assert (follower.wanted, desk.cancelled) == (True, [])
+        assert (follower.record.wanted, desk.cancelled) == (True, [])
     else:
-        await until(lambda: not follower.wanted)
+        await until(lambda: not follower.record.wanted)
 
 
 async def test_that_a_follow_up_is_not_needed_is_committed_before_its_parent_is_closed(desk, running, in_database):
@@ -438,7 +438,7 @@ async def test_that_a_follow_up_is_not_needed_is_committed_before_its_parent_is_
     follower = await desk.submitted("13", follows=running)
     desk.goes_down()
     desk.records("12", "COMPLETED")
-    await finish(desk.cluster, running, JobStatus(JobState.ENDED, native_state="COMPLETED"))
+    await finish(running, JobStatus(JobState.ENDED, native_state="COMPLETED"))
     committed = in_database()
     assert committed[running.tag]["ended_at"]
     assert committed[follower.tag]["wanted"] is False
@@ -448,14 +448,14 @@ async def test_a_follow_up_that_is_not_needed_is_cancelled(desk, running, until)
     follower = await desk.submitted("13", follows=running)
     desk.shows(desk.line(running, "COMPLETED"), desk.line(follower, "PENDING", reason="Dependency"))
     desk.records("12", "COMPLETED")
-    await finish(desk.cluster, running, JobStatus(JobState.ENDED, native_state="COMPLETED"))
+    await finish(running, JobStatus(JobState.ENDED, native_state="COMPLETED"))
     await until(lambda: follower.end)
     assert desk.cancelled == ["13"]
 
 
 async def test_the_token_goes_with_the_job(desk, running, with_token):
     with_token.give(running)
-    await finish(desk.cluster, running, LISTED)
+    await finish(running, LISTED)
     assert not with_token.valid(running)
 
 
@@ -468,7 +468,7 @@ async def test_the_end_is_recorded_when_the_hubs_database_is_locked_for_a_while(
     hub.db.commit()
     other = sqlite3.connect(tmp_path / "jupyterhub.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    task = asyncio.create_task(finish(desk.cluster, running, LISTED))
+    task = asyncio.create_task(finish(running, LISTED))
     await asyncio.sleep(0.5)
     assert not task.done()
     other.rollback()

@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
+from support.jobs import a_record
 
 from hpcspawner.errors import LedgerUnusable
 from hpcspawner.jobs import schema
 from hpcspawner.jobs import table as store_module
-from hpcspawner.jobs.ledger import Row
 from hpcspawner.jobs.table import Store
-from hpcspawner.schedulers.base import JobLabel
 
 
 def a_row(tag="h1", **fields):
-    stored = Row("alice", "", "alice", JobLabel("jupyter", tag)).stored()
+    stored = a_record(tag=tag).columns()
     assert set(fields) <= set(stored)
     return stored | fields
 
@@ -263,8 +262,8 @@ def test_a_ledger_without_a_version_gets_one_and_keeps_its_rows(opened, without_
         rows = {row["tag"]: row for row in store.load(0)}
         assert rows["k1"] == a_row("k1") | {
             **{"server": "lab", "name": "jupyter-lab", "choices": {"partition": "gpu"}, "renewals": 1, "job_id": "12"},
-            **{"asked_at": 1000.5, "waits_since": 1000.25, "ticket_hash": "ab", "run": "run", "runs": 1},
-            **{"began_at": 1001.5, "report_key_hash": "cd", "host": "n1", "port": 20000},
+            **{"asked_at": 1000.5, "submitted_at": 1000.25, "ticket_hash": "ab", "run": "run", "runs": 1},
+            **{"started_at": 1001.5, "cluster": "", "report_key_hash": "cd", "host": "n1", "port": 20000},
         }
         assert (rows["k2"]["message"], rows["k2"]["exit_code"], rows["k2"]["log"]) == ("Over.", 3, ["a line"])
         assert store.created_at == 1000.25, "it is as old as its oldest row"
@@ -304,7 +303,7 @@ def test_a_ledger_of_a_newer_version_is_left_as_it_is(opened, without_version):
         other.execute("UPDATE hpcspawner_schema SET version = 99")
         other.commit()
     before = without_version.read_bytes()
-    with pytest.raises(LedgerUnusable, match=r"its schema is 99, this version knows 1\)\. Install that version again"):
+    with pytest.raises(LedgerUnusable, match=r"its schema is 99, this version knows 2\)\. Install that version again"):
         opened().load(0)
     assert without_version.read_bytes() == before
 

@@ -6,8 +6,9 @@ import pytest
 from jupyterhub import orm
 
 from hpcspawner.hub.unknown_jobs import survey
+from hpcspawner.jobs.job import now
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import End, now
+from hpcspawner.jobs.record import End
 from hpcspawner.schedulers.state import Cause
 
 
@@ -24,7 +25,7 @@ def lab(hub):
 @pytest.fixture
 def looks(desk, hub):
     """The next Hub looks; its ledger is as these tests have it."""
-    return lambda: survey(hub.db, desk.cluster, now())
+    return lambda: survey(hub.db, desk.kept, desk.cluster, now())
 
 
 def lost(desk, server="", job_id="77", state="RUNNING", *, owner="alice", username="alice", reason="None"):
@@ -40,10 +41,16 @@ async def test_a_job_in_the_queue_is_known_again_with_its_ticket(desk, looks, se
     desk.shows(line)
     await looks()
     (row,) = desk.kept.live()
-    assert (row.username, row.server, row.owner, row.tag, row.job_id) == ("alice", server, "alice", tag, "77")
-    assert row.choices == ({"partition": "gpu"} if server else {})
+    assert (row.record.username, row.record.server, row.record.owner, row.tag, row.record.job_id) == (
+        "alice",
+        server,
+        "alice",
+        tag,
+        "77",
+    )
+    assert row.record.choices == ({"partition": "gpu"} if server else {})
     assert desk.kept.by_ticket(desk.kept.keys.ticket(tag)) is row
-    assert (row.wanted, row.was_lost, row.follows) == (True, False, "")
+    assert (row.record.wanted, row.was_lost, row.record.follows) == (True, False, "")
     await until(lambda: in_database().get(tag, {}).get("job_id") == "77")
 
 
@@ -53,7 +60,7 @@ async def test_a_job_that_runs_is_known_again_and_its_ticket_is_worth_nothing(de
     desk.shows(line)
     await looks()
     (row,) = desk.kept.live()
-    assert (row.host, row.port, row.was_lost) == ("n1", 0, True)
+    assert (row.record.host, row.record.port, row.was_lost) == ("n1", 0, True)
     assert "alice: job 77 is not in the ledger, which was made on" in caplog.text
     assert desk.kept.by_ticket(desk.kept.keys.ticket(tag)) is None
 
@@ -74,7 +81,7 @@ async def test_where_all_jobs_are_one_accounts_each_still_finds_its_user(desk, l
     desk.shows(lost(desk, owner="jupyterhub")[0])
     await looks()
     (row,) = desk.kept.live()
-    assert (row.username, row.owner) == ("alice", "jupyterhub")
+    assert (row.record.username, row.record.owner) == ("alice", "jupyterhub")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ async def test_what_is_not_proven_gets_no_row(desk, looks, line):
 
 async def test_an_end_that_the_ledger_knows_stays_one(desk, looks):
     row = await desk.submitted("12")
-    row.end = End(Cause.STOPPED, "", time.time())
+    row.ended(End(Cause.STOPPED, "", time.time()))
     await desk.kept.save(row)
     desk.shows(desk.line(row))
     await looks()
@@ -110,14 +117,14 @@ async def test_a_follow_up_is_known_again_as_one(desk, looks):
     (second, _), (first, first_tag) = lost(desk, job_id="78", state="PENDING", reason="Dependency"), lost(desk)
     desk.shows(second, first)
     await looks()
-    rows = {row.job_id: row for row in desk.kept.live()}
-    assert (rows["77"].follows, rows["78"].follows, rows["78"].label.follows) == ("", first_tag, "77")
+    rows = {row.record.job_id: row for row in desk.kept.live()}
+    assert (rows["77"].record.follows, rows["78"].record.follows, rows["78"].label.follows) == ("", first_tag, "77")
 
 
 async def test_of_two_jobs_that_run_one_is_the_servers_and_the_other_is_left_alone(desk, looks):
     desk.shows(lost(desk)[0], lost(desk, job_id="78")[0])
     await looks()
-    assert [row.job_id for row in desk.kept.live()] == ["77"]
+    assert [row.record.job_id for row in desk.kept.live()] == ["77"]
 
 
 async def test_a_backups_job_that_is_gone_does_not_stand_in_the_way(desk, looks):
@@ -125,7 +132,7 @@ async def test_a_backups_job_that_is_gone_does_not_stand_in_the_way(desk, looks)
     desk.shows(lost(desk)[0])
     await looks()
     (found,) = [row for row in desk.kept.live() if row is not old]
-    assert (found.job_id, found.follows) == ("77", "")
+    assert (found.record.job_id, found.record.follows) == ("77", "")
 
 
 async def test_a_backups_job_that_was_never_made_is_not_asked_for_again(desk, looks, until):
@@ -134,7 +141,7 @@ async def test_a_backups_job_that_was_never_made_is_not_asked_for_again(desk, lo
     desk.shows(lost(desk)[0])
     await looks()
     await until(lambda: old.end)
-    assert [row.job_id for row in desk.kept.live()] == ["77"]
+    assert [row.record.job_id for row in desk.kept.live()] == ["77"]
     assert (desk.submits, desk.cancelled) == (0, [])
 
 

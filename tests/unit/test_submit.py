@@ -5,6 +5,7 @@ import sqlite3
 import time
 
 import pytest
+from support.jobs import put
 
 from hpcspawner.errors import (
     LedgerUnavailable,
@@ -14,7 +15,7 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
 )
 from hpcspawner.jobs import submit
-from hpcspawner.jobs.ledger import digest, now
+from hpcspawner.jobs.job import digest, now
 from hpcspawner.jobs.submit import find_job, obtain
 from hpcspawner.schedulers import process
 from hpcspawner.schedulers.base import Submission
@@ -35,7 +36,7 @@ class Start:
         return Submission((("comment", self.row.tag),), f"#!/bin/bash\nticket={ticket}\n")
 
     async def obtain(self):
-        await obtain(self.desk.cluster, self.row, self.write, self.desk.say)
+        await obtain(self.row, self.write, self.desk.say)
 
     def script(self, job_id="12"):
         return (self.desk.folder / "scripts" / job_id).read_text()
@@ -52,10 +53,10 @@ def start(desk):
 async def test_a_job_is_submitted_as_its_owner_and_its_number_committed(start, desk, in_database):
     before = now()
     await start.obtain()
-    assert (start.row.job_id, desk.submits) == ("12", 1)
+    assert (start.row.record.job_id, desk.submits) == ("12", 1)
     assert "|alice|" in (desk.folder / "jobs").read_text()
     assert in_database()[start.row.tag]["job_id"] == "12"
-    assert before < start.row.submitted_at
+    assert before < start.row.record.submitted_at
     assert desk.kept.live() == [start.row]
 
 
@@ -134,7 +135,7 @@ async def test_a_job_that_was_taken_without_an_answer_is_found_and_not_submitted
 ):
     desk.order("answers", f"{answer}\n")
     await start.obtain()
-    assert (start.row.job_id, desk.submits) == ("12", 1)
+    assert (start.row.record.job_id, desk.submits) == ("12", 1)
     assert in_database()[start.row.tag]["job_id"] == "12"
     assert f"ticket={start.tickets[0]}" in start.script()
     assert desk.kept.by_ticket(start.tickets[0]) is start.row
@@ -143,7 +144,7 @@ async def test_a_job_that_was_taken_without_an_answer_is_found_and_not_submitted
 async def test_a_job_that_is_proven_not_to_be_there_is_submitted_again(start, desk):
     desk.order("answers", f"refused {NO_ANSWER}\n")
     await start.obtain()
-    assert (start.row.job_id, desk.submits) == ("13", 2)
+    assert (start.row.record.job_id, desk.submits) == ("13", 2)
     assert len(set(start.tickets)) == 2
     # Should the first one turn up after all, its ticket is worth nothing.
     assert desk.kept.by_ticket(start.tickets[0]) is None
@@ -160,7 +161,7 @@ async def test_absence_is_believed_on_the_second_listing(start, desk, monkeypatc
         await asyncio.sleep(0.01)
     desk.shows(f"77|PENDING||alice|N/A|Resources|{start.row.tag}")
     await task
-    assert (start.row.job_id, desk.submits) == ("77", 1)
+    assert (start.row.record.job_id, desk.submits) == ("77", 1)
 
 
 async def test_nothing_is_submitted_while_the_scheduler_is_away(start, desk, until):
@@ -168,24 +169,24 @@ async def test_nothing_is_submitted_while_the_scheduler_is_away(start, desk, unt
     desk.goes_down()
     task = asyncio.create_task(start.obtain())
     await until(lambda: len(desk._noted("calls")) > 3)
-    assert (desk.submits, task.done(), start.row.job_id) == (1, False, "")
+    assert (desk.submits, task.done(), start.row.record.job_id) == (1, False, "")
     desk.comes_up()
     await task
-    assert (start.row.job_id, desk.submits) == ("12", 1)
+    assert (start.row.record.job_id, desk.submits) == ("12", 1)
 
 
 async def test_the_job_of_another_owner_with_the_same_tag_is_not_ours(start, desk):
     desk.order("answers", f"refused {NO_ANSWER}\n")
     desk.shows(f"77|PENDING||mallory|N/A|Resources|{start.row.tag}")
     await start.obtain()
-    assert start.row.job_id == "13"
+    assert start.row.record.job_id == "13"
 
 
 async def test_where_jobs_are_hidden_from_the_hub_their_owner_is_asked(start, desk):
     desk.hides_jobs()
     desk.order("answers", f"refused {NO_ANSWER}\n")
     await start.obtain()
-    assert (desk.submits, start.row.job_id) == (2, "13")
+    assert (desk.submits, start.row.record.job_id) == (2, "13")
 
 
 async def test_where_the_owner_can_not_be_asked_either_nothing_is_submitted_twice(start, desk, monkeypatch):
@@ -216,7 +217,7 @@ async def test_a_submit_that_can_not_be_ended_is_given_up_for_it_may_still_act(s
     desk.revoke_order("hold")
     assert caught.value.lingering
     assert desk.submits == 1
-    assert not start.row.wanted
+    assert not start.row.record.wanted
     assert desk.kept.live() == [start.row]
 
 
@@ -231,9 +232,9 @@ async def test_a_cancelled_caller_leaves_the_submit_to_be_finished(start, desk, 
     with pytest.raises(asyncio.CancelledError):
         await task
     desk.revoke_order("hold")
-    await until(lambda: start.row.job_id)
+    await until(lambda: start.row.record.job_id)
     await start.row.tasks["submit"]
-    assert (start.row.job_id, desk.submits) == ("12", 1)
+    assert (start.row.record.job_id, desk.submits) == ("12", 1)
     assert in_database()[start.row.tag]["job_id"] == "12"
 
 
@@ -246,7 +247,7 @@ async def test_the_next_caller_joins_the_submit_that_is_under_way(start, desk, u
     await asyncio.sleep(0.1)
     desk.revoke_order("hold")
     await second
-    assert (start.row.job_id, desk.submits) == ("12", 1)
+    assert (start.row.record.job_id, desk.submits) == ("12", 1)
 
 
 async def test_a_row_given_up_while_the_scheduler_is_away_is_not_submitted_again(start, desk, until):
@@ -257,12 +258,12 @@ async def test_a_row_given_up_while_the_scheduler_is_away_is_not_submitted_again
     start.row.mark_unwanted()
     desk.comes_up()
     await task
-    assert (desk.submits, start.row.job_id) == (1, "")
+    assert (desk.submits, start.row.record.job_id) == (1, "")
 
 
 async def interrupted(start, desk, reopened, asked_at):
     """The row as the next process of the Hub finds it, whose predecessor ended between the intent and the answer."""
-    start.row.asked_at = asked_at
+    put(start.row, asked_at=asked_at)
     ticket = start.row.arm(desk.kept.keys.ticket(start.row.tag))
     await desk.kept.open(start.row)
     desk.kept = reopened()
@@ -274,7 +275,7 @@ async def test_a_hub_that_ended_midway_finds_the_job_it_had_asked_for(start, des
     again, ticket = await interrupted(start, desk, reopened, time.time())
     desk.shows(f"12|RUNNING|n1|alice|N/A|None|{again.row.tag}")
     await again.obtain()
-    assert (again.row.job_id, desk.submits) == ("12", 0)
+    assert (again.row.record.job_id, desk.submits) == ("12", 0)
     # The job holds the ticket that its first Hub has made.
     assert desk.kept.by_ticket(ticket) is again.row
     assert desk.said == ["Looking whether the scheduler has the job already"]
@@ -283,7 +284,7 @@ async def test_a_hub_that_ended_midway_finds_the_job_it_had_asked_for(start, des
 async def test_a_hub_that_ended_before_the_submit_submits_once(start, desk, reopened):
     again, _ = await interrupted(start, desk, reopened, time.time() - 3600)
     await again.obtain()
-    assert (again.row.job_id, desk.submits) == ("12", 1)
+    assert (again.row.record.job_id, desk.submits) == ("12", 1)
 
 
 async def test_an_sbatch_that_outlives_its_hub_is_waited_for(start, desk, reopened, monkeypatch):
@@ -296,11 +297,11 @@ async def test_an_sbatch_that_outlives_its_hub_is_waited_for(start, desk, reopen
     assert desk.submits == 0
     desk.shows(f"77|PENDING||alice|N/A|Resources|{again.row.tag}")
     await task
-    assert (again.row.job_id, desk.submits) == ("77", 0)
+    assert (again.row.record.job_id, desk.submits) == ("77", 0)
 
 
 async def test_of_two_jobs_with_one_tag_the_newer_is_taken(start, desk):
-    start.row.asked_at = time.time()
+    put(start.row, asked_at=time.time())
     desk.shows(*(f"{number}|PENDING||alice|N/A|Resources|{start.row.tag}" for number in (12, 13)))
-    await find_job(desk.cluster, start.row, 0.0)
-    assert start.row.job_id == "13"
+    await find_job(start.row, 0.0)
+    assert start.row.record.job_id == "13"

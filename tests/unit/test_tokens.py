@@ -39,7 +39,7 @@ async def alice(hub):
 
 
 async def test_the_jobs_token_takes_the_place_of_jupyterhubs_with_its_rights(kept, alice):
-    row = kept.new_row("alice", "", "alice")
+    row = kept.new_job(("alice", ""), "alice", kept.clusters.default)
     fresh, ours = alice.is_started(), kept.keys.token(row.tag)
     tokens.hand_over(alice.spawner, ours)
     assert not alice.valid(fresh)
@@ -49,7 +49,7 @@ async def test_the_jobs_token_takes_the_place_of_jupyterhubs_with_its_rights(kep
 
 
 async def test_a_server_that_is_taken_up_keeps_its_token(kept, alice):
-    row = kept.new_row("alice", "", "alice")
+    row = kept.new_job(("alice", ""), "alice", kept.clusters.default)
     ours = kept.keys.token(row.tag)
     for _ in range(3):
         fresh = alice.is_started()
@@ -62,7 +62,7 @@ async def test_a_server_that_is_taken_up_keeps_its_token(kept, alice):
 async def test_tokens_of_other_servers_and_the_users_own_stay(kept, alice):
     others = [alice.user.new_api_token(note=note) for note in ("Server at /user/alice/lab/", "my laptop")]
     alice.is_started()
-    row = kept.new_row("alice", "", "alice")
+    row = kept.new_job(("alice", ""), "alice", kept.clusters.default)
     tokens.hand_over(alice.spawner, kept.keys.token(row.tag))
     alice.has_failed()
     assert tokens.revoke(row)
@@ -71,7 +71,7 @@ async def test_tokens_of_other_servers_and_the_users_own_stay(kept, alice):
 
 
 async def test_with_the_job_its_token_ends(kept, alice):
-    row = kept.new_row("alice", "", "alice")
+    row = kept.new_job(("alice", ""), "alice", kept.clusters.default)
     alice.is_started()
     tokens.hand_over(alice.spawner, kept.keys.token(row.tag))
     assert tokens.revoke(row)
@@ -82,12 +82,12 @@ async def test_with_the_job_its_token_ends(kept, alice):
 async def test_a_token_of_a_start_that_was_cut_off_goes_too(kept, alice):
     cut_off = alice.is_started()
     alice.has_failed()
-    assert tokens.revoke(kept.new_row("alice", "", "alice"))
+    assert tokens.revoke(kept.new_job(("alice", ""), "alice", kept.clusters.default))
     assert not alice.valid(cut_off)
 
 
 async def test_the_end_of_one_job_leaves_the_next_ones_token(kept, alice):
-    old, new = (kept.new_row("alice", "", "alice") for _ in range(2))
+    old, new = (kept.new_job(("alice", ""), "alice", kept.clusters.default) for _ in range(2))
     for row in (old, new):
         await kept.open(row)
     alice.is_started()
@@ -99,14 +99,14 @@ async def test_the_end_of_one_job_leaves_the_next_ones_token(kept, alice):
 
 async def test_a_start_that_waits_for_the_end_of_the_last_job_gets_its_token(kept, alice):
     """Stop, then Start before the scheduler has confirmed the end: `_old_jobs_have_ended` waits in between."""
-    old = kept.new_row("alice", "", "alice")
+    old = kept.new_job(("alice", ""), "alice", kept.clusters.default)
     await kept.open(old)
     alice.is_started()
     assert tokens.revoke(old)
-    new = kept.new_row("alice", "", "alice")
+    new = kept.new_job(("alice", ""), "alice", kept.clusters.default)
     tokens.hand_over(alice.spawner, kept.keys.token(new.tag))
     assert alice.valid(kept.keys.token(new.tag)), "the new server has a token that the Hub does not know"
 
 
 async def test_of_a_user_who_is_gone_nothing_is_left_to_revoke(kept, hub):
-    assert tokens.revoke(kept.new_row("bob", "", "bob"))
+    assert tokens.revoke(kept.new_job(("bob", ""), "bob", kept.clusters.default))

@@ -5,16 +5,23 @@ import time
 from dataclasses import replace
 
 import pytest
+from support.jobs import put
 
 from hpcspawner.errors import Reason, ServerLost
 from hpcspawner.jobs import wait
-from hpcspawner.jobs.ledger import Report
+from hpcspawner.jobs.news import News
+from hpcspawner.jobs.record import Report
 from hpcspawner.jobs.wait import Limits, Waiting, _Stopwatch, moved
-from hpcspawner.pages.pages import News
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 
 LIMITS = Limits(poll_interval_s=0.05, queue_limit_s=3600, start_limit_s=60)
 RUN = "run-" + "r" * 30
+
+
+def listens(job, port=20000):
+    """What the launcher's calls leave."""
+    put(job, host=job.record.host or "n1")
+    job.listening(port)
 
 
 class Start:
@@ -22,7 +29,7 @@ class Start:
 
     def __init__(self, desk, row, limits=LIMITS):
         self.desk, self.row, self.news = desk, row, News()
-        self.waiting = Waiting(desk.cluster, row, self.news, limits)
+        self.waiting = Waiting(row, self.news, limits)
         self.answers, self.asked = False, 0
 
     def begin(self, *, details=False):
@@ -71,7 +78,7 @@ def started(desk):
 async def test_a_reported_port_ends_the_waiting_at_once(started):
     start = await started(limits=replace(LIMITS, poll_interval_s=60))
     assert await start.goes_on()
-    start.row.listening(20000)
+    listens(start.row)
     await asyncio.wait_for(start.task, 30)
     # Its launcher said so; nobody need ask.
     assert start.asked == 0
@@ -83,7 +90,7 @@ async def test_a_port_that_is_known_from_before_counts_when_its_server_answers(s
     assert start.asked > 1
     start.answers = True
     await asyncio.wait_for(start.task, 30)
-    assert (start.row.host, start.row.port) == ("n1", 20000)
+    assert (start.row.record.host, start.row.record.port) == ("n1", 20000)
     assert "The server of job 12 on n1 does not answer yet; waiting for it" in await start.told()
 
 
@@ -121,7 +128,7 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     await start.goes_on(1)
     desk.shows(desk.line(start.row))
     await until(lambda: start.news.latest["state"] == "running")
-    start.row.listening(20000)
+    listens(start.row)
     await start.task
     assert await start.told() == [
         "Job 12 is pending: Other jobs come first. The scheduler says: Priority. Expected start: 2026-11-21T05:02:49.",
@@ -135,7 +142,7 @@ async def test_of_a_server_that_has_just_reported_itself_nobody_says_that_it_doe
     calls = len(desk._noted("calls"))
     await until(lambda: len(desk._noted("calls")) > calls)
     start.row.open(RUN, 1, "n1", "key")
-    start.row.listening(20000)
+    listens(start.row)
     await asyncio.wait_for(start.task, 30)
     assert not [message for message in await start.told() if "does not answer" in message]
 
@@ -144,25 +151,25 @@ async def test_of_a_server_that_has_just_reported_itself_nobody_says_that_it_doe
 
 
 async def test_a_job_that_was_put_back_loses_its_server_and_may_bring_another(started, desk, in_database, until):
-    start = await started(host="n1", port=20000, waits_since=5.0, limits=replace(LIMITS, queue_limit_s=1e12))
+    start = await started(host="n1", port=20000, submitted_at=5.0, limits=replace(LIMITS, queue_limit_s=1e12))
     start.row.open(RUN, 1, "n1", "key")
-    start.row.port = 20000
+    put(start.row, port=20000)
     desk.shows(desk.line(start.row, "PENDING", reason="BeginTime"))
-    await until(lambda: not start.row.port)
-    assert start.row.host == ""
-    assert time.time() - start.row.waits_since < 10
+    await until(lambda: not start.row.record.port)
+    assert start.row.record.host == ""
+    assert time.time() - start.row.record.submitted_at < 10
     await until(lambda: in_database()[start.row.tag]["port"] == 0)
     desk.shows(desk.line(start.row, node="n2"))
     await start.goes_on()
     start.row.open(RUN, 2, "n2", "key-2")
-    start.row.listening(20001)
+    listens(start.row, 20001)
     # The new server has reported itself; it need not be asked.
     await asyncio.wait_for(start.task, 30)
-    assert (start.row.host, start.row.port) == ("n2", 20001)
+    assert (start.row.record.host, start.row.record.port) == ("n2", 20001)
 
 
 async def test_the_clock_of_the_queue_starts_again_for_a_job_that_was_put_back(started, desk):
-    start = await started(host="n1", port=20000, waits_since=time.time() - 7200)
+    start = await started(host="n1", port=20000, submitted_at=time.time() - 7200)
     desk.shows(desk.line(start.row, "PENDING"))
     assert await start.goes_on(1)
 
@@ -279,7 +286,7 @@ async def test_an_outage_of_the_scheduler_ends_nothing(started, desk):
     desk.goes_down()
     assert await start.goes_on(1)
     desk.comes_up()
-    start.row.listening(20000)
+    listens(start.row)
     await asyncio.wait_for(start.task, 30)
     assert (await start.told()).count("The scheduler does not answer at the moment; the job keeps its place.") == 1
 
@@ -325,7 +332,7 @@ async def test_a_job_that_may_start_is_waited_for(started, reason):
 
 @pytest.mark.parametrize("reason", ["Resources", "JobHeldUser"])
 async def test_a_job_waits_in_the_queue_as_long_as_was_allowed(started, reason):
-    start = await started("PENDING", reason=reason, waits_since=time.time() - 3600)
+    start = await started("PENDING", reason=reason, submitted_at=time.time() - 3600)
     error = await start.lost()
     assert error.reason is Reason.QUEUE_LIMIT
     assert str(error) == "Job 12 has waited in the queue for 1h, as long as was allowed, and was cancelled."
@@ -334,7 +341,7 @@ async def test_a_job_waits_in_the_queue_as_long_as_was_allowed(started, reason):
 
 @pytest.mark.parametrize("state", ["RUNNING", "SUSPENDED"])
 async def test_the_queues_limit_is_for_the_queue(started, state):
-    assert await (await started(state, waits_since=time.time() - 7200)).goes_on()
+    assert await (await started(state, submitted_at=time.time() - 7200)).goes_on()
 
 
 async def test_a_running_job_without_a_server_is_given_up_after_its_limit(started, monkeypatch):
@@ -369,7 +376,8 @@ async def test_a_job_whose_row_was_lost_is_told_of_at_once_and_found_by_its_laun
     assert await start.goes_on()
     assert not start.row.was_lost
     assert desk.kept.by_ticket(desk.kept.keys.ticket(start.row.tag)) is start.row
-    start.row.listening(20000)
+    desk.shows(desk.line(start.row))
+    listens(start.row)
     await asyncio.wait_for(start.task, 30)
     assert sum(text.startswith(LOST) for text in await start.told()) == 1
 
