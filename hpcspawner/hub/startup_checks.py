@@ -71,8 +71,8 @@ def tell_whose_jobs(app: JupyterHub, clusters: Iterable[Cluster], *, allow_root:
         refused = os.geteuid() == 0 and not allow_root
         account = "root, so no job is submitted: run the Hub as an ordinary account" if refused else _own_account()
         app.log.warning(
-            "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix empty), "
-            "so each user can read and end what the others have, and the Hub's own files. That account is %s.",
+            "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix "
+            "empty), so each user can read and end what the others have, and the Hub's own files. That account is %s.",
             access.type,
             account,
         )

@@ -27,8 +27,9 @@ Write = Callable[[str], Submission]
 async def obtain(job: Job, write: Write, say: Say) -> None:
     """Submit the job, or find that the scheduler has it already.
 
-    `write` makes the job whose script carries the ticket that it is given. Raises a SchedulerError where the scheduler refuses, LedgerUnavailable where the intent can't be committed. A
-    caller that is cancelled leaves it to be finished in the background.
+    `write` makes the job whose script carries the ticket that it is given. Raises a SchedulerError where the scheduler
+    refuses, LedgerUnavailable where the intent can't be committed. A caller that is cancelled leaves it to be finished
+    in the background.
     """
     await once(job.tasks, "submit", lambda: _obtain(job, write, say), job.cluster.client.log)
 

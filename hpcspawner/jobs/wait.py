@@ -120,8 +120,9 @@ class Waiting:
         if job.inherited:
             # A start that hangs is ended by its launcher; so this is a server that somebody may work in.
             await self.news.say(
-                f"Job {job.record.job_id} runs on {status.host}, but the Hub's record of it was lost, and with it the way "
-                "to its server. The job goes on until its wall time ends. Cancel ends it now, and you can start another."
+                f"Job {job.record.job_id} runs on {status.host}, but the Hub's record of it was lost, and with it the "
+                "way to its server. The job goes on until its wall time ends. Cancel ends it now, and you can start "
+                "another."
             )
         elif is_late:
             message = (

@@ -30,7 +30,7 @@ from hpcspawner.errors import SchedulerUnreachable
 from hpcspawner.hub.bodies import CAP, BoundedServer, places
 from hpcspawner.hub.hub_ledger import close_ledger, open_ledger
 from hpcspawner.hub.hub_ledger import hub_ledger as ledger
-from hpcspawner.jobs.events import Outside
+from hpcspawner.jobs.events import Outside, Refusal
 from hpcspawner.jobs.job import digest
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.record import End
@@ -79,7 +79,7 @@ class Server:
     async def _serve(self):
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         db = orm.new_session_factory("sqlite:///:memory:")()
-        routes = [(f"/hub{path}", handler) for path, handler in handlers(ledger)]
+        routes = [(f"/hub{path}", *rest) for path, *rest in handlers(ledger)]
         routes.append((f"{STATIC}(.*)", StaticFileHandler, {"path": str(pages.STATIC)}))
         application = Application(
             routes,
@@ -766,7 +766,7 @@ def test_a_key_is_for_its_own_job(server, job):
         other.started()
         job.started()
         job.listening(20002)
-        assert (job.row.record.port, other.row.port) == (20002, 0)
+        assert (job.row.record.port, other.row.record.port) == (20002, 0)
     finally:
         other.over()
 
@@ -914,9 +914,14 @@ def test_a_secret_has_the_letters_of_one(job, field, word):
 
 @pytest.fixture
 def limited(monkeypatch):
-    """As a Hub limits its callers; the events that it would write."""
+    """As a Hub limits its callers; the refusals that it would write."""
     events = []
-    monkeypatch.setattr(ledger(), "outside", Outside(lambda row: True, (events.append,)))
+
+    def note(event):
+        if isinstance(event, Refusal):
+            events.append(event)
+
+    monkeypatch.setattr(ledger(), "outside", Outside(lambda row: True, (note,)))
     monkeypatch.setattr(endpoints, "_strangers", Refusals(in_all=600))
     monkeypatch.setattr(endpoints, "_jobs", Refusals())
     monkeypatch.setattr(endpoints, "_repeats", Refusals())
