@@ -6,7 +6,8 @@ from typing import Any
 
 from hpcspawner.errors import Problem
 from hpcspawner.request.gate import OPTIONS
-from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, SiteProfile
+from hpcspawner.site.environments import NO_IMAGE
+from hpcspawner.site.profile import ANY_GPU, NEVER, SiteProfile
 from hpcspawner.units import shown
 
 _LONGEST_LIST = 10

@@ -10,7 +10,9 @@ from hpcspawner.errors import Problem, RequestError
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.site import names
-from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, VARIABLE, Image, Partition, SiteProfile
+from hpcspawner.site.environments import NO_IMAGE, Image
+from hpcspawner.site.fields import VARIABLE
+from hpcspawner.site.profile import ANY_GPU, NEVER, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime, shown
 
 OPTIONS = (

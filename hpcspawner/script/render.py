@@ -14,7 +14,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from hpcspawner.programs.launcher import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
-from hpcspawner.site.profile import Environment, Image, Job
+from hpcspawner.site.environments import Environment, Image
+from hpcspawner.site.profile import Job
 
 BIND = "--bind="
 MODULE_FILES = (
