@@ -46,7 +46,8 @@ from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.state import JobState
-from hpcspawner.script.render import CallHome, submission
+from hpcspawner.script.launch import CallHome
+from hpcspawner.script.render import submission
 from hpcspawner.site.profile import load
 
 # Importing batchspawner adds an endpoint that takes more than a port from a job. Ours is `nodes/endpoints.py`;

@@ -174,7 +174,9 @@ class Job(Frozen):
     conda: Annotated[HomePath | None, Field(description="Folder of the conda that environments are activated by.")] = (
         None
     )
-    container_command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("apptainer",)
+    container_command: Annotated[
+        tuple[Line, ...], Field(description="argv that runs an image; none: `apptainer`, or `singularity`.")
+    ] = ()
     gpu_options: Annotated[tuple[Line, ...], Field(description="What gives a container the node's GPUs.")] = ("--nv",)
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
     requeue: Annotated[

@@ -22,7 +22,7 @@ from hpcspawner.jobs.ledger import End, Report, Row, digest, ledger, now, open_l
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.queue import OwnedJob
 from hpcspawner.schedulers.state import Cause
-from hpcspawner.script.render import quote
+from hpcspawner.script.launch import quote
 
 RUN = "run-" + "r" * 30
 DAY_S = 24 * 3600
