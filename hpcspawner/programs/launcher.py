@@ -63,6 +63,7 @@ IDLE_END = "idle-end"
 ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
+LONGEST_FOR_SOCKET = 70
 
 # How the job exits where the Hub can't be told why: it has a sentence for each.
 BROKEN_CODE = 1
@@ -510,19 +511,27 @@ def ends_with_parent():
 class Folder:
     """A folder on this node, for its owner alone, that goes when the job ends."""
 
-    def __init__(self):
-        # Either sign would divide the name in two where it is made visible in an image.
-        place = "/tmp" if set(":,") & set(tempfile.gettempdir()) else None  # noqa: S108 - mkdtemp picks the name
+    def __init__(self, for_socket=False):
+        place = tempfile.gettempdir()
+        # Either sign would divide the name in two where it is made visible in an image; a socket's has few bytes.
+        unfit = set(":,") & set(place) or (for_socket and len(place) > LONGEST_FOR_SOCKET)
+        place = "/tmp" if unfit else None  # noqa: S108 - mkdtemp picks the name
         self.path = tempfile.mkdtemp(prefix="hpcspawner-", dir=place)
 
     def write(self, name, text):
         """Make a file; return its path."""
         path = os.path.join(self.path, name)
         if os.path.dirname(name):
-            os.mkdir(os.path.dirname(path))
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path))
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8"))
         return path
+
+    def forget(self, name):
+        """Remove a file, if it is there."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.path, name))
 
     def remove(self):
         """Leave nothing behind on the node."""
@@ -560,10 +569,9 @@ class Inside:
     def __init__(self, folder, log):
         self.script = os.path.join(folder.path, "inside.sh")
         self._found = os.path.join(folder.path, "inside")
+        folder.forget("inside")  # of an earlier try
         self._log = log
         self._log_start = os.path.getsize(log) if os.path.isfile(log) else 0
-        with contextlib.suppress(OSError):  # of an earlier try
-            os.unlink(self._found)
 
     @property
     def found(self):
@@ -576,6 +584,49 @@ class Inside:
         """In the container program's own words, why the image was not entered; empty if it did not say."""
         lines = [_FATAL.match(line) for line in last_lines(self._log, self._log_start)]
         return next((match.group(1) for match in reversed(lines) if match), "")
+
+
+class Alone:
+    """A server that knows no Hub: where it listens, and the proxy that stands in front of it."""
+
+    def __init__(self, folder, settings, environment):
+        self._folder = folder
+        self._python = os.path.join(settings.proxy, "bin", "python3")
+        self._port, held = take_port("127.0.0.1", None, ())
+        held.close()
+        token = secrets.token_urlsafe(32)
+        _hidden.add(token)
+        self._told = {
+            # Only we can enter the folder; a server that is too old for sockets has the secret alone.
+            "socket": os.path.join(folder.path, "alone", "socket"),
+            "port": self._port,
+            "token": token,
+            "base_url": environment.get("JUPYTERHUB_SERVICE_PREFIX", "/"),
+            "default_url": settings.variables.get("JUPYTERHUB_DEFAULT_URL", "/lab"),
+            "directory": settings.directory,
+        }
+        for name in ("alone/settings.json", "alone/front.json", "alone/socket"):
+            folder.forget(name)
+        folder.write("alone/settings.json", json.dumps(self._told))
+
+    def listens(self, server):
+        """Whether the server can be reached, and by nobody else's hand."""
+        on_socket = self._takes_connections()
+        if not on_socket and owner(self._port, server.pid) != "server":
+            return False
+        self._folder.write("alone/front.json", json.dumps(dict(self._told, on_socket=on_socket)))
+        return True
+
+    def _takes_connections(self):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(self._told["socket"])
+            return True
+        return False
+
+    def front(self, extra, signals):
+        """Start the proxy; none of what the set-up made is for it."""
+        argv = [self._python, "-I", os.path.join(self._folder.path, "front.py")]
+        return Server(argv, extra, signals, as_found=True)
 
 
 class IdleWatch:
@@ -686,6 +737,8 @@ class Job:
         self.limit_s = settings.limit_s
         self.idle_watch = None
         self.inside = None
+        self.alone = None
+        self.front = None
         self.folder = None
         self.keyless = None
         self.log_start = int(os.environ.get("HPC_LOG_START") or 0)
@@ -724,11 +777,16 @@ class Job:
         return bool(self.signals.ending)
 
     def _stopped(self):
-        return self._ending() or self.server.code is not None
+        return self._ending() or self._ended()
+
+    def _ended(self):
+        """Whether the server has ended, or the proxy in front of it."""
+        return self.server.code is not None or bool(self.front and self.front.code is not None)
 
     def _end_server(self):
-        if self.server:
-            self.server.end()
+        for one in (self.server, self.front):
+            if one:
+                one.end()
 
     def _heed_signals(self):
         if self.signals.ending:
@@ -800,7 +858,7 @@ class Job:
     def _keep(self, name, text):
         """Write a file that the server needs into our folder; return its path."""
         try:
-            self.folder = self.folder or Folder()
+            self.folder = self.folder or Folder(for_socket=bool(self.settings.alone))
             return self.folder.write(name, text)
         except OSError as error:
             message = "The server's key and certificate can't be kept on %s: %s." % (NODE, error)
@@ -838,6 +896,8 @@ class Job:
             # What the image holds is looked for by the process that becomes the server: entering it may take minutes.
             self._require(self.container, " or ".join(argv[0] for argv in self.settings.containers))
             return
+        if self.settings.alone:
+            return  # as in an image, one of two commands is enough
         for program in self.settings.programs:
             self._require(shutil.which(native(program)), program)
 
@@ -869,21 +929,36 @@ class Job:
             netloc = "%s:%d" % ("[%s]" % host if ":" in host else host, self.port)
             extra["JUPYTERHUB_SERVICE_URL"] = url._replace(netloc=netloc).geturl()
             held.close()
+            if self.settings.alone:
+                self.alone = Alone(self.folder, self.settings, self.environment)
             self.server = Server(self._argv(), extra, self.signals, hidden=self.settings.hidden)
-            if self._has_port(host, deadline):
+            if self._begins(extra, deadline) and self._has_port(host, deadline):
                 return
             say("port %d was taken by somebody else; trying another" % self.port)
-            self.server.end()
+            self._end_server()
+            self.front = None
         raise EndError("no-port", "Others on %s were faster to take each of 4 ports." % NODE)
 
     def _argv(self):
         """The words that start the server, in the image if there is one."""
         settings = self.settings
-        if not settings.containers:
+        if not (settings.containers or settings.alone):
             return settings.command
         self.inside = Inside(self.folder, self.log)
         counted = [[str(len(words)), *words] for words in (settings.programs, settings.alone)]
         return [*self.wrap, "sh", self.inside.script, *counted[0], *counted[1], *settings.command]
+
+    def _begins(self, extra, deadline):
+        """Wait until it is known which of the two commands runs; start the proxy in front of one that knows no Hub."""
+        while self.alone and not self._stopped() and self.inside.found != "command":
+            if self.inside.found == "alone" and self.alone.listens(self.server):
+                say("a server without jupyterhub listens; the proxy stands in front of it")
+                self.front = self.alone.front(extra, self.signals)
+                break
+            if time.monotonic() >= deadline:
+                raise EndError("never-listened", self._too_late())
+            self.signals.pause(0.2)
+        return True
 
     def _watched(self):
         """Variables for the server that have it end when it is idle; none where there is no limit."""
@@ -901,8 +976,8 @@ class Job:
         pause_s = 0.1
         others = 0
         while not self._ending():
-            ended = self.server.code is not None
-            who = owner(self.port, self.server.pid)
+            ended = self._ended()
+            who = owner(self.port, (self.front or self.server).pid)
             if who == "server":
                 return True
             if ended:
@@ -927,7 +1002,7 @@ class Job:
         """Raise why the server that has ended never began, where that lies with the image."""
         found = self.inside.found if self.inside and not self._ending() else "command"
         if found.startswith("missing "):
-            self._require(None, found.partition(" ")[2])
+            self._require(None, " or ".join([found.partition(" ")[2], *self.settings.alone[:1]]))
         if not found:
             how = self.inside.why_not() or "it ended with exit code %d. See the job's log." % self.server.code
             message = "%s could not enter %s: %s" % (self.container[0], self.place, how)
@@ -945,7 +1020,7 @@ class Job:
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
         passed = 0
         told = False
-        while self.server.code is None:
+        while not self._ended():
             if self.signals.warned and not told:
                 told = True
                 self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
@@ -957,17 +1032,20 @@ class Job:
         self.signals.until(self._ending, 0.1)
         self._heed_inside()
         code = self.server.code
+        if code is None:
+            message = "The proxy in front of the server ended with exit code %d on %s." % (self.front.code, NODE)
+            raise EndError("server-exited", message)
         number = -code if code < 0 else None
         how = "was ended by %s" % signal_name(number) if number else "ended with exit code %d" % code
         say("server %s" % how)
         idle_s = self._idle_s() if code == 0 and not self._ending() else None
         if idle_s is not None:
-            self.server.end()
+            self._end_server()
             return EndError("idle", "The server was idle for %s and ended itself." % span(idle_s), 0, 0)
         message = "%s %s on %s." % (self.title, how, NODE)
         if number == signal.SIGKILL:
             message += " Often that means: more memory was used than the job asked for."
-        self.server.end()
+        self._end_server()
         reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
         return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
 

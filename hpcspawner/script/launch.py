@@ -2,7 +2,7 @@
 
 A layer is one thing that a server may need around it, such as modules or a container image. It says which lines of bash
 set it up, which argv puts a command into it, which files the node needs for it, and what must be found. A new kind of
-layer is a class here and a line in `launch_of`.
+layer is a class here and a line in `_layers`.
 """
 
 import json
@@ -198,6 +198,31 @@ class Container(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class AuthProxy(Layer):
+    """A proxy that asks the Hub, in front of a Jupyter server that knows none.
+
+    `folder` is an environment with jupyter-server-proxy on the node, `command` starts the server behind it.
+    """
+
+    folder: str
+    command: tuple[str, ...]
+
+    def files(self) -> Mapping[str, str]:
+        """The proxy, and the configuration of the server behind it, as jupyter_server and Notebook 6 look for it."""
+        configuration = source("alone.py")
+        return {
+            "inside.sh": source("inside.sh"),
+            "front.py": source("front.py"),
+            "alone/jupyter_server_config.py": configuration,
+            "alone/jupyter_notebook_config.py": configuration,
+        }
+
+    def settings(self, settings: LauncherSettings) -> LauncherSettings:
+        """Both are used only where the interface's own command is not found."""
+        return replace(settings, proxy=self.folder, alone=self.command)
+
+
+@dataclass(frozen=True, slots=True)
 class IdleEnd(Layer):
     """The extension by which an idle Jupyter server ends itself."""
 
@@ -270,6 +295,8 @@ def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
     yield from _environment(request.environment)
     if request.image:
         yield _container(request, request.image, job)
+    if job.proxy and request.interface.alone:
+        yield AuthProxy(job.proxy, request.interface.alone)
     if request.idle_limit is not None and _is_jupyter(request.interface):
         yield IdleEnd(request.idle_limit.seconds)
 

@@ -55,6 +55,9 @@ class Interface(Frozen):
     url: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]{0,200}$", description="Page shown first.")] = "/lab"
     command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("jupyterhub-singleuser",)
     programs: Annotated[tuple[Line, ...], Field(description="Programs that must be found, besides the command.")] = ()
+    alone: Annotated[
+        tuple[Line, ...], Field(description="Jupyter command without a Hub, for where the command is missing.")
+    ] = ()
 
     @property
     def label(self) -> str:
@@ -63,7 +66,13 @@ class Interface(Frozen):
 
 
 DEFAULT_INTERFACES = (
-    Interface(name="lab", title="JupyterLab", url="/lab", programs=("jupyter-lab",)),
-    Interface(name="notebook", title="Jupyter Notebook", url="/tree", programs=("jupyter-notebook",)),
+    Interface(name="lab", title="JupyterLab", url="/lab", programs=("jupyter-lab",), alone=("jupyter-lab",)),
+    Interface(
+        name="notebook",
+        title="Jupyter Notebook",
+        url="/tree",
+        programs=("jupyter-notebook",),
+        alone=("jupyter-notebook",),
+    ),
 )
 """What a site offers that names none."""

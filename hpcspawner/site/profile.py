@@ -177,6 +177,9 @@ class Job(Frozen):
     container_command: Annotated[
         tuple[Line, ...], Field(description="argv that runs an image; none: `apptainer`, or `singularity`.")
     ] = ()
+    proxy: Annotated[
+        PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
+    ] = None
     gpu_options: Annotated[tuple[Line, ...], Field(description="What gives a container the node's GPUs.")] = ("--nv",)
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
     requeue: Annotated[
