@@ -4,7 +4,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hpcspawner.site.fields import Frozen, HomePath, Line, Modules, Name, PathText, Value, Variable
+from hpcspawner.site.fields import (
+    FolderRule,
+    Frozen,
+    HomePath,
+    ImagePath,
+    Line,
+    Modules,
+    Name,
+    PathText,
+    Value,
+    Variable,
+)
 
 NO_IMAGE = "none"
 """What a user picks to have no image though the environment or the site has a default; no image may be called so."""
@@ -16,7 +27,7 @@ class Image(Frozen):
     name: Name
     title: Line | None = None
     help: Line | None = None
-    path: PathText
+    path: ImagePath
     binds: Annotated[tuple[PathText, ...], Field(description="Folders of the node to show inside.")] = ()
     gpu_options: Annotated[tuple[Line, ...] | None, Field(description="None: as job.gpu_options says.")] = None
 
@@ -24,6 +35,24 @@ class Image(Frozen):
     def label(self) -> str:
         """What the form calls it."""
         return self.title or self.name
+
+
+class OwnImage(Image):
+    """An image that a user names by its path or reference, which is its name too."""
+
+    name: Line
+
+
+class OwnImages(Frozen):
+    """Which images a user may name that the site does not list."""
+
+    folders: Annotated[tuple[FolderRule, ...], Field(description="Folders under which an image may lie.")] = ()
+    references: Annotated[
+        tuple[Line, ...], Field(description="What a reference may begin with, such as `docker://` or one registry.")
+    ] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.folders or self.references)
 
 
 class Environment(Frozen):

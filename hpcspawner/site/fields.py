@@ -23,6 +23,12 @@ def _absolute(text: str) -> str:
     return text
 
 
+def _image(text: str) -> str:
+    if not (text.startswith("/") or REFERENCE.fullmatch(text)):
+        raise ValueError("write an absolute path, or a reference such as 'docker://…', 'oras://…', 'oci-archive:/…'")
+    return text
+
+
 def _absolute_or_home(text: str) -> str:
     if not re.match(r"(/|~/|~$)", text):
         raise ValueError("write an absolute path, or one that begins with '~/'")
@@ -60,6 +66,11 @@ def _one_by_one(lines: tuple[str, ...]) -> tuple[str, ...]:
 # Module names have signs of many kinds (`python@3.10`, `+mpi`, `~cuda`, `.hidden/1`); the job script quotes them.
 _MODULE = re.compile(r"(?!-)[A-Za-z0-9_.~@+:=%,^!*/-]{1,256}")
 
+REFERENCE = re.compile(
+    r"(docker|oras|library|shub|https)://[A-Za-z0-9][A-Za-z0-9._/:@+-]*|(oci-archive|docker-archive|oci):/[^\x00-\x1f]*"
+)
+"""An image that is no file of its own; Apptainer fetches or converts it."""
+
 Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 SchedulerName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
@@ -70,6 +81,7 @@ Module = Annotated[Line, AfterValidator(_modules)]
 Modules = Annotated[tuple[Module, ...], AfterValidator(_one_by_one)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute)]
+ImagePath = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_image)]
 # Signs that mean nothing in sudoers.
 HelperPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,63}){1,10}$")]
 HomePath = Annotated[

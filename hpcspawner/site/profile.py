@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.site.checks import cross_checks, repeated_names
-from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface
+from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
 from hpcspawner.site.fields import (
     Count,
     FolderRule,
@@ -229,6 +229,7 @@ class SiteProfile(Frozen):
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
+    own_images: OwnImages = OwnImages()
     interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = DEFAULT_INTERFACES
     accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
     account: Literal["optional", "required", "hidden"] = "optional"

@@ -7,6 +7,7 @@ import ssl
 import pytest
 from cluster.conftest import jobs_of, on_head, queue_is_empty_within
 from cluster.test_bad_input import start
+from support.faults import within
 from support.hub import require
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
@@ -14,6 +15,10 @@ from tornado.websocket import websocket_connect
 SITE = """\
 [job]
 proxy = "{lab}/env-proxy"
+
+[own_images]
+folders = ["{lab}/images"]
+references = ["docker://", "oci-archive:/"]
 
 [[environments]]
 name = "images"
@@ -53,12 +58,27 @@ async def test_a_cell_runs_in_an_image(hub, image):
     queue_is_empty_within(40, "alice")
 
 
+async def test_an_image_by_path_runs_as_a_listed_one(hub, lab):
+    hub.spawn("alice", asked(f"{lab}/images/lab"))
+    assert await hub.run("alice", WHERE) == "n1 /opt/jupyter hello /home/alice"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+def test_an_idle_server_behind_the_proxy_ends_itself_and_says_so(hub):
+    hub.spawn("alice", asked("lab") | {"idle_limit": "10s"})
+    within(60, lambda: hub.servers("alice") == {}, "the server did not end")
+    queue_is_empty_within(40, "alice")
+    assert "The server was idle for 10s and ended itself" in hub.log()
+
+
 CANNOT = {
     "bare": "jupyterhub-singleuser or jupyter-lab was not found in the environment",
     "gone.sif": "gone.sif",
     "unreadable.sif": "unreadable.sif is not readable by the current user",
     "arm64.sif": "arm64",
     "damaged.sif": "apptainer could not enter",
+    "oci-archive:/nowhere/image.tar": "/nowhere/image.tar: no such file or directory",
 }
 
 
@@ -101,15 +121,14 @@ async def test_another_user_of_the_node_reaches_nothing_of_the_server_behind(hub
 
 
 async def opens(hub, path, headers):
-    """Whether a WebSocket of alice's server opens to one who brings these headers."""
+    """What a WebSocket of alice's server says to one who brings these headers."""
     trust = ssl.create_default_context(cafile=str(hub.folder / "ca.pem"))
     url = hub.url.replace("https", "wss", 1) + path
     try:
         (await websocket_connect(HTTPRequest(url, headers=headers, ssl_options=trust))).close()
     except HTTPClientError as error:
-        assert error.code == 403
-        return False
-    return True
+        return error.code
+    return "open"
 
 
 def token_of(hub, user, scope):
@@ -134,7 +153,7 @@ async def test_only_who_may_use_the_server_gets_past_the_proxy(alone):
     assert made.status_code in (403, 404)
     assert alone.get("/user/alice/api/status", headers=hers).status_code == 200
     path = "/user/alice/api/events/subscribe"
-    assert [await opens(alone, path, headers) for headers in (hers, bobs, {})] == [True, False, False]
+    assert [await opens(alone, path, headers) for headers in (hers, bobs, {})] == ["open", 403, 403]
 
 
 def test_a_page_of_another_server_can_not_use_the_cookie(alone):

@@ -1,5 +1,6 @@
 """The job script as a whole: compared with golden files, read as schedulers read it, and run by bash."""
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -130,6 +131,29 @@ def test_no_script_has_a_here_document(kind):
     """Bash up to 5.0 makes a file of each, for which a node's /tmp may have no room."""
     for options in REQUESTS.values():
         assert "<<" not in without_launcher(script(kind, options))
+
+
+# Each layer beside each other one that changes what the launcher is given.
+COMBINATIONS = {
+    "modules-image": ({"modules": ["apptainer/1.4"]}, "torch", None),
+    "conda-proxy": ({"modules": ["miniconda/24"], "conda": "torch"}, None, "/opt/jupyter-proxy"),
+    "path-proxy": ({"path": ["~/venv/bin"], "variables": {"OMP_NUM_THREADS": "4"}}, None, "/opt/jupyter-proxy"),
+    "image-proxy": ({"purge_modules": True, "setup": ["ulimit -c 0"]}, "torch", "/opt/jupyter-proxy"),
+    "image-by-reference": ({}, "docker://jupyter/scipy-notebook:lab-4.0.7", None),
+}
+
+
+@pytest.mark.parametrize("case", COMBINATIONS)
+def test_the_script_of_a_combination_of_layers_is_the_golden_one(golden, case):
+    environment, image, proxy = COMBINATIONS[case]
+    changes = {"environments": [{"name": "it", **environment}], "defaults": {}, "job": {"proxy": proxy}}
+    profile = site("slurm", own_images={"references": ["docker://"]}, **changes)
+    options = {"idle_limit": "2h"} | ({"image": image} if image else {})
+    whole = script("slurm", options, profile=profile)
+    told = settings_of(whole)
+    shell = "".join(f"{line}\n" for line in taken_apart(whole)[0] if line.startswith("hpc_step"))
+    files = dict.fromkeys(told.pop("files"), "(its text)")
+    golden(f"layers/{case}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n\n{shell}")
 
 
 # --- read by bash, shellcheck and the schedulers
