@@ -523,7 +523,7 @@ class Folder:
         path = os.path.join(self.path, name)
         if os.path.dirname(name):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path))
+                os.mkdir(os.path.dirname(path), 0o700)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8"))
         return path

@@ -755,6 +755,71 @@ def test_a_signal_while_the_container_is_looked_into_ends_the_job(hub, program, 
     assert hub.reported("ended")["reason"] == "signalled"
 
 
+LISTENS_ON_A_SOCKET = """
+import json, os, pathlib, socket, time
+folder = os.environ["JUPYTER_CONFIG_PATH"].split(":")[0]
+told = json.loads(pathlib.Path(folder, "settings.json").read_text())
+json.dump([told, sorted(os.environ), oct(os.stat(folder).st_mode)], open("seen.json", "w"))
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(told["socket"])
+listening.listen()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def alone(program, settings, tmp_path, monkeypatch):
+    """Programs without jupyterhub, and a stand-in for the proxy's Python, which does what is asked."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    program("jupyter-lab", LISTENS_ON_A_SOCKET, before="")
+    settings.update(programs=["jupyterhub-singleuser", "jupyter-lab"], alone=["jupyter-lab"])
+    settings["proxy"] = str(tmp_path / "proxy")
+    settings["files"] = {"inside.sh": source("inside.sh"), "front.py": "", "alone/jupyter_server_config.py": ""}
+    (tmp_path / "proxy" / "bin").mkdir(parents=True)
+
+    def front(does):
+        program("front", does).rename(tmp_path / "proxy" / "bin" / "python3")
+
+    return front
+
+
+def test_a_server_without_a_hub_is_reached_by_the_proxy_alone(hub, launch, alone, home):
+    alone("serve()")
+    run = launch()
+    with socket.create_connection(("127.0.0.1", hub.reported("listening")["port"]), 10) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b" 200 " in connection.recv(100)
+    told, variables, mode = json.loads((home / "seen.json").read_text())
+    assert mode.endswith("700")
+    assert not [name for name in variables if "JUPYTERHUB" in name]
+    assert told["token"] not in run.text
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert not Path(told["socket"]).parent.exists()
+
+
+@pytest.mark.parametrize("does", ["sys.exit(3)", "threading.Timer(2, os._exit, [3]).start(); serve()"])
+def test_a_proxy_that_ends_takes_the_server_with_it_and_is_named(hub, launch, alone, home, does):
+    alone(f"import os, sys, threading\n{does}")
+    assert launch().ends() == 1
+    assert "The proxy in front of the server ended with exit code 3" in hub.reported("ended")["message"]
+    told, *_ = json.loads((home / "seen.json").read_text())
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="No such file"):
+        probe.connect(told["socket"])
+
+
+def test_a_proxy_that_is_not_there_is_named(hub, launch, alone):
+    assert launch().ends() == 127
+    assert "proxy/bin/python3 could not be started" in hub.reported("ended")["message"]
+
+
+def test_neither_of_two_commands_is_there(hub, launch, alone, tmp_path):
+    (tmp_path / "bin" / "jupyter-lab").unlink()
+    assert launch().ends() == 127
+    assert "jupyterhub-singleuser or jupyter-lab was not found in" in hub.reported("ended")["message"]
+
+
 def test_a_failed_set_up_line_is_reported_and_nothing_started(hub, program, launch, home):
     program("jupyterhub-singleuser", 'open("started", "w")')
     assert launch(HPC_SETUP_FAILED="module load anaconda/3").ends() == 1
