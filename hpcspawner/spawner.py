@@ -27,7 +27,8 @@ from hpcspawner.pages.pages import as_hub_error, for_the_log
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Clusters
 from hpcspawner.schedulers.state import JobState
-from hpcspawner.script.render import CallHome, submission
+from hpcspawner.script.launch import CallHome
+from hpcspawner.script.render import submission
 
 _TRIES_TO_STORE = 3
 # A follow-up that was refused, for a limit on jobs in the queue perhaps, may be taken later.

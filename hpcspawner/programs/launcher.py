@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import namedtuple
 from urllib.parse import urlsplit
 
 try:
@@ -31,6 +32,13 @@ except (ImportError, OSError):  # a Python built without libffi
     _libc = None
 
 SETTINGS_FD = 4
+SETTINGS_VERSION = 1
+# What each is stands in `LauncherSettings` (script/launch.py), which writes them.
+Settings = namedtuple(
+    "Settings",
+    "version callback ca ticket tls command programs alone proxy containers bind hidden environment image directory"
+    " variables ports limit_s idle_limit_s files",
+)
 SSL_FILES = (
     ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
     ("JUPYTERHUB_SSL_CERTFILE", "certificate.pem"),
@@ -52,10 +60,10 @@ END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
 IDLE_END = "idle-end"
-PROBE_S = 60.0
 ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
+LONGEST_FOR_SOCKET = 70
 
 # How the job exits where the Hub can't be told why: it has a sentence for each.
 BROKEN_CODE = 1
@@ -105,6 +113,8 @@ print(request.public_bytes(pem).decode())
 _PEM = re.compile("(-----BEGIN (PRIVATE KEY|CERTIFICATE REQUEST)-----[^-]+-----END \\2-----)")
 # What jupyter_server and notebook say when their own option ends them.
 _IDLE = re.compile(r"No kernels(?: or terminals)? for (\d+) seconds; shutting down")
+# What Apptainer and Singularity say before they give up.
+_FATAL = re.compile(r"^(?:FATAL|ERROR):?\s+(.*)")
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 _SECRET_NAME = re.compile("TOKEN|SECRET|KEY(?!FILE)|PASSWORD", re.IGNORECASE)
 _random = random.SystemRandom()
@@ -501,19 +511,27 @@ def ends_with_parent():
 class Folder:
     """A folder on this node, for its owner alone, that goes when the job ends."""
 
-    def __init__(self):
-        # Either sign would divide the name in two where it is made visible in an image.
-        place = "/tmp" if set(":,") & set(tempfile.gettempdir()) else None  # noqa: S108 - mkdtemp picks the name
+    def __init__(self, for_socket=False):
+        place = tempfile.gettempdir()
+        # Either sign would divide the name in two where it is made visible in an image; a socket's has few bytes.
+        unfit = set(":,") & set(place) or (for_socket and len(place) > LONGEST_FOR_SOCKET)
+        place = "/tmp" if unfit else None  # noqa: S108 - mkdtemp picks the name
         self.path = tempfile.mkdtemp(prefix="hpcspawner-", dir=place)
 
     def write(self, name, text):
         """Make a file; return its path."""
         path = os.path.join(self.path, name)
         if os.path.dirname(name):
-            os.mkdir(os.path.dirname(path))
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path), 0o700)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8"))
         return path
+
+    def forget(self, name):
+        """Remove a file, if it is there."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.path, name))
 
     def remove(self):
         """Leave nothing behind on the node."""
@@ -545,14 +563,79 @@ def key_makers(command, wrap):
     return [*makers, own]
 
 
-class IdleWatch:
-    """The extension that ends an idle Jupyter server, in a folder that the server is pointed to."""
+class Inside:
+    """What has come of the one entry into the image: `inside.sh` writes it into our folder."""
 
-    def __init__(self, folder, limit_s, extension):
+    def __init__(self, folder, log):
+        self.script = os.path.join(folder.path, "inside.sh")
+        self._found = os.path.join(folder.path, "inside")
+        folder.forget("inside")  # of an earlier try
+        self._log = log
+        self._log_start = os.path.getsize(log) if os.path.isfile(log) else 0
+
+    @property
+    def found(self):
+        """Empty until the image is entered; then "command", "alone" or "missing" and the name of a program."""
+        with contextlib.suppress(OSError), open(self._found) as file:
+            return file.read().strip()
+        return ""
+
+    def why_not(self):
+        """In the container program's own words, why the image was not entered; empty if it did not say."""
+        lines = [_FATAL.match(line) for line in last_lines(self._log, self._log_start)]
+        return next((match.group(1) for match in reversed(lines) if match), "")
+
+
+class Alone:
+    """A server that knows no Hub: where it listens, and the proxy that stands in front of it."""
+
+    def __init__(self, folder, settings, environment):
+        self._folder = folder
+        self._python = os.path.join(settings.proxy, "bin", "python3")
+        self._port, held = take_port("127.0.0.1", None, ())
+        held.close()
+        token = secrets.token_urlsafe(32)
+        _hidden.add(token)
+        self._told = {
+            # Only we can enter the folder; a server that is too old for sockets has the secret alone.
+            "socket": os.path.join(folder.path, "alone", "socket"),
+            "port": self._port,
+            "token": token,
+            "base_url": environment.get("JUPYTERHUB_SERVICE_PREFIX", "/"),
+            "default_url": settings.variables.get("JUPYTERHUB_DEFAULT_URL", "/lab"),
+            "directory": settings.directory,
+        }
+        for name in ("alone/settings.json", "alone/front.json", "alone/socket"):
+            folder.forget(name)
+        folder.write("alone/settings.json", json.dumps(self._told))
+
+    def listens(self, server):
+        """Whether the server can be reached, and by nobody else's hand."""
+        on_socket = self._takes_connections()
+        if not on_socket and owner(self._port, server.pid) != "server":
+            return False
+        self._folder.write("alone/front.json", json.dumps(dict(self._told, on_socket=on_socket)))
+        return True
+
+    def _takes_connections(self):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(self._told["socket"])
+            return True
+        return False
+
+    def front(self, extra, signals):
+        """Start the proxy; none of what the set-up made is for it."""
+        argv = [self._python, "-I", os.path.join(self._folder.path, "front.py")]
+        return Server(argv, extra, signals, as_found=True)
+
+
+class IdleWatch:
+    """The extension that ends an idle Jupyter server: how the server is pointed to it, in our folder."""
+
+    def __init__(self, folder, limit_s):
         # Not in the home: the Hub may have the server ignore what is there.
         self._folder = folder.path
         config = "import sys\nsys.path.append(%r)\nc.HPCSpawnerIdle.limit_s = %d\n" % (self._folder, limit_s)
-        folder.write("hpcspawner_idle.py", extension)
         for name, app, key in (
             ("jupyter_server", "ServerApp", "jpserver_extensions"),
             ("jupyter_notebook", "NotebookApp", "nbserver_extensions"),
@@ -588,10 +671,12 @@ def variables_of_set_up():
 class Server:
     """A program in a session of its own, and everything that it starts."""
 
-    def __init__(self, argv, extra, signals, as_found=False, **streams):
+    def __init__(self, argv, extra, signals, as_found=False, hidden=(), **streams):
         self._signals = signals
         self._relatives = {}
         variables = dict(variables_as_found() if as_found else variables_of_set_up())
+        for name in hidden:
+            variables.pop(name, None)
         variables.update((native(name), native(value)) for name, value in extra.items())
         # Its own session is out of sight for a scheduler without cgroups, and Torque kills 2 s after its SIGTERM.
         options = {"start_new_session": True, "stdin": subprocess.DEVNULL}
@@ -644,13 +729,16 @@ class Job:
     def __init__(self, settings, signals):
         self.settings = settings
         self.signals = signals
-        self.hub = Hub(settings["callback"], settings["ca"], signals)
+        self.hub = Hub(settings.callback, settings.ca, signals)
         self.log = os.path.abspath(os.environ.get("HPC_LOG", os.devnull))
-        self.title = settings["command"][0]
-        self.place = "the environment '%s' on %s" % (settings["environment"], NODE)
-        self.limit_s = settings["limit_s"]
-        self.idle = settings["idle"]
+        self.title = settings.command[0]
+        label = settings.environment + (", image %s" % settings.image if settings.image else "")
+        self.place = "the environment '%s' on %s" % (label, NODE)
+        self.limit_s = settings.limit_s
         self.idle_watch = None
+        self.inside = None
+        self.alone = None
+        self.front = None
         self.folder = None
         self.keyless = None
         self.log_start = int(os.environ.get("HPC_LOG_START") or 0)
@@ -689,11 +777,16 @@ class Job:
         return bool(self.signals.ending)
 
     def _stopped(self):
-        return self._ending() or self.server.code is not None
+        return self._ending() or self._ended()
+
+    def _ended(self):
+        """Whether the server has ended, or the proxy in front of it."""
+        return self.server.code is not None or bool(self.front and self.front.code is not None)
 
     def _end_server(self):
-        if self.server:
-            self.server.end()
+        for one in (self.server, self.front):
+            if one:
+                one.end()
 
     def _heed_signals(self):
         if self.signals.ending:
@@ -702,10 +795,10 @@ class Job:
             raise EndError("signalled", message, 128 + number, number=number)
 
     def _exchange(self):
-        body = {"ticket": self.settings["ticket"], "job": os.environ.get("HPC_JOB", "")}
+        body = {"ticket": self.settings.ticket, "job": os.environ.get("HPC_JOB", "")}
         request = None
         # Where the set-up has failed no server is started that could need a key.
-        if self.settings["tls"] and not os.environ.get("HPC_SETUP_FAILED"):
+        if self.settings.tls and not os.environ.get("HPC_SETUP_FAILED"):
             try:
                 request = self._make_key()
             except EndError as error:
@@ -720,7 +813,7 @@ class Job:
             self._keep("%s.pem" % name, text)
         if certificates:
             self.environment.update((name, os.path.join(self.folder.path, file)) for name, file in SSL_FILES)
-        if not (self.environment or self.settings["tls"]):
+        if not (self.environment or self.settings.tls):
             message = "The Hub has switched to TLS since this job was submitted. Start the server again."
             raise EndError("no-key", message)
         say("environment received")
@@ -729,7 +822,7 @@ class Job:
         """Make the server's key on this node; return the signing request for it."""
         settings = {"OPENSSL_CONF": self._keep("openssl.cnf", OPENSSL_CONFIG)}
         deadline = time.monotonic() + KEY_S
-        makers = key_makers(self.settings["command"][0], self.wrap)
+        makers = key_makers(self.settings.command[0], self.wrap)
         for number, (argv, as_found) in enumerate(makers):
             # None may take what the others need.
             limit_s = (deadline - time.monotonic()) / (len(makers) - number)
@@ -765,19 +858,25 @@ class Job:
     def _keep(self, name, text):
         """Write a file that the server needs into our folder; return its path."""
         try:
-            self.folder = self.folder or Folder()
+            self.folder = self.folder or Folder(for_socket=bool(self.settings.alone))
             return self.folder.write(name, text)
         except OSError as error:
             message = "The server's key and certificate can't be kept on %s: %s." % (NODE, error)
             raise EndError("no-key", message) from None
 
     @property
+    def container(self):
+        """The argv that puts a command into the image, of the first container program here; empty without an image."""
+        there = (argv for argv in self.settings.containers if shutil.which(native(argv[0])))
+        return next(there, [])
+
+    @property
     def wrap(self):
-        """The argv that puts a command into the image, with our folder visible there; empty without an image."""
-        wrap = self.settings["wrap"]
-        if not wrap or not self.folder:
-            return wrap
-        return [*wrap[:-1], self.settings["bind"] + self.folder.path, wrap[-1]]
+        """As `container`, with our folder visible inside."""
+        container = self.container
+        if not container or not self.folder:
+            return container
+        return [*container[:-1], self.settings.bind + self.folder.path, container[-1]]
 
     def _prepare(self):
         failed = os.environ.get("HPC_SETUP_FAILED")
@@ -785,17 +884,22 @@ class Job:
             raise EndError("setup-failed", "The set-up of %s failed at: %s" % (self.place, failed))
         if self.keyless:
             raise self.keyless
-        directory = self.settings["directory"]
+        directory = self.settings.directory
         try:
             os.chdir(native(directory))
         except OSError as error:
             message = "The directory %s can't be entered on %s: %s." % (directory, NODE, error.strerror)
             raise EndError("bad-directory", message) from None
-        wrap, programs = self.wrap, self.settings["programs"]
-        for program in wrap[:1] or programs:
+        for name, text in self.settings.files.items():
+            self._keep(name, text)
+        if self.settings.containers:
+            # What the image holds is looked for by the process that becomes the server: entering it may take minutes.
+            self._require(self.container, " or ".join(argv[0] for argv in self.settings.containers))
+            return
+        if self.settings.alone:
+            return  # as in an image, one of two commands is enough
+        for program in self.settings.programs:
             self._require(shutil.which(native(program)), program)
-        for program in programs if wrap else ():
-            self._probe(wrap, program)
 
     def _require(self, found, program):
         if not found:
@@ -812,42 +916,56 @@ class Job:
         self._heed_signals()
         return code
 
-    def _probe(self, wrap, program):
-        argv = [*wrap, "sh", "-c", 'command -v "$1"', "sh", program]
-        code = self._runs(argv, {}, PROBE_S, stdout=subprocess.DEVNULL)
-        self._require(code not in (1, 127), program)
-        if code != 0:
-            how = "gave no answer within %d s" % PROBE_S if code is None else "ended with exit code %d" % code
-            message = "%s could not enter %s: it %s. See the job's log." % (wrap[0], self.place, how)
-            raise EndError("missing-program", message, MISSING_CODE)
-
     def _start(self):
         url = urlsplit(self.environment.get("JUPYTERHUB_SERVICE_URL", "http://:0/"))
         host = url.hostname or ""
-        extra = dict(self.environment, **self.settings["variables"])
+        extra = dict(self.environment, **self.settings.variables)
         extra.update(self._watched())
         deadline = time.monotonic() + self.limit_s
         tried = set()
         for _ in range(4):
-            self.port, held = take_port(host, self.settings["ports"], tried)
+            self.port, held = take_port(host, self.settings.ports, tried)
             tried.add(self.port)
             netloc = "%s:%d" % ("[%s]" % host if ":" in host else host, self.port)
             extra["JUPYTERHUB_SERVICE_URL"] = url._replace(netloc=netloc).geturl()
             held.close()
-            self.server = Server([*self.wrap, *self.settings["command"]], extra, self.signals)
-            if self._has_port(host, deadline):
+            if self.settings.alone:
+                self.alone = Alone(self.folder, self.settings, self.environment)
+            self.server = Server(self._argv(), extra, self.signals, hidden=self.settings.hidden)
+            if self._begins(extra, deadline) and self._has_port(host, deadline):
                 return
             say("port %d was taken by somebody else; trying another" % self.port)
-            self.server.end()
+            self._end_server()
+            self.front = None
         raise EndError("no-port", "Others on %s were faster to take each of 4 ports." % NODE)
+
+    def _argv(self):
+        """The words that start the server, in the image if there is one."""
+        settings = self.settings
+        if not (settings.containers or settings.alone):
+            return settings.command
+        self.inside = Inside(self.folder, self.log)
+        counted = [[str(len(words)), *words] for words in (settings.programs, settings.alone)]
+        return [*self.wrap, "sh", self.inside.script, *counted[0], *counted[1], *settings.command]
+
+    def _begins(self, extra, deadline):
+        """Wait until it is known which of the two commands runs; start the proxy in front of one that knows no Hub."""
+        while self.alone and not self._stopped() and self.inside.found != "command":
+            if self.inside.found == "alone" and self.alone.listens(self.server):
+                say("a server without jupyterhub listens; the proxy stands in front of it")
+                self.front = self.alone.front(extra, self.signals)
+                break
+            if time.monotonic() >= deadline:
+                raise EndError("never-listened", self._too_late())
+            self.signals.pause(0.2)
+        return True
 
     def _watched(self):
         """Variables for the server that have it end when it is idle; none where there is no limit."""
-        if not self.idle:
+        if self.settings.idle_limit_s is None:
             return {}
         try:
-            self.folder = self.folder or Folder()
-            self.idle_watch = IdleWatch(self.folder, self.idle["limit_s"], self.idle["extension"])
+            self.idle_watch = IdleWatch(self.folder, self.settings.idle_limit_s)
         except OSError as error:
             say("an idle server will not be ended: %s" % error)
             return {}
@@ -858,8 +976,8 @@ class Job:
         pause_s = 0.1
         others = 0
         while not self._ending():
-            ended = self.server.code is not None
-            who = owner(self.port, self.server.pid)
+            ended = self._ended()
+            who = owner(self.port, (self.front or self.server).pid)
             if who == "server":
                 return True
             if ended:
@@ -869,11 +987,26 @@ class Job:
             if others == 3:
                 return False
             if time.monotonic() >= deadline:
-                message = "%s did not listen on port %d of %s within %d s."
-                raise EndError("never-listened", message % (self.title, self.port, NODE, self.limit_s))
+                raise EndError("never-listened", self._too_late())
             self.signals.pause(pause_s)
             pause_s = min(pause_s * 1.02, 0.5)
         return True
+
+    def _too_late(self):
+        """What to say of a server that does not listen in time."""
+        if self.inside and not self.inside.found:
+            return "%s took more than %d s to enter %s." % (self.container[0], self.limit_s, self.place)
+        return "%s did not listen on port %d of %s within %d s." % (self.title, self.port, NODE, self.limit_s)
+
+    def _heed_inside(self):
+        """Raise why the server that has ended never began, where that lies with the image."""
+        found = self.inside.found if self.inside and not self._ending() else "command"
+        if found.startswith("missing "):
+            self._require(None, " or ".join([found.partition(" ")[2], *self.settings.alone[:1]]))
+        if not found:
+            how = self.inside.why_not() or "it ended with exit code %d. See the job's log." % self.server.code
+            message = "%s could not enter %s: %s" % (self.container[0], self.place, how)
+            raise EndError("missing-program", message, MISSING_CODE)
 
     def _report_listening(self):
         if self._stopped():
@@ -887,7 +1020,7 @@ class Job:
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
         passed = 0
         told = False
-        while self.server.code is None:
+        while not self._ended():
             if self.signals.warned and not told:
                 told = True
                 self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
@@ -897,25 +1030,29 @@ class Job:
             self.signals.pause(60)
         # A scheduler may signal both of us, and the server may be faster.
         self.signals.until(self._ending, 0.1)
+        self._heed_inside()
         code = self.server.code
+        if code is None:
+            message = "The proxy in front of the server ended with exit code %d on %s." % (self.front.code, NODE)
+            raise EndError("server-exited", message)
         number = -code if code < 0 else None
         how = "was ended by %s" % signal_name(number) if number else "ended with exit code %d" % code
         say("server %s" % how)
         idle_s = self._idle_s() if code == 0 and not self._ending() else None
         if idle_s is not None:
-            self.server.end()
+            self._end_server()
             return EndError("idle", "The server was idle for %s and ended itself." % span(idle_s), 0, 0)
         message = "%s %s on %s." % (self.title, how, NODE)
         if number == signal.SIGKILL:
             message += " Often that means: more memory was used than the job asked for."
-        self.server.end()
+        self._end_server()
         reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
         return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
 
     def _idle_s(self):
         """How long the server was idle, if it ended for that; else None."""
         if self.idle_watch and self.idle_watch.ended:
-            return self.idle["limit_s"]
+            return self.settings.idle_limit_s
         found = [_IDLE.search(line) for line in last_lines(self.log, self.log_start)]
         return next((int(match.group(1)) for match in reversed(found) if match), None)
 
@@ -945,7 +1082,10 @@ class Job:
 def read_settings():
     """The settings, read to their end and closed, so that the server can't inherit them."""
     with open(SETTINGS_FD, "rb") as file:
-        return json.loads(file.read().decode("utf-8"))
+        settings = Settings(**json.loads(file.read().decode("utf-8")))
+    if settings.version != SETTINGS_VERSION:
+        raise ValueError("another version")
+    return settings
 
 
 def main():
@@ -953,12 +1093,12 @@ def main():
     signals = Signals()
     try:
         settings = read_settings()
-        _hidden.add(settings["ticket"])
+        _hidden.add(settings.ticket)
         job = Job(settings, signals)
     except HubError as error:
         say(str(error))
         return error.code
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         say("this job's settings can't be read: %s" % type(error).__name__)
         return SETTINGS_CODE
     return job.run()

@@ -6,7 +6,8 @@ from typing import Any
 
 from hpcspawner.errors import Problem
 from hpcspawner.request.gate import OPTIONS
-from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, SiteProfile
+from hpcspawner.site.environments import NO_IMAGE
+from hpcspawner.site.profile import ANY_GPU, NEVER, SiteProfile
 from hpcspawner.units import shown
 
 _LONGEST_LIST = 10
@@ -136,10 +137,14 @@ def _environment(profile: SiteProfile) -> Field:
 
 
 def _image(profile: SiteProfile) -> Field | None:
-    if not profile.images:
+    if not profile.images and not profile.own_images:
         return None
     listed = tuple(Option(one.name, one.label, one.help or "") for one in profile.images)
     default = profile.defaults.image
+    if profile.own_images:
+        names = ", ".join(one.name for one in profile.images)
+        words = f"A path or a reference{', or one of: ' if names else ''}{names}."
+        return Field("image", "Container image", "text", "what", (default or "",), help=words)
     # With a default somewhere, "no image" must be said in a word of its own.
     none = (
         Option("", "as the environment says")

@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from hpcspawner.errors import Problem, RequestError
+from hpcspawner.request.images import own_image, what_is_allowed
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.site import names
-from hpcspawner.site.profile import ANY_GPU, NEVER, NO_IMAGE, VARIABLE, Image, Partition, SiteProfile
+from hpcspawner.site.environments import NO_IMAGE, Image
+from hpcspawner.site.fields import VARIABLE
+from hpcspawner.site.profile import ANY_GPU, NEVER, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime, shown
 
 OPTIONS = (
@@ -58,7 +61,7 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
     directory = judge.directory(user)
     environment = judge.listed("environment", profile.environments, profile.default_environment)
     interface = judge.listed("interface", profile.interfaces, profile.default_interface)
-    image = judge.image(environment.image if environment else None)
+    image = judge.image(environment.image if environment else None, user)
     details = judge.flag("details")
     queue_limit = judge.limited("queue_limit", Walltime.parse, profile.limits.queue, profile.default_queue_limit)
     idle_limit = judge.idle_limit()
@@ -225,14 +228,22 @@ class _Judge:
         found: Partition | None = self.listed("partition", self.profile.partitions, self.profile.default_partition)
         return found
 
-    def image(self, of_environment: str | None) -> Image | None:
+    def image(self, of_environment: str | None, user: LocalAccount) -> Image | None:
         """The image asked for by name or path, else the environment's, else the site's default."""
         asked = self.text("image")
         if asked is None:
             return self.profile.image(of_environment or self.profile.defaults.image or "")
-        found = self.profile.image(asked)
-        if found is None and asked != NO_IMAGE:
-            self.refuse("image", _not_offered("image", asked, [image.name for image in self.profile.images]))
+        if asked == NO_IMAGE:
+            return None
+        allowed = self.profile.own_images
+
+        def resolve(folder: str) -> str:
+            return directory_of(folder, user, self.profile.directories.variables)
+
+        found = self.profile.image(asked) or own_image(asked, allowed, resolve)
+        if found is None:
+            listed = [image.name for image in self.profile.images]
+            self.refuse("image", _not_offered("image", asked, listed) + what_is_allowed(allowed, resolve))
         return found
 
     def resources(self, partition: Partition) -> Resources:

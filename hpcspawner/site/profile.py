@@ -1,108 +1,39 @@
 """What a cluster offers, read from one TOML file and checked as a whole."""
 
-import re
 import tomllib
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.programs.helper import DIRECTIVE
-from hpcspawner.site import names, options
-from hpcspawner.units import Memory, Walltime, shown
+from hpcspawner.site.checks import cross_checks, repeated_names
+from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
+from hpcspawner.site.fields import (
+    Count,
+    FolderRule,
+    Frozen,
+    HelperPath,
+    HomePath,
+    HomeRule,
+    Line,
+    MemoryText,
+    Name,
+    PathText,
+    SchedulerName,
+    Script,
+    Value,
+    Variable,
+    WalltimeOrFalse,
+    WalltimeText,
+)
+from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
 """The type of GPUs that the scheduler does not tell apart."""
-NO_IMAGE = "none"
-"""What a user picks to have no image though the environment or the site has a default; no image may be called so."""
 NEVER = "never"
 """What a user writes to have a server never end for being idle, though the site has a default."""
-
-
-VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})(?=/|$)", re.ASCII)
-"""A variable at the start of a folder, as shells write it: `$SCRATCH` or `${SCRATCH}`."""
-
-
-def _one_line(text: str) -> str:
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise ValueError("control characters and line breaks are not allowed here")
-    return text
-
-
-def _absolute(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError("write an absolute path")
-    return text
-
-
-def _absolute_or_home(text: str) -> str:
-    if not re.match(r"(/|~/|~$)", text):
-        raise ValueError("write an absolute path, or one that begins with '~/'")
-    return text
-
-
-def _rule(text: str) -> str:
-    return text if re.match(r"\{home\}(/|$)", text) else _absolute_or_home(text)
-
-
-def _folder(text: str) -> str:
-    return text if VARIABLE.match(text) else _rule(text)
-
-
-def _walltime_or_false(value: object) -> Walltime | None:
-    try:
-        return None if value is False else Walltime.parse(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; false switches it off") from None
-
-
-def _modules(line: str) -> str:
-    for word in line.split():
-        if not _MODULE.fullmatch(word):
-            raise ValueError(
-                f"{shown(word)} is no module: it begins with '-', or has a quote, '$', '`', ';' or '&' in it"
-            )
-    return line
-
-
-def _one_by_one(lines: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for line in lines for word in line.split())
-
-
-# Module names have signs of many kinds (`python@3.10`, `+mpi`, `~cuda`, `.hidden/1`); the job script quotes them.
-_MODULE = re.compile(r"(?!-)[A-Za-z0-9_.~@+:=%,^!*/-]{1,256}")
-
-Line = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
-SchedulerName = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
-"""A name that the scheduler gave; what may stand in it differs from one to the other, see `_names_there`."""
-Value = Annotated[str, Field(max_length=500), AfterValidator(_one_line)]
-Module = Annotated[Line, AfterValidator(_modules)]
-"""One module, or several in a line as `module load` takes them."""
-Modules = Annotated[tuple[Module, ...], AfterValidator(_one_by_one)]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-PathText = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute)]
-# Signs that mean nothing in sudoers.
-HelperPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,63}){1,10}$")]
-HomePath = Annotated[
-    str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_absolute_or_home)
-]
-FolderRule = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_folder)]
-HomeRule = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_one_line), AfterValidator(_rule)]
-Script = Annotated[str, Field(max_length=20_000)]
-WalltimeText = Annotated[Walltime, PlainValidator(Walltime.parse)]
-WalltimeOrFalse = Annotated[Walltime | None, PlainValidator(_walltime_or_false)]
-MemoryText = Annotated[Memory, PlainValidator(Memory.parse)]
-Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
-
-
-class Frozen(BaseModel):
-    """A part of a profile: unchangeable, and unknown keys are mistakes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Directive(Frozen):
@@ -189,64 +120,6 @@ class Partition(Frozen):
         return self
 
 
-class Image(Frozen):
-    """A container image that a server may run in."""
-
-    name: Name
-    title: Line | None = None
-    help: Line | None = None
-    path: PathText
-    binds: Annotated[tuple[PathText, ...], Field(description="Folders of the node to show inside.")] = ()
-    gpu_options: Annotated[tuple[Line, ...] | None, Field(description="None: as job.gpu_options says.")] = None
-
-    @property
-    def label(self) -> str:
-        """What the form calls it."""
-        return self.title or self.name
-
-
-class Environment(Frozen):
-    """A named way to have Jupyter on a compute node."""
-
-    name: Name
-    title: Line | None = None
-    help: Line | None = None
-    purge_modules: bool = False
-    modules: Modules = ()
-    conda: Annotated[Line | None, Field(description="A conda environment, by name or path.")] = None
-    path: Annotated[tuple[HomePath, ...], Field(description="Folders put in front of PATH.")] = ()
-    setup: Annotated[tuple[Line, ...], Field(description="Further lines of bash, run in order.")] = ()
-    variables: dict[Variable, Value] = {}
-    image: Annotated[Name | None, Field(description="The image used when the user picks none.")] = None
-
-    @property
-    def label(self) -> str:
-        """What the form calls it."""
-        return self.title or self.name
-
-
-class Interface(Frozen):
-    """What opens in the browser."""
-
-    name: Name
-    title: Line | None = None
-    help: Line | None = None
-    url: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]{0,200}$", description="Page shown first.")] = "/lab"
-    command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("jupyterhub-singleuser",)
-    programs: Annotated[tuple[Line, ...], Field(description="Programs that must be found, besides the command.")] = ()
-
-    @property
-    def label(self) -> str:
-        """What the form calls it."""
-        return self.title or self.name
-
-
-_INTERFACES = (
-    Interface(name="lab", title="JupyterLab", url="/lab", programs=("jupyter-lab",)),
-    Interface(name="notebook", title="Jupyter Notebook", url="/tree", programs=("jupyter-notebook",)),
-)
-
-
 class Defaults(Frozen):
     """What a user gets who chooses nothing."""
 
@@ -301,7 +174,12 @@ class Job(Frozen):
     conda: Annotated[HomePath | None, Field(description="Folder of the conda that environments are activated by.")] = (
         None
     )
-    container_command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("apptainer",)
+    container_command: Annotated[
+        tuple[Line, ...], Field(description="argv that runs an image; none: `apptainer`, or `singularity`.")
+    ] = ()
+    proxy: Annotated[
+        PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
+    ] = None
     gpu_options: Annotated[tuple[Line, ...], Field(description="What gives a container the node's GPUs.")] = ("--nv",)
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
     requeue: Annotated[
@@ -358,7 +236,8 @@ class SiteProfile(Frozen):
     partitions: Annotated[tuple[Partition, ...], Field(min_length=1)]
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
-    interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = _INTERFACES
+    own_images: OwnImages = OwnImages()
+    interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = DEFAULT_INTERFACES
     accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
     account: Literal["optional", "required", "hidden"] = "optional"
     reservation: Literal["optional", "hidden"] = "hidden"
@@ -455,13 +334,13 @@ def _shipped_folders() -> Iterator[Path]:
 
 def parse(data: dict[str, Any], path: str) -> SiteProfile:
     """Check what a profile holds; `path` names it in errors. Raises ProfileError with every mistake in it."""
-    problems = list(_repeated_names(data))
+    problems = list(repeated_names(data))
     try:
         profile = SiteProfile.model_validate(data)
     except ValidationError as error:
         problems += [_described(entry, data) for entry in error.errors(include_url=False) if not _is_echo(entry)]
         raise ProfileError(path, problems) from None
-    problems += _cross_checks(profile)
+    problems += cross_checks(profile)
     if problems:
         raise ProfileError(path, problems)
     return profile
@@ -501,173 +380,6 @@ def _place(loc: Sequence[str | int], data: Any) -> str:
         else:
             place += f".{step}" if place else step
     return place or "profile"
-
-
-def _repeated_names(data: dict[str, Any]) -> Iterator[str]:
-    for table in ("partitions", "environments", "images", "interfaces"):
-        entries = data.get(table)
-        if isinstance(entries, list):
-            names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
-            for name, count in Counter(names).items():
-                if count > 1:
-                    yield f"{table}: {name!r} stands {count} times; give each a name of its own"
-
-
-def _cross_checks(profile: SiteProfile) -> list[str]:
-    return [
-        *_unknown_defaults(profile),
-        *_names_there(profile),
-        *_defaults_over_limit(profile),
-        *_access_mistakes(profile),
-        *_refused_directives(profile),
-        *_refused_variables(profile),
-        *_kept_options(profile),
-        *_options_in_scripts(profile),
-        *_unknown_placeholders(profile),
-        *_unknown_variables(profile),
-    ]
-
-
-def _unknown_defaults(profile: SiteProfile) -> Iterator[str]:
-    chosen = profile.defaults
-    named: list[tuple[str, str | None, Iterable[Any]]] = [
-        ("defaults.partition", chosen.partition, profile.partitions),
-        ("defaults.environment", chosen.environment, profile.environments),
-        ("defaults.interface", chosen.interface, profile.interfaces),
-        ("defaults.image", chosen.image, profile.images),
-    ]
-    named += [(f"environments ({one.name}).image", one.image, profile.images) for one in profile.environments]
-    for place, name, offered in named:
-        names = [entry.name for entry in offered]
-        if name is not None and name not in names:
-            yield f"{place}: {name!r} is not one of: {', '.join(names) or 'none (no [[images]] are listed)'}"
-    if any(image.name == NO_IMAGE for image in profile.images):
-        yield f"images ({NO_IMAGE}).name: {NO_IMAGE!r} means that no image is used; choose another name"
-    if profile.accounts and chosen.account and chosen.account not in profile.accounts:
-        yield f"defaults.account: {chosen.account!r} is not one of accounts: {', '.join(profile.accounts)}"
-
-
-def _names_there(profile: SiteProfile) -> Iterator[str]:
-    """Names that this scheduler would read as something else."""
-    scheduler = profile.scheduler.type
-    for place, kind, texts in _scheduler_names(profile):
-        for text in texts:
-            if not names.is_name(text, scheduler, kind):
-                yield f"{place}: {shown(text)} is no name of a {kind} there: {names.allowed(scheduler, kind)}"
-
-
-def _scheduler_names(profile: SiteProfile) -> Iterator[tuple[str, str, Iterable[str]]]:
-    yield "accounts", "account", profile.accounts
-    yield "defaults.account", "account", [profile.defaults.account] if profile.defaults.account else []
-    for position, one in enumerate(profile.partitions, 1):
-        place = f"partitions[{position}] ({one.name})"
-        yield f"{place}.name", "partition", [one.name]
-        yield f"{place}.gpus", "gpu type", one.gpus
-        yield f"{place}.accounts", "account", one.accounts
-        yield f"{place}.qos", "qos", one.qos
-        yield f"{place}.features", "feature", one.features
-
-
-def _defaults_over_limit(profile: SiteProfile) -> Iterator[str]:
-    chosen, partition = profile.defaults, profile.default_partition
-    limits: list[tuple[str, Any, Any]] = [
-        ("walltime", chosen.walltime, partition.max_walltime),
-        ("nodes", chosen.nodes, partition.max_nodes),
-        ("gpus", chosen.gpus, partition.max_gpus),
-    ]
-    if not partition.whole_nodes:
-        limits += [("cpus", chosen.cpus, partition.max_cpus), ("memory", chosen.memory, partition.max_memory)]
-    for key, value, limit in limits:
-        # A default that the admin did not write is brought within the limits by the gate.
-        if key in chosen.model_fields_set and value is not None and limit is not None and value > limit:
-            yield f"defaults.{key}: {value} is more than partition {partition.name!r} allows ({limit})"
-    of_site: list[tuple[str, Any, str, Any]] = [
-        ("queue_limit", chosen.queue_limit, "queue", profile.limits.queue),
-        ("idle_limit", chosen.idle_limit, "idle", profile.limits.idle),
-        ("renewals", chosen.renewals, "renewals", profile.limits.renewals),
-    ]
-    for key, value, name, limit in of_site:
-        if value is not None and limit is not None and value > limit:
-            yield f"defaults.{key}: {value} is more than limits.{name} allows ({limit})"
-
-
-def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
-    access = profile.scheduler
-    if access.type == "local" and access.command_prefix:
-        yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
-    if access.type == "local" and profile.directives:
-        yield "directives: 'local' knows no further options; leave them out"
-    if access.helper and not access.prefix:
-        yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
-
-
-def _refused_directives(profile: SiteProfile) -> Iterator[str]:
-    """What would take away what the Hub needs of a job, since the site's directives win."""
-    access = profile.scheduler
-    places = [("job", profile.job.directives)]
-    places += [
-        (f"partitions[{number}] ({one.name})", one.directives) for number, one in enumerate(profile.partitions, 1)
-    ]
-    for where, directives in places:
-        for number, one in enumerate(directives, 1):
-            if why := options.why_refused(access.type, one.option, one.value, tag=access.tag):
-                yield f"{where}.directives[{number}].option: {one.option!r} can't be set: {why}"
-
-
-def _refused_variables(profile: SiteProfile) -> Iterator[str]:
-    for name in profile.scheduler.variables:
-        if why := options.why_no_variable(name):
-            yield f"scheduler.variables.{name}: can't be set: {why}"
-
-
-def _kept_options(profile: SiteProfile) -> Iterator[str]:
-    access, allowed = profile.scheduler, options.may_leave_out(profile.scheduler.type)
-    for name in profile.job.leave_out:
-        if name not in allowed:
-            yield (
-                f"job.leave_out: {name!r} can't be left out of a job of {access.type!r}; there is: "
-                f"{', '.join(allowed) or 'nothing'}"
-            )
-    if access.tag != "comment" and access.type != "slurm":
-        yield f"scheduler.tag: {access.type!r} has one place for the mark alone; leave the key out"
-
-
-def _options_in_scripts(profile: SiteProfile) -> Iterator[str]:
-    """A scheduler would read such a line as an option; job scripts hold none."""
-    for place, text in (("prologue", profile.job.prologue), ("epilogue", profile.job.epilogue)):
-        if found := DIRECTIVE.search(text.encode()):
-            line = shown(found.group().decode(errors="replace"))
-            yield f"job.{place}: {line} is an option for the scheduler; write it as one of job.directives"
-
-
-def _unknown_placeholders(profile: SiteProfile) -> Iterator[str]:
-    access, folders = profile.scheduler, {"user", "home", "group"}
-    texts = [
-        ("scheduler.node_name", access.node_name, {"node"}),
-        *(("scheduler.command_prefix", part, {"user"}) for part in access.prefix),
-        *((place, rule, folders) for place, rule in _folder_rules(profile)),
-    ]
-    for place, text, known in texts:
-        for word in re.findall(r"(?<!\$)\{([^{}]*)\}", text):
-            if word not in known:
-                there = " and ".join(f"{{{one}}}" for one in sorted(known, reverse=True))
-                yield f"{place}: {{{word}}} means nothing here; there is {there}"
-
-
-def _unknown_variables(profile: SiteProfile) -> Iterator[str]:
-    known = profile.directories.variables
-    for place, rule in _folder_rules(profile):
-        match = VARIABLE.match(rule)
-        if match and (match[1] or match[2]) not in known:
-            there = ", ".join(f"${name}" for name in known) or "none"
-            yield f"{place}: {match[0]} means nothing here; directories.variables has: {there}"
-
-
-def _folder_rules(profile: SiteProfile) -> Iterator[tuple[str, str]]:
-    """The rules for folders, each with its place in the profile."""
-    yield from (("directories.allowed", rule) for rule in profile.directories.allowed)
-    yield from ((f"directories.variables.{name}", rule) for name, rule in profile.directories.variables.items())
-    yield "defaults.directory", profile.defaults.directory
 
 
 _Entry = TypeVar("_Entry", Partition, Image, Environment, Interface)

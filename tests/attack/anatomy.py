@@ -14,7 +14,8 @@ from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
-from hpcspawner.script.render import CallHome, render
+from hpcspawner.script.launch import CallHome
+from hpcspawner.script.render import render
 from hpcspawner.site.profile import SiteProfile
 
 ALICE = LocalAccount("alice", "/home/alice")
@@ -94,7 +95,7 @@ def _check_settings(told: dict[str, Any], request: JobRequest, profile: SiteProf
     assert (told["callback"], told["ticket"], told["ca"]) == (HOME.url, HOME.ticket, HOME.ca)
     assert told["command"] == list(interface.command)
     assert told["programs"] == [interface.command[0], *interface.programs]
-    allowed = {*profile.job.container_command, "exec", "--nv", f"--bind={folder}"}
+    allowed = {"apptainer", "singularity", *profile.job.container_command, "exec", "--nv", f"--bind={folder}"}
     if request.image:
         allowed |= {request.image.path, *(f"--bind={one}" for one in request.image.binds)}
-    assert set(told["wrap"]) <= (allowed if request.image else set())
+    assert {word for argv in told["containers"] for word in argv} <= (allowed if request.image else set())

@@ -18,3 +18,18 @@ async def test_the_example_serves_a_kernel_on_a_compute_node(name, lab, tmp_path
         assert host == "n1" if name == "slurm" else host in NODES
         hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
+
+
+async def test_the_example_with_containers_serves_a_kernel_in_an_image(lab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("example-containers")
+    changes = {
+        "/opt/apptainer/bin": f"{lab}/apptainer/bin",
+        "/opt/jupyter-proxy": f"{lab}/env-proxy",
+        "/shared/images/lab": f"{lab}/images/lab",
+    }
+    config = example("containers", folder, changes)
+    with Hub(folder, None, host="10.77.0.1", config=config, users=("alice",)) as hub:
+        hub.spawn("alice", {})
+        assert await hub.run("alice", "import os; print(os.environ['IMAGE_SAYS'])") == "hello"
+        hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")

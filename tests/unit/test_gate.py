@@ -382,3 +382,54 @@ def test_what_a_scheduler_would_read_as_something_else_is_no_account(account):
     )
     with pytest.raises(RequestError, match="is not a name: letters, digits and the signs"):
         make({"account": account}, profile, ALICE)
+
+
+# --- images that users name themselves
+
+OWN = SiteProfile.model_validate(
+    FULL | {"own_images": {"folders": ["/shared/images", "{home}"], "references": ["docker://", "oras://site/ours/"]}}
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ("/shared/images/tensorflow-v2.3.0-gpu.simg", "/shared/images/tensorflow-v2.3.0-gpu.simg"),
+        ("~/images/it's mine.sif", "/home/alice/images/it's mine.sif"),
+        ("docker://jupyter/scipy-notebook:lab-4.0.7", "docker://jupyter/scipy-notebook:lab-4.0.7"),
+        ("oras://site/ours/torch@sha256:00ff", "oras://site/ours/torch@sha256:00ff"),
+        ("torch", "/images/torch.simg"),
+    ],
+)
+def test_an_image_by_path_or_reference_arrives_and_is_a_choice(asked, path):
+    request = make({"image": asked}, OWN, ALICE)
+    assert request.image.path == path
+    assert make(request.choices, OWN, ALICE).image == request.image
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "/shared/images",
+        "/shared/images-of-others/x.sif",
+        "/shared/images/../../etc/x.sif",
+        "/home/bob/x.sif",
+        "x.sif",
+        "--writable",
+        "oras://site/theirs/x",
+        "library://x/y",
+        "docker://x y",
+        "oci-archive:/home/alice/x.tar",
+    ],
+)
+def test_an_image_from_elsewhere_is_refused_with_what_is_allowed(asked):
+    (problem,) = refused({"image": asked}, OWN).problems
+    assert problem.message.endswith(
+        "Or name an image under /shared/images, or an image under /home/alice, or a reference that begins with "
+        "docker://, or a reference that begins with oras://site/ours/."
+    )
+
+
+def test_a_site_that_lists_its_images_takes_no_others():
+    (problem,) = refused({"image": "/home/alice/x.sif"}).problems
+    assert problem.message == "Image '/home/alice/x.sif' is not offered. Choose one of: torch."

@@ -4,6 +4,7 @@ import ast
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hpcspawner.programs import launcher
-from hpcspawner.script.render import quote
+from hpcspawner.script.launch import SETTINGS_VERSION, LauncherSettings, quote, source
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
@@ -286,20 +287,26 @@ def settings(hub, authority, tmp_path):
     directory = tmp_path / "home"
     directory.mkdir()
     return {
+        "version": launcher.SETTINGS_VERSION,
         "callback": f"https://127.0.0.1:{hub.server_port}/hub/api/hpcspawner",
         "ca": authority.pem,
         "ticket": TICKET,
         "tls": False,
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser"],
-        "wrap": [],
+        "alone": [],
+        "proxy": "",
+        "containers": [],
         "bind": "--bind=",
+        "hidden": [],
         "environment": "Science stack 2024",
+        "image": "",
         "directory": str(directory),
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab"},
         "ports": None,
         "limit_s": 20,
-        "idle": None,
+        "idle_limit_s": None,
+        "files": {},
     }
 
 
@@ -658,17 +665,44 @@ def container(program, settings, tmp_path):
     inside = tmp_path / "bin" / "inside"
     inside.mkdir()
     program("jupyterhub-singleuser", "serve()").rename(inside / "jupyterhub-singleuser")
-    settings["wrap"] = ["apptainer", "exec", "/img.sif"]
+    settings["containers"] = [["apptainer", "exec", "/img.sif"], ["singularity", "exec", "/img.sif"]]
+    settings["files"] = {"inside.sh": source("inside.sh")}
+    settings["image"] = "torch"
+
+
+def entries(home):
+    """How the container was entered: our folder is F."""
+    lines = (home / "wrapped").read_text().splitlines()
+    return [re.sub(r"/\S+/hpcspawner-[a-z0-9_]+", "F", line) for line in lines]
 
 
 @pytest.mark.usefixtures("container")
-def test_programs_are_looked_for_and_run_inside_the_container(hub, launch, home):
+def test_an_image_is_entered_once_to_look_and_to_serve(hub, launch, home):
     launch()
     hub.reported("listening")
-    assert (home / "wrapped").read_text().splitlines() == [
-        'exec /img.sif sh -c command -v "$1" sh jupyterhub-singleuser',
-        "exec /img.sif jupyterhub-singleuser",
-    ]
+    assert entries(home) == ["exec --bind=F /img.sif sh F/inside.sh 1 jupyterhub-singleuser 0 jupyterhub-singleuser"]
+
+
+@pytest.mark.usefixtures("container")
+def test_singularity_runs_the_image_where_there_is_no_apptainer(hub, launch, home, tmp_path):
+    (tmp_path / "bin" / "apptainer").rename(tmp_path / "bin" / "singularity")
+    launch()
+    hub.reported("listening")
+    assert len(entries(home)) == 1
+
+
+@pytest.mark.usefixtures("container")
+def test_a_python_of_the_set_up_does_not_mislead_the_image(hub, launch, settings, home, program, tmp_path):
+    settings["hidden"] = ["PYTHONPATH"]
+    body = "import json\njson.dump(sorted(os.environ), open('seen.json', 'w'))\nserve()"
+    program("jupyterhub-singleuser", body).rename(tmp_path / "bin" / "inside" / "jupyterhub-singleuser")
+    launch(PYTHONPATH="/modules/python", PYTHONSTARTUP="/home/it.py")
+    hub.reported("listening")
+    variables = json.loads((home / "seen.json").read_text())
+    assert ("PYTHONPATH" in variables, "PYTHONSTARTUP" in variables) == (False, True)
+
+
+FATAL = "FATAL:   While checking container encryption: could not open image /gone: no such file"
 
 
 @pytest.mark.usefixtures("container")
@@ -676,10 +710,15 @@ def test_programs_are_looked_for_and_run_inside_the_container(hub, launch, home)
     ("change", "message"),
     [
         pytest.param({"programs": ["jupyter-lab"]}, "jupyter-lab was not found in the environment", id="program"),
+        pytest.param({"containers": [["nowhere", "/i"]]}, "nowhere was not found", id="container command"),
         pytest.param(
-            {"wrap": ["singularity", "exec", "/img.sif"]}, "singularity was not found", id="container command"
+            {"containers": [["nowhere", "/i"], ["never", "/i"]]}, "nowhere or never was not found", id="two of them"
         ),
-        pytest.param({"wrap": ["apptainer", "exec", "/gone"]}, "apptainer could not enter the environment", id="image"),
+        pytest.param(
+            {"containers": [["apptainer", "exec", "/gone"]]},
+            "it ended with exit code 255. See the job's log",
+            id="image",
+        ),
     ],
 )
 def test_what_a_container_lacks_is_named(hub, launch, settings, change, message):
@@ -690,6 +729,22 @@ def test_what_a_container_lacks_is_named(hub, launch, settings, change, message)
     assert message in end["message"]
 
 
+def test_why_an_image_was_not_entered_is_said_in_the_container_s_words(hub, launch, program, settings, container):
+    program("apptainer", f"print({FATAL!r}, file=sys.stderr); sys.exit(255)", before="import sys")
+    assert launch().ends() == 127
+    assert hub.reported("ended")["message"] == (
+        f"apptainer could not enter the environment 'Science stack 2024, image torch' on {os.uname().nodename}: "
+        "While checking container encryption: could not open image /gone: no such file"
+    )
+
+
+def test_an_image_that_takes_too_long_is_not_taken_for_a_server(hub, launch, program, settings, container):
+    program("apptainer", "import time; time.sleep(60)", before="")
+    settings["limit_s"] = 1
+    launch().ends()
+    assert "apptainer took more than 1 s to enter" in hub.reported("ended")["message"]
+
+
 @pytest.mark.usefixtures("container")
 def test_a_signal_while_the_container_is_looked_into_ends_the_job(hub, program, launch, home):
     program("apptainer", 'import time; open("began", "w"); time.sleep(60)', before="")
@@ -698,6 +753,71 @@ def test_a_signal_while_the_container_is_looked_into_ends_the_job(hub, program, 
     run.process.send_signal(signal.SIGTERM)
     assert run.ends(timeout_s=15) == 128 + 15
     assert hub.reported("ended")["reason"] == "signalled"
+
+
+LISTENS_ON_A_SOCKET = """
+import json, os, pathlib, socket, time
+folder = os.environ["JUPYTER_CONFIG_PATH"].split(":")[0]
+told = json.loads(pathlib.Path(folder, "settings.json").read_text())
+json.dump([told, sorted(os.environ), oct(os.stat(folder).st_mode)], open("seen.json", "w"))
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(told["socket"])
+listening.listen()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def alone(program, settings, tmp_path, monkeypatch):
+    """Programs without jupyterhub, and a stand-in for the proxy's Python, which does what is asked."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    program("jupyter-lab", LISTENS_ON_A_SOCKET, before="")
+    settings.update(programs=["jupyterhub-singleuser", "jupyter-lab"], alone=["jupyter-lab"])
+    settings["proxy"] = str(tmp_path / "proxy")
+    settings["files"] = {"inside.sh": source("inside.sh"), "front.py": "", "alone/jupyter_server_config.py": ""}
+    (tmp_path / "proxy" / "bin").mkdir(parents=True)
+
+    def front(does):
+        program("front", does).rename(tmp_path / "proxy" / "bin" / "python3")
+
+    return front
+
+
+def test_a_server_without_a_hub_is_reached_by_the_proxy_alone(hub, launch, alone, home):
+    alone("serve()")
+    run = launch()
+    with socket.create_connection(("127.0.0.1", hub.reported("listening")["port"]), 10) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b" 200 " in connection.recv(100)
+    told, variables, mode = json.loads((home / "seen.json").read_text())
+    assert mode.endswith("700")
+    assert not [name for name in variables if "JUPYTERHUB" in name]
+    assert told["token"] not in run.text
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert not Path(told["socket"]).parent.exists()
+
+
+@pytest.mark.parametrize("does", ["sys.exit(3)", "threading.Timer(2, os._exit, [3]).start(); serve()"])
+def test_a_proxy_that_ends_takes_the_server_with_it_and_is_named(hub, launch, alone, home, does):
+    alone(f"import os, sys, threading\n{does}")
+    assert launch().ends() == 1
+    assert "The proxy in front of the server ended with exit code 3" in hub.reported("ended")["message"]
+    told, *_ = json.loads((home / "seen.json").read_text())
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match="No such file"):
+        probe.connect(told["socket"])
+
+
+def test_a_proxy_that_is_not_there_is_named(hub, launch, alone):
+    assert launch().ends() == 127
+    assert "proxy/bin/python3 could not be started" in hub.reported("ended")["message"]
+
+
+def test_neither_of_two_commands_is_there(hub, launch, alone, tmp_path):
+    (tmp_path / "bin" / "jupyter-lab").unlink()
+    assert launch().ends() == 127
+    assert "jupyterhub-singleuser or jupyter-lab was not found in" in hub.reported("ended")["message"]
 
 
 def test_a_failed_set_up_line_is_reported_and_nothing_started(hub, program, launch, home):
@@ -1047,7 +1167,7 @@ ENABLED = {
 
 @pytest.mark.parametrize("kind", ENABLED)
 def test_a_server_with_an_idle_limit_gets_its_extension(hub, program, launch, settings, home, kind):
-    settings["idle"] = {"limit_s": 5400, "extension": "SAID = 'é'"}
+    settings.update(idle_limit_s=5400, files={"hpcspawner_idle.py": "SAID = 'é'"})
     program("jupyterhub-singleuser", f"KIND = {kind!r}\n{LOADS_ITS_EXTENSION}\nserve()")
     run = launch(JUPYTER_CONFIG_PATH="/site/config")
     hub.reported("listening")
@@ -1063,7 +1183,7 @@ def test_a_server_with_an_idle_limit_gets_its_extension(hub, program, launch, se
 
 
 def test_a_server_that_ended_for_being_idle_says_so(hub, program, launch, settings):
-    settings["idle"] = {"limit_s": 5400, "extension": ""}
+    settings.update(idle_limit_s=5400, files={"hpcspawner_idle.py": ""})
     mark = 'open(os.environ["JUPYTER_CONFIG_PATH"] + "/idle-end", "w"); threading.Timer(0.5, os._exit, [0]).start()'
     program("jupyterhub-singleuser", f"import threading; {mark}; serve()")
     assert launch().ends() == 0
@@ -1334,8 +1454,7 @@ def test_an_image_makes_the_key_and_sees_it(hub, program, launch_bare, stand_in,
     lines = "".join((place / "wrapped").read_text() for place in (tmp_path, home)).splitlines()
     assert [line for line in lines if line.startswith("exec ")] == [
         f"exec --bind={folder} /img.sif python3 -I -c from cryptography import x509",
-        f'exec --bind={folder} /img.sif sh -c command -v "$1" sh jupyterhub-singleuser',
-        f"exec --bind={folder} /img.sif jupyterhub-singleuser",
+        f"exec --bind={folder} /img.sif sh {folder}/inside.sh 1 jupyterhub-singleuser 0 jupyterhub-singleuser",
     ]
 
 
@@ -1502,13 +1621,28 @@ def test_the_key_is_kept_in_the_jobs_own_folder(hub, launch, tmp_path, home, nam
 
 @pytest.mark.usefixtures("container")
 def test_what_ends_an_idle_server_is_visible_in_the_image(hub, program, launch, settings, home, tmp_path):
-    settings["idle"] = {"limit_s": 5400, "extension": "SAID = 'x'"}
+    settings["idle_limit_s"] = 5400
+    settings["files"]["hpcspawner_idle.py"] = "SAID = 'x'"
     body = f"KIND = 'jupyter_server'\n{LOADS_ITS_EXTENSION}\nserve()"
     program("jupyterhub-singleuser", body).rename(tmp_path / "bin" / "inside" / "jupyterhub-singleuser")
     launch()
     hub.reported("listening")
     folder = json.loads((home / "found.json").read_text())["folder"]
-    assert (home / "wrapped").read_text().splitlines()[-1] == f"exec --bind={folder} /img.sif jupyterhub-singleuser"
+    assert f"--bind={folder}" in (home / "wrapped").read_text()
+
+
+def test_the_settings_are_those_that_the_script_writes():
+    assert launcher.Settings._fields == tuple(LauncherSettings.__dataclass_fields__)
+    assert launcher.SETTINGS_VERSION == SETTINGS_VERSION
+
+
+@pytest.mark.parametrize("change", [{"version": 0}, {"newer": 1}])
+def test_settings_of_another_version_are_refused(hub, launch, settings, change):
+    settings.update(change)
+    run = launch()
+    assert run.ends() == launcher.SETTINGS_CODE
+    assert "settings can't be read" in run.text
+    assert hub.calls == []
 
 
 def test_without_settings_the_job_says_so():

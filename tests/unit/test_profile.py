@@ -293,13 +293,15 @@ def test_a_file_that_can_t_be_read_is_told_with_the_reason(tmp_path, name, why):
         pytest.param(
             'path = "/images/torch.sif"',
             'path = "torch.sif"',
-            "images[1] (torch).path: write an absolute path",
+            "images[1] (torch).path: write an absolute path, or a reference such as 'docker://…', 'oras://…', "
+            "'oci-archive:/…'",
             id="a path from nowhere",
         ),
         pytest.param(
             'path = "/images/torch.sif"',
             'path = "~/torch.sif"',
-            "images[1] (torch).path: write an absolute path",
+            "images[1] (torch).path: write an absolute path, or a reference such as 'docker://…', 'oras://…', "
+            "'oci-archive:/…'",
             id="an image in a home, whose path no shell reads",
         ),
         pytest.param(
@@ -604,6 +606,7 @@ SECTIONS = {
     "Partition": "`[[partitions]]`",
     "Environment": "`[[environments]]`",
     "Image": "`[[images]]`",
+    "OwnImages": "`[own_images]`",
     "Interface": "`[[interfaces]]`",
     "Defaults": "`[defaults]`",
     "Limits": "`[limits]`",

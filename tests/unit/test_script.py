@@ -1,5 +1,6 @@
 """The job script as a whole: compared with golden files, read as schedulers read it, and run by bash."""
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -23,7 +24,8 @@ from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
 from hpcspawner.script import render as script_module
-from hpcspawner.script.render import quote, quote_path, render, submission
+from hpcspawner.script.launch import quote, quote_path
+from hpcspawner.script.render import render, submission
 from hpcspawner.site.profile import SiteProfile, load
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
@@ -131,6 +133,29 @@ def test_no_script_has_a_here_document(kind):
         assert "<<" not in without_launcher(script(kind, options))
 
 
+# Each layer beside each other one that changes what the launcher is given.
+COMBINATIONS = {
+    "modules-image": ({"modules": ["apptainer/1.4"]}, "torch", None),
+    "conda-proxy": ({"modules": ["miniconda/24"], "conda": "torch"}, None, "/opt/jupyter-proxy"),
+    "path-proxy": ({"path": ["~/venv/bin"], "variables": {"OMP_NUM_THREADS": "4"}}, None, "/opt/jupyter-proxy"),
+    "image-proxy": ({"purge_modules": True, "setup": ["ulimit -c 0"]}, "torch", "/opt/jupyter-proxy"),
+    "image-by-reference": ({}, "docker://jupyter/scipy-notebook:lab-4.0.7", None),
+}
+
+
+@pytest.mark.parametrize("case", COMBINATIONS)
+def test_the_script_of_a_combination_of_layers_is_the_golden_one(golden, case):
+    environment, image, proxy = COMBINATIONS[case]
+    changes = {"environments": [{"name": "it", **environment}], "defaults": {}, "job": {"proxy": proxy}}
+    profile = site("slurm", own_images={"references": ["docker://"]}, **changes)
+    options = {"idle_limit": "2h"} | ({"image": image} if image else {})
+    whole = script("slurm", options, profile=profile)
+    told = settings_of(whole)
+    shell = "".join(f"{line}\n" for line in taken_apart(whole)[0] if line.startswith("hpc_step"))
+    files = dict.fromkeys(told.pop("files"), "(its text)")
+    golden(f"layers/{case}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n\n{shell}")
+
+
 # --- read by bash, shellcheck and the schedulers
 
 
@@ -200,28 +225,43 @@ def test_no_line_is_one_that_a_scheduler_reads(kind):
 # --- what the launcher is told
 
 
+def entered(told):
+    """The argv that enters the image, after the program, which is one of two."""
+    first, second = told["containers"]
+    assert (first[0], second[0]) == ("apptainer", "singularity")
+    assert first[1:] == second[1:]
+    return first[1:]
+
+
 def test_the_image_is_entered_with_gpus_and_folders():
     told = settings_of(script("slurm", REQUESTS["gpu"]))
-    assert told["wrap"] == [
-        "apptainer",
-        "exec",
-        "--nv",
-        "--bind=/scratch",
-        "--bind=/scratch/it's here",
-        "/images/torch.simg",
-    ]
-    assert told["environment"] == "Science stack, image torch"
+    assert entered(told) == ["exec", "--nv", "--bind=/scratch", "--bind=/scratch/it's here", "/images/torch.simg"]
+    assert (told["environment"], told["image"]) == ("Science stack", "torch")
 
 
 def test_without_gpus_the_image_gets_none():
     told = settings_of(script("slurm", {"image": "torch"}))
-    assert told["wrap"] == ["apptainer", "exec", "--bind=/scratch", "--bind=/home/alice", "/images/torch.simg"]
+    assert entered(told) == ["exec", "--bind=/scratch", "--bind=/home/alice", "/images/torch.simg"]
 
 
 @pytest.mark.parametrize("directory", ["/scratch/a:b", "/scratch/a,b"])
 def test_a_directory_that_would_be_read_as_two_is_not_bound(directory):
     told = settings_of(script("slurm", {"image": "torch", "directory": directory}))
-    assert told["wrap"] == ["apptainer", "exec", "--bind=/scratch", "/images/torch.simg"]
+    assert entered(told) == ["exec", "--bind=/scratch", "/images/torch.simg"]
+
+
+def test_the_site_may_name_what_runs_images():
+    profile = site("slurm", job=FULL["job"] | {"container_command": ["singularity", "--silent"]})
+    told = settings_of(script("slurm", {"image": "torch"}, profile=profile))
+    assert [argv[:3] for argv in told["containers"]] == [["singularity", "--silent", "exec"]]
+
+
+def test_a_variable_that_the_site_sets_gets_into_the_image():
+    environment = {"name": "plain", "variables": {"PYTHONPATH": "/site/python"}}
+    profile = site("slurm", environments=[environment], defaults={})
+    told = settings_of(script("slurm", {"image": "torch"}, profile=profile))
+    assert told["hidden"] == ["PYTHONHOME"]
+    assert settings_of(script("slurm", {}, profile=profile))["hidden"] == []
 
 
 @pytest.mark.parametrize(
@@ -239,26 +279,32 @@ def test_gpus_are_given_to_an_image_as_the_site_says(of_job, of_image, expected)
     images = [one | ({} if of_image is None else {"gpu_options": of_image}) for one in FULL["images"]]
     job = FULL["job"] | ({} if of_job is None else {"gpu_options": of_job})
     told = settings_of(script("slurm", REQUESTS["gpu"], profile=site("slurm", images=images, job=job)))
-    assert told["wrap"][:-3] == ["apptainer", "exec", *expected]
+    assert entered(told)[:-3] == ["exec", *expected]
 
 
 def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77, tls=True)))
     assert told == {
+        "version": 1,
         "callback": "https://hub.example.org/hub/api/hpcspawner",
         "ca": PEM,
         "ticket": "TICKET-STANDS-HERE",
         "tls": True,
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser", "jupyter-lab"],
-        "wrap": [],
+        "alone": [],
+        "proxy": "",
+        "containers": [],
         "bind": "--bind=",
+        "hidden": [],
         "environment": "plain",
+        "image": "",
         "directory": "/home/alice",
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"},
         "ports": [20000, 20100],
         "limit_s": 77,
-        "idle": None,
+        "idle_limit_s": None,
+        "files": {},
     }
 
 
@@ -267,7 +313,7 @@ IDLE_SOURCE = Path(launcher.__file__).with_name("idle.py").read_text(encoding="u
 
 def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
     told = settings_of(script("slurm", {"idle_limit": "90m"}))
-    assert told["idle"] == {"limit_s": 5400, "extension": IDLE_SOURCE}
+    assert (told["idle_limit_s"], told["files"]) == (5400, {"hpcspawner_idle.py": IDLE_SOURCE})
 
 
 @pytest.mark.parametrize(
@@ -281,7 +327,7 @@ def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
 def test_only_a_jupyter_server_can_be_ended_for_being_idle(command, watched):
     interface = {"name": "it", "command": [command]}
     told = settings_of(script("slurm", {"idle_limit": "2h"}, profile=site("slurm", interfaces=[interface])))
-    assert bool(told["idle"]) is watched
+    assert bool(told["idle_limit_s"]) is watched
 
 
 def test_the_hubs_own_arguments_follow_the_command():

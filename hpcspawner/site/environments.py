@@ -1,0 +1,107 @@
+"""What a server runs in: environments, container images, and the interfaces that open in the browser."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from hpcspawner.site.fields import (
+    FolderRule,
+    Frozen,
+    HomePath,
+    ImagePath,
+    Line,
+    Modules,
+    Name,
+    PathText,
+    Value,
+    Variable,
+)
+
+NO_IMAGE = "none"
+"""What a user picks to have no image though the environment or the site has a default; no image may be called so."""
+
+
+class Image(Frozen):
+    """A container image that a server may run in."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    path: ImagePath
+    binds: Annotated[tuple[PathText, ...], Field(description="Folders of the node to show inside.")] = ()
+    gpu_options: Annotated[tuple[Line, ...] | None, Field(description="None: as job.gpu_options says.")] = None
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+
+class OwnImage(Image):
+    """An image that a user names by its path or reference, which is its name too."""
+
+    name: Line
+
+
+class OwnImages(Frozen):
+    """Which images a user may name that the site does not list."""
+
+    folders: Annotated[tuple[FolderRule, ...], Field(description="Folders under which an image may lie.")] = ()
+    references: Annotated[
+        tuple[Line, ...], Field(description="What a reference may begin with, such as `docker://` or one registry.")
+    ] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.folders or self.references)
+
+
+class Environment(Frozen):
+    """A named way to have Jupyter on a compute node."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    purge_modules: bool = False
+    modules: Modules = ()
+    conda: Annotated[Line | None, Field(description="A conda environment, by name or path.")] = None
+    path: Annotated[tuple[HomePath, ...], Field(description="Folders put in front of PATH.")] = ()
+    setup: Annotated[tuple[Line, ...], Field(description="Further lines of bash, run in order.")] = ()
+    variables: dict[Variable, Value] = {}
+    image: Annotated[Name | None, Field(description="The image used when the user picks none.")] = None
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+
+class Interface(Frozen):
+    """What opens in the browser."""
+
+    name: Name
+    title: Line | None = None
+    help: Line | None = None
+    url: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]{0,200}$", description="Page shown first.")] = "/lab"
+    command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("jupyterhub-singleuser",)
+    programs: Annotated[tuple[Line, ...], Field(description="Programs that must be found, besides the command.")] = ()
+    alone: Annotated[
+        tuple[Line, ...], Field(description="Jupyter command without a Hub, for where the command is missing.")
+    ] = ()
+
+    @property
+    def label(self) -> str:
+        """What the form calls it."""
+        return self.title or self.name
+
+
+DEFAULT_INTERFACES = (
+    Interface(name="lab", title="JupyterLab", url="/lab", programs=("jupyter-lab",), alone=("jupyter-lab",)),
+    Interface(
+        name="notebook",
+        title="Jupyter Notebook",
+        url="/tree",
+        programs=("jupyter-notebook",),
+        alone=("jupyter-notebook",),
+    ),
+)
+"""What a site offers that names none."""

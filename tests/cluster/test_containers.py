@@ -1,0 +1,193 @@
+"""Real images in a real Apptainer, each to a cell run in a kernel; what can't be started is named on the page."""
+
+import html
+import re
+import ssl
+
+import pytest
+from cluster.conftest import on_head, queue_is_empty_within
+from cluster.test_bad_input import start
+from support.faults import within
+from support.hub import require
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
+
+SITE = """\
+[job]
+proxy = "{lab}/env-proxy"
+
+[own_images]
+folders = ["{lab}/images"]
+references = ["docker://", "oci-archive:/"]
+
+[[environments]]
+name = "alone"
+path = ["{lab}/alone-of-test"]
+
+[[environments]]
+name = "images"
+path = ["{lab}/apptainer/bin"]
+
+{images}
+[defaults]"""
+IMAGES = ("hub", "lab", "bare", "lab.sif", "arm64.sif", "damaged.sif", "unreadable.sif", "gone.sif")
+IMAGE = '[[images]]\nname = "{name}"\npath = "{lab}/images/{name}"\n'
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    return "slurm"
+
+
+@pytest.fixture(scope="module")
+def running_hub(make_hub, lab):
+    require("apptainer", path=f"{lab}/apptainer/bin")
+    alone = lab / "alone-of-test"
+    alone.mkdir(exist_ok=True)
+    if not (alone / "jupyter-lab").is_symlink():
+        (alone / "jupyter-lab").symlink_to(lab / "env" / "bin" / "jupyter-lab")
+    images = "\n".join(IMAGE.format(name=name, lab=lab) for name in IMAGES)
+    with make_hub("slurm", change=("[defaults]", SITE.format(lab=lab, images=images))) as hub:
+        yield hub
+
+
+def asked(image):
+    return {"partition": "debug", "environment": "images", "image": image, "memory": "2G"}
+
+
+WHERE = "import os, socket, sys; print(socket.gethostname(), sys.prefix, os.environ['IMAGE_SAYS'], os.getcwd())"
+
+
+@pytest.mark.parametrize("image", ["hub", "lab", "lab.sif"])
+async def test_a_cell_runs_in_an_image(hub, image):
+    hub.spawn("alice", asked(image))
+    assert await hub.run("alice", WHERE) == "n1 /opt/jupyter hello /home/alice"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+async def test_an_image_by_path_runs_as_a_listed_one(hub, lab):
+    hub.spawn("alice", asked(f"{lab}/images/lab"))
+    assert await hub.run("alice", WHERE) == "n1 /opt/jupyter hello /home/alice"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+async def test_an_environment_without_jupyterhub_needs_no_image(hub, lab):
+    hub.spawn("alice", {"partition": "debug", "environment": "alone"})
+    where = "import os, sys; print(sys.prefix, 'JUPYTERHUB_API_TOKEN' in os.environ)"
+    assert await hub.run("alice", where) == f"{lab}/env False"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+def test_an_idle_server_behind_the_proxy_ends_itself_and_says_so(hub):
+    hub.spawn("alice", asked("lab") | {"idle_limit": "10s"})
+    within(60, lambda: hub.servers("alice") == {}, "the server did not end")
+    queue_is_empty_within(40, "alice")
+    assert "The server was idle for 10s and ended itself" in hub.log()
+
+
+CANNOT = {
+    "bare": "jupyterhub-singleuser or jupyter-lab was not found in the environment",
+    "gone.sif": "gone.sif",
+    "unreadable.sif": "unreadable.sif is not readable by the current user",
+    "arm64.sif": "arm64",
+    "damaged.sif": "apptainer could not enter",
+    "oci-archive:/nowhere/image.tar": "lstat /nowhere: no such file or directory",
+}
+
+
+@pytest.mark.parametrize("image", CANNOT)
+def test_an_image_that_cannot_be_started_is_named_on_the_page(hub, image):
+    _, message, _ = start(hub, asked(image))
+    message = html.unescape(message)
+    assert CANNOT[image] in message
+    assert f"image {image}" in message
+    assert "exit code 255" not in re.split("Last lines", message)[0]
+    queue_is_empty_within(40, "alice")
+
+
+ATTACK = """\
+import glob, json, socket, sys
+found = []
+for folder in glob.glob("/tmp/hpcspawner-*/alone") + glob.glob("/tmp/hpcspawner-*"):
+    for name in ("settings.json", "socket", "alone/settings.json"):
+        try:
+            open(folder + "/" + name)
+            found.append(folder + "/" + name)
+        except OSError:
+            pass
+print("reached" if found else "nothing", found)
+"""
+
+
+async def test_another_user_of_the_node_reaches_nothing_of_the_server_behind_and_it_leaves_nothing(hub, lab):
+    hub.spawn("alice", asked("lab"))
+    where = await hub.run("alice", "import glob; print(*glob.glob('/tmp/hpcspawner-*/alone/socket'))")
+    assert where.startswith("/tmp/hpcspawner-")
+    connect = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({where!r}); print('in')"
+    on_n1 = [str(lab / "n1"), "runuser", "-u"]
+    assert on_head(*on_n1, "alice", "--", "python3", "-c", connect) == "in\n", "the control finds nothing"
+    assert on_head(*on_n1, "bob", "--", "python3", "-c", connect, check=False) == ""
+    assert on_head(*on_n1, "bob", "--", "python3", "-c", ATTACK).startswith("nothing")
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+    assert on_head("ls", "-d", where, check=False) == "", "the folder is left on the node"
+    assert "front.py" not in on_head("ps", "-u", "alice", "-o", "args", check=False)
+
+
+async def opens(hub, path, headers):
+    """What a WebSocket of alice's server says to one who brings these headers."""
+    trust = ssl.create_default_context(cafile=str(hub.folder / "ca.pem"))
+    url = hub.url.replace("https", "wss", 1) + path
+    try:
+        (await websocket_connect(HTTPRequest(url, headers=headers, ssl_options=trust))).close()
+    except HTTPClientError as error:
+        return error.code
+    return "open"
+
+
+def token_of(hub, user, scope):
+    made = hub.api("POST", f"/users/{user}/tokens", json={"scopes": [scope]})
+    return {"Authorization": f"token {made.json()['token']}"}
+
+
+@pytest.fixture
+def alone(hub):
+    """alice's server in an image that knows no Hub."""
+    hub.spawn("alice", asked("lab"))
+    yield hub
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+async def test_only_who_may_use_the_server_gets_past_the_proxy(alone):
+    hers, bobs = (token_of(alone, user, f"access:servers!user={user}") for user in ("alice", "bob"))
+    made = alone.post("/user/alice/api/terminals", {})
+    assert made.status_code == 403
+    made = alone.get("/user/alice/api/status", headers=bobs)
+    assert made.status_code in (403, 404)
+    assert alone.get("/user/alice/api/status", headers=hers).status_code == 200
+    path = "/user/alice/api/events/subscribe"
+    assert [await opens(alone, path, headers) for headers in (hers, bobs, {})] == ["open", 403, 403]
+
+
+def test_a_page_of_another_server_can_not_use_the_cookie(alone):
+    session = alone.log_in("alice")
+    page = session.get(f"{alone.url}/user/alice/lab", timeout=60)
+    assert (page.status_code, "jupyter-config-data" in page.text) == (200, True)
+    url = f"{alone.url}/user/alice/api/contents"
+    from_page = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+    assert session.post(url, json={}, headers=from_page, timeout=30).status_code == 403
+    token = next(one.value for one in session.cookies if one.name == "_xsrf" and one.path == "/user/alice/")
+    answer = session.post(url, json={}, headers={**from_page, "X-XSRFToken": token}, timeout=30)
+    assert answer.status_code == 201, answer.text
+    session.delete(f"{url}/{answer.json()['path']}", headers={**from_page, "X-XSRFToken": token}, timeout=30)
+
+
+async def test_kernels_behind_the_proxy_have_no_secret_of_the_hub(alone):
+    shown = await alone.run(
+        "alice", "import os; print(sorted(n for n in os.environ if 'JUPYTERHUB' in n or 'TOKEN' in n))"
+    )
+    assert shown == "[]"
