@@ -124,7 +124,7 @@ Defaults!{alias} env_reset, !env_keep, !env_check{further}
 """
 
 
-# What visudo refuses as unknown where sudo is sudo-rs. There the environment is always reset, and NOSETENV does the rest.
+# What the visudo of sudo-rs refuses as unknown. sudo-rs always resets the environment, and NOSETENV does the rest.
 _OF_SUDO_ALONE = ", !setenv, !requiretty, !log_input, !log_output"
 
 
@@ -205,7 +205,7 @@ def _in_sudoers(name: str, _kind: str = "") -> str:
 
 
 def _in_sudo_rs(name: str, kind: str) -> str:
-    """A plain name as it is, else its number: sudo-rs 0.2.5 takes neither `\\@` nor quotation marks, 0.2.15 no `\\@`."""
+    """A plain name as it is, else its number: no way to write `a@b` or `a b` means that name to all releases."""
     if _NUMBER.fullmatch(name) or not _PLAIN.search(name):
         return name
     try:

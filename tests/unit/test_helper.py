@@ -197,7 +197,8 @@ def test_an_answer_passes_as_it_is(desk, code):
         process.stdin.write(job())
         process.stdin.flush()
         out, err = process.stdout.read(), process.stderr.read()
-    assert (process.returncode, out, err) == (code, b"out\xff", b"a\nb")
+    last = b"hpcspawner helper: the command's exit code is %d\n" % code if code else b""
+    assert (process.returncode, out, err) == (code, b"out\xff", b"a\nb" + last)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
@@ -221,6 +222,15 @@ def test_the_end_of_the_input_ends_the_command_and_its_children(desk):
         process.stdin.close()
         eventually(lambda: not any(map(is_alive, pids)))
     assert process.returncode == -signal.SIGKILL
+
+
+def test_how_a_command_failed_is_said_last(desk):
+    """So the Hub knows what came from the command, and what from sudo, which may not have started the helper."""
+    desk.program("sbatch", "echo no >&2; exit 3")
+    desk.make()
+    assert desk.ask("submit", given=job()) == (3, "", "no\nhpcspawner helper: the command's exit code is 3\n")
+    desk.program("sbatch", "kill -9 $$")
+    assert desk.ask("submit", given=job()) == (-9, "", "hpcspawner helper: ended: by signal 9\n")
 
 
 def test_the_time_limit_ends_it(desk):
