@@ -272,6 +272,11 @@ class Client:
             return "A command of the scheduler's can't be run on the Hub.", cure
         return None
 
+    def _missing_configuration(self) -> str:
+        """What is wrong where Slurm's commands wait a minute for a file that is not there."""
+        path = self.access.variables.get("SLURM_CONF", "")
+        return f"The file {path!r} is not there on the Hub." if path and not os.path.isfile(path) else ""
+
     def _cure(self) -> str:
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
         if self.access.helper:
@@ -285,6 +290,8 @@ class Client:
         try:
             return await run(command, environment, self.access.command_timeout_s)
         except GivenUp as error:
+            if fault := self._missing_configuration():
+                raise SchedulerNotSetUp(fault, line, str(error), "correct SLURM_CONF in scheduler.variables") from error
             raised = SchedulerUnreachable(str(error), line)
             raised.lingering = error.lingering
             raise raised from error

@@ -821,6 +821,19 @@ async def test_a_command_that_is_not_set_up_is_for_the_admin_and_not_waited_for(
     assert cure in caught.value.cure
 
 
+async def test_a_configuration_that_is_not_there_is_not_waited_for(desk, tmp_path):
+    """Slurm's commands themselves wait a minute for it."""
+    desk.program("sbatch", "sleep 30")
+    variables = {"SLURM_CONF": str(tmp_path / "slurm.conf")}
+    client = desk.client(variables=variables, command_timeout_s=1)
+    with pytest.raises(SchedulerNotSetUp, match=r"slurm\.conf' is not there on the Hub") as caught:
+        await client.submit(ME, job("x"))
+    assert caught.value.cure == "correct SLURM_CONF in scheduler.variables"
+    (tmp_path / "slurm.conf").touch()
+    with pytest.raises(SchedulerUnreachable):
+        await client.submit(ME, job("x"))
+
+
 async def test_a_sites_variables_are_the_commands(desk):
     desk.program("sbatch", RECORDS)
     variables = {"SLURM_CONF": "/cm/slurm.conf", "LD_LIBRARY_PATH": "/cm/lib64", "EMPTY": ""}
