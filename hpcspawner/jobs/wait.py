@@ -12,7 +12,7 @@ from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.record import End, Report
 from hpcspawner.jobs.stop import finish
-from hpcspawner.schedulers.queue import NOT_VISIBLE
+from hpcspawner.schedulers.queue import NOT_OURS, NOT_VISIBLE
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 from hpcspawner.units import Walltime
 
@@ -20,10 +20,19 @@ from hpcspawner.units import Walltime
 _LAUNCHER_FIRST_S = 15.0
 # A job that no listing shows may be hidden, or gone before it was seen; neither will ever become a server.
 _HIDDEN_S = 60.0
+# A site's plugin changes the mark when the job is submitted: it will not come back.
+_UNMARKED_S = 5.0
+# For so long a number that the scheduler gave out is surely that job's.
+_FRESH_S = 120.0
 # A launcher that was killed may have been so because its job goes back into the queue, or out of it: the scheduler
 # will tell.
 _PUT_BACK_S = 30.0
 _SOON_S = 1.0
+_MARK_IS_GONE = (
+    "%s: job %s is cancelled: the scheduler shows it without the Hub's mark, %s. A job_submit plugin, a cli_filter or "
+    "a wrapper of the submit command has changed it. Leave it alone there, or choose another place for it "
+    "(scheduler.tag of the profile, which is %r; with Slurm it may be 'comment' or 'job-name')"
+)
 _MAY_ANSWER = (JobState.RUNNING, JobState.UNKNOWN)
 _WAITING = (JobState.PENDING, JobState.HELD)
 
@@ -45,6 +54,7 @@ class Waiting:
         self.cluster = job.cluster
         self._running = _Stopwatch()
         self._hidden_since: float | None = None
+        self._unmarked_since: float | None = None
         self._killed_since: float | None = None
 
     async def until_it_answers(self, answers: Callable[[], Awaitable[bool]], *, details: bool) -> None:
@@ -81,6 +91,7 @@ class Waiting:
             self._killed_since = None
         await self._tell(status, details=details)
         self._check_visible(status)
+        await self._check_mark(status)
         self._check_queue(status)
         await self._check_start(status)
         return status.state
@@ -96,6 +107,22 @@ class Waiting:
             contact = self.cluster.profile.contact
             message = f"was submitted, but the Hub can't follow it: {NOT_VISIBLE}. Please tell {contact}."
             raise self._failed(message, Reason.NOT_SET_UP)
+
+    async def _check_mark(self, status: JobStatus) -> None:
+        """A new job that the scheduler shows without the Hub's mark will never get its ticket."""
+        record = self.job.record
+        is_unmarked = status.reason == NOT_OURS and status.owner == record.owner
+        is_fresh = not record.run and time.time() - record.asked_at < _FRESH_S
+        self._unmarked_since = (self._unmarked_since or now()) if is_unmarked and is_fresh else None
+        if self._unmarked_since is None or now() - self._unmarked_since < _UNMARKED_S:
+            return
+        with contextlib.suppress(HPCSpawnerError):
+            await self.cluster.client.cancel(record.owner, record.job_id)
+        log, kept_in = self.cluster.client.log, self.cluster.client.access.tag
+        log.error(_MARK_IS_GONE, record.log_name, record.job_id, record.tag, kept_in)
+        contact = self.cluster.profile.contact
+        message = f"was cancelled: this site changes what the Hub knows its jobs by. Please tell {contact}."
+        raise self._failed(message, Reason.NOT_SET_UP)
 
     def _check_queue(self, status: JobStatus) -> None:
         """What will never start fails at once; what waits longer than its user would, too."""

@@ -12,7 +12,8 @@ Options become words of the submit command, each checked against the site's list
 a batch system would read as options are refused.
 
 Output, error output and exit code are the command's own; it is SIGKILL for one that was ended here. What this program
-says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h.
+says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h. Its last line says how a
+command has failed: without that line, what failed is what should have started this program.
 
 It is one file for Python 3.6 and later with the standard library alone, and needs nothing of the Hub.
 """
@@ -34,6 +35,8 @@ from typing import IO, Any, Dict, List, Tuple
 SITE: Dict[str, Any] = {}
 
 SAYS = "hpcspawner helper: "
+# How a command has failed, after SAYS: by itself, or because it was ended.
+FAILED, ENDED = "the command's exit code is ", "ended: "
 BAD_USAGE, BAD_INPUT, UNAVAILABLE, NOT_PERMITTED = 64, 65, 69, 77
 SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
 WORD_BYTES = 300
@@ -292,12 +295,14 @@ def finish(child: "subprocess.Popen[bytes]", watch: Watch) -> int:
     """Wait for a command and end as it did."""
     why = follow(child.pid, watch)
     if why:
-        say("ended: %s" % why)
+        say(ENDED + why)
     # Nothing that it has left may hold up whoever waits for the end of the output. It is not reaped yet, so the
     # number is still its own.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     code = child.wait()
+    if code and not why:
+        say(FAILED + str(code) if code > 0 else ENDED + "by signal %d" % -code)
     if code < 0:
         with contextlib.suppress(OSError, ValueError):  # SIGKILL takes no handler
             signal.signal(-code, signal.SIG_DFL)

@@ -46,7 +46,8 @@ SSL_FILES = (
 )
 OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_LOG_SPARE", "HPC_LOG_START", "HPC_OPENSSL", "HPC_SETUP_FAILED")
 SET_UP = "HPC_SET_"  # before the names of what the set-up has made for the server, and we do without
-NODE = os.uname().nodename
+# As the scheduler calls it, where it says so: the machine's own name may be another.
+NODE = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 REQUEST_S = 30.0
 KEY_S = 12.0

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.programs import helper
@@ -38,8 +38,10 @@ _NO_PROGRAM = (126, 127)
 _NO_LIBRARY = "error while loading shared libraries"
 
 
-# What the helper says itself, before it has started anything.
-_HELPER_REFUSES = re.compile(f"^{helper.SAYS}", re.MULTILINE)
+_HELPER_SAYS = re.compile(f"^{helper.SAYS}", re.MULTILINE)
+# Its last words; both tell that it has started the scheduler's command.
+_COMMAND_FAILED = re.compile(rf"{helper.SAYS}{helper.FAILED}\d+\n?\Z")
+_COMMAND_ENDED = re.compile(rf"{helper.SAYS}{helper.ENDED}.*\n?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Client:
         self.own_account = _own_account()
         self._complained: set[str] = set()
         self._directives = directives
+        commands = (scheduler.submit_command, scheduler.cancel_command("1"), scheduler.query_command("0"))
+        self._commands_words = _lines_of([argv[0] for argv in commands])
+        # A site's own program that becomes the user.
+        self._prefix_words = _lines_of([os.path.basename(word) for word in access.prefix[:1]])
 
     async def submit(self, user: str, job: Submission) -> str:
         """Hand a job to the scheduler as this user; the job id, verbatim."""
@@ -221,23 +227,34 @@ class Client:
         return answer
 
     def _error(self, argv: Sequence[str], answer: Answer) -> SchedulerError:
-        command = shlex.join(argv)
+        command, started = shlex.join(argv), self._has_started(answer)
+        answer = replace(answer, err=_COMMAND_FAILED.sub("", answer.err))
         self.log.warning("command failed (exit code %s): %s: %s", answer.code, command, answer.message)
-        fault = self._not_started(answer) or self._not_set_up(answer)
-        if fault:
+        fault = None if started else self._not_started(argv, answer)
+        if fault := fault or self._not_set_up(answer):
             message, cure = fault
             return SchedulerNotSetUp(message, command, answer.message, cure)
-        if answer.code < 0 or self.scheduler.unreachable(answer):
+        if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
             return SchedulerUnreachable("The scheduler does not answer.", command, answer.message)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
-    def _not_started(self, answer: Answer) -> tuple[str, str] | None:
+    def _has_started(self, answer: Answer) -> bool:
+        """Whether the scheduler's command has surely run: the helper or the command itself says so.
+
+        What comes before may be a warning of sudo's, which goes on after it.
+        """
+        said = (_COMMAND_FAILED, _COMMAND_ENDED, self._commands_words)
+        return any(pattern.search(answer.err) for pattern in said)
+
+    def _not_started(self, argv: Sequence[str], answer: Answer) -> tuple[str, str] | None:
         """What is wrong, and the cure, where the words are of those who were to start the scheduler's command."""
-        if _PREFIX_REFUSES.search(answer.err):
-            return "The Hub may not run the scheduler's commands as this user.", self._cure()
-        if answer.code > 0 and _HELPER_REFUSES.search(answer.err):
+        by_helper = answer.code > 0 and self.access.helper in argv
+        if by_helper and _HELPER_SAYS.search(answer.err):
             again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
             return "The Hub's helper can't do what it was asked.", again
+        by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
+        if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
+            return "The Hub may not run the scheduler's commands as this user.", self._cure()
         return None
 
     def _not_set_up(self, answer: Answer) -> tuple[str, str] | None:
@@ -255,6 +272,11 @@ class Client:
             return "A command of the scheduler's can't be run on the Hub.", cure
         return None
 
+    def _missing_configuration(self) -> str:
+        """What is wrong where Slurm's commands wait a minute for a file that is not there."""
+        path = self.access.variables.get("SLURM_CONF", "")
+        return f"The file {path!r} is not there on the Hub." if path and not os.path.isfile(path) else ""
+
     def _cure(self) -> str:
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
         if self.access.helper:
@@ -268,6 +290,8 @@ class Client:
         try:
             return await run(command, environment, self.access.command_timeout_s)
         except GivenUp as error:
+            if fault := self._missing_configuration():
+                raise SchedulerNotSetUp(fault, line, str(error), "correct SLURM_CONF in scheduler.variables") from error
             raised = SchedulerUnreachable(str(error), line)
             raised.lingering = error.lingering
             raise raised from error
@@ -297,6 +321,11 @@ def _own_account() -> str:
 def _new_mark() -> str:
     """A word that nobody else can know, as `sudo.MARK` describes it."""
     return secrets.token_hex(8)
+
+
+def _lines_of(programs: Sequence[str]) -> re.Pattern[str]:
+    """What one of these programs says begins with its name."""
+    return re.compile(rf"^(?:{'|'.join(map(re.escape, programs))}): " if programs else r"(?!)", re.MULTILINE)
 
 
 def _valid(command: Callable[..., list[str]], *words: str) -> list[str]:

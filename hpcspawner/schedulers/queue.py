@@ -23,7 +23,7 @@ _NO_SIGHT_S = 60.0
 NOT_VISIBLE = "the Hub's account may not see this user's jobs"
 NOT_OURS = "the scheduler shows this number with another owner or mark"
 """Of a job that the listing has by our job's number: whose it is must be found out, and it is not cancelled."""
-TAKEN = "the scheduler has given this number to a job of somebody else"
+TAKEN = "the scheduler has given this number to another job"
 """Of a job that is gone, as ours are where the scheduler's numbers began anew."""
 
 # What a scheduler prints for an owner that the user database does not name.
@@ -158,8 +158,14 @@ def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> Jo
     if newest is None:
         return JobStatus(JobState.UNKNOWN)
     found = newest.jobs.get(job.job_id)
+    if found is not None and is_ours(found, job):
+        return found
     if found is not None and not _is_anothers(found, job):
-        return found if is_ours(found, job) else JobStatus(JobState.UNKNOWN, reason=NOT_OURS)
+        # Whichever it was: of two jobs by one number the older is gone.
+        has_ended = found.state is JobState.ENDED and newest.begun_at > job.submitted_at
+        if has_ended and found.owner == job.owner:
+            return JobStatus(JobState.ENDED, reason=TAKEN)
+        return JobStatus(JobState.UNKNOWN, reason=NOT_OURS, owner=found.owner)
     absent = [
         listing
         for listing in (newest, previous)

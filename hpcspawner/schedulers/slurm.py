@@ -197,13 +197,14 @@ NO_ANSWER = re.compile(
     r"Unexpected message rec(?:ei|ie)ved|Header lengths are longer than data|Incompatible versions of client|"
     r"Protocol authentication error|[Mm]unge (?:encode|decode) failed|If munged is up|"
     r"Connection (?:refused|timed out|reset)|Communication connection failure|Communications? shutdown failure|"
-    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source|"
-    r"Unable to process configuration file"
+    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source"
 )
 _VERDICT = re.compile(r"^\w+: error: (?:Batch job submission failed|Kill job error on job id \w+): (.*)$", re.MULTILINE)
 _NO_CONFIGURATION = re.compile(
     r"Could not establish a configuration source|"
-    r"(?:unable to status|No such) file (?:or directory: )?\S*slurm\.conf|error: .*slurm\.conf: No such file"
+    r"(?:unable to status|No such) file (?:or directory: )?\S*slurm\.conf|error: .*slurm\.conf: No such file|"
+    # Not there, not to be read, not whole, or of another Slurm than the command; a plugin that is not installed.
+    r"Unable to process configuration file|cannot (?:find auth plugin|create auth context)"
 )
 _ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
 

@@ -1,6 +1,7 @@
 """What the Hub may do as its users: the helper program for one site, and the lines of sudoers that allow it."""
 
 import grp
+import pwd
 import re
 import shlex
 import shutil
@@ -97,7 +98,7 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
 # In sudoers a word in capitals is the name of a list, ALL is everybody.
 _LIST_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
-_GROUP_NUMBER = re.compile(r"#(\d{1,10})", re.ASCII)
+_NUMBER = re.compile(r"#(\d{1,10})", re.ASCII)
 # Groups with lower numbers are the system's.
 _FIRST_GROUP = 1000
 # Groups that give more than an ordinary account has on some system: root by a rule of sudo's or by a daemon that obeys
@@ -118,22 +119,24 @@ _SUDOERS = """\
 # /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
 Cmnd_Alias {alias} = {commands}
 # No logs of input: job scripts hold a ticket.
-Defaults!{alias} env_reset, !setenv, !env_keep, !env_check{further}
+Defaults!{alias} env_reset, !env_keep, !env_check{further}
 {account} ALL = (%{group}, !root, !#0) NOPASSWD: NOSETENV: {alias}
 """
 
 
-# What sudo-rs has not, and visudo refuses there.
-_OF_SUDO_ALONE = ", !requiretty, !log_input, !log_output"
+# What the visudo of sudo-rs refuses as unknown. sudo-rs always resets the environment, and NOSETENV does the rest.
+_OF_SUDO_ALONE = ", !setenv, !requiretty, !log_input, !log_output"
 
 
 def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs: bool = False) -> str:
     """Lines for /etc/sudoers.d that let `account` run the helper as the members of `group`, and nothing else.
 
     `group` is a name as the user database has it, or `#` and a number. `listing` also allows to ask
-    for a user's jobs as that user, for sites that hide them from others.
+    for a user's jobs as that user, for sites that hide them from others. For `sudo_rs`, names that its releases read
+    differently are written as their numbers.
     """
-    if not access.prefix or Path(access.prefix[0]).name != "sudo":
+    program_name = Path(access.prefix[0]).name if access.prefix else ""
+    if program_name not in ("sudo", "sudo-rs"):
         raise RightsError(
             f"scheduler.command_prefix is {list(access.prefix)}, so sudo is not asked; "
             'leave it out, or write ["sudo", "-n", "-u", "{user}"]'
@@ -145,9 +148,11 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
         )
     helper_path = str(access.helper)
     verbs = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
+    sudo_rs = sudo_rs or program_name == "sudo-rs"
+    written = _in_sudo_rs if sudo_rs else _in_sudoers
     return _SUDOERS.format(
-        account=_in_sudoers(account),
-        group=_checked_group(group),
+        account=written(account, "account"),
+        group=written(_checked_group(group), "group"),
         further="" if sudo_rs else _OF_SUDO_ALONE,
         also=" and list" if listing else "",
         helper=helper_path,
@@ -157,8 +162,8 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
 
 
 def _checked_group(group: str) -> str:
-    """The users' group as sudoers writes it, unless it is no group's name or its members have rights of their own."""
-    if number := _GROUP_NUMBER.fullmatch(group):
+    """The users' group, unless it is no group's name or its members have rights of their own."""
+    if number := _NUMBER.fullmatch(group):
         if int(number[1]) < _FIRST_GROUP:
             raise RightsError(
                 f"{group!r} can't be the users' group: numbers below {_FIRST_GROUP} are groups of the system"
@@ -172,7 +177,7 @@ def _checked_group(group: str) -> str:
             "or hpc@EXAMPLE.ORG, or write '#' and its number"
         )
     _refuse_powerful(group, group)
-    return _in_sudoers(group)
+    return group
 
 
 def _refuse_powerful(name: str, asked: str) -> None:
@@ -192,9 +197,24 @@ def _group_name(number: int) -> str:
         return ""
 
 
-def _in_sudoers(name: str) -> str:
-    """A name with each sign that sudoers(5) might read as its own marked as a part of it."""
+def _in_sudoers(name: str, _kind: str = "") -> str:
+    """A name with each sign that sudoers(5) might read as its own marked as a part of it; a number as it is."""
+    if _NUMBER.fullmatch(name):
+        return name
     return _PLAIN.sub(lambda sign: f"\\{sign[0]}" if sign[0].isascii() else sign[0], name)
+
+
+def _in_sudo_rs(name: str, kind: str) -> str:
+    """A plain name as it is, else its number: no way to write `a@b` or `a b` means that name to all releases."""
+    if _NUMBER.fullmatch(name) or not _PLAIN.search(name):
+        return name
+    try:
+        return f"#{grp.getgrnam(name).gr_gid if kind == 'group' else pwd.getpwnam(name).pw_uid}"
+    except KeyError:
+        raise RightsError(
+            f"sudo-rs needs the number of {name!r}, and this machine has no {kind} of that name; "
+            f"write '#' and the number in its place"
+        ) from None
 
 
 def _alias(path: str) -> str:

@@ -1,5 +1,6 @@
 """What a cluster offers, read from one TOML file and checked as a whole."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -151,3 +151,26 @@ def test_a_configuration_elsewhere_is_found_where_the_profile_names_it(tmp_path,
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "listed" if named else "SLURM_CONF in scheduler.variables" in done.stdout
+
+
+@pytest.mark.parametrize("broken", ["empty", "not to be read", "of another release", "without its plugin"])
+def test_a_configuration_that_slurm_can_not_use_is_for_the_admin(tmp_path, broken):
+    """Waiting would not help; each of these the real squeue says in words of its own."""
+    real = Path(os.environ.get("SLURM_CONF", "/etc/slurm/slurm.conf")).read_text()
+    made = {
+        "empty": "",
+        "not to be read": None,
+        "of another release": f"{real}\nOfTheNextRelease=1\n",
+        "without its plugin": f"{real}\nAuthType=auth/of-the-site\n".replace("AuthType=auth/munge\n", ""),
+    }[broken]
+    file = tmp_path / "slurm.conf"
+    if made is None:
+        # Root may read every file, but no folder is one.
+        file.mkdir()
+    else:
+        file.write_text(made)
+    access = {"type": "slurm", "path": PATHS["slurm"], "variables": {"SLURM_CONF": str(file)}}
+    data = json.dumps({**PROFILE, "scheduler": access})
+    done = subprocess.run([sys.executable, "-c", BY_CLIENT, data], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "SLURM_CONF in scheduler.variables" in done.stdout

@@ -221,6 +221,29 @@ def test_a_large_file_comes_in(hub):
     assert (hub.folder / "large").stat().st_size == size
 
 
+# ---- A part of the site's address
+
+
+def test_a_hub_may_have_a_part_of_an_address(profile, tmp_path):
+    """All else there is the site's: nothing that the Hub, its jobs or a browser ask for lies outside."""
+    hub = ExampleHub("behind-nginx", tmp_path, profile, base_url="/panel/jhub/")
+    with front_server("nginx", hub), hub:
+        with a_page() as page:
+            asked = []
+            page.on("request", lambda request: asked.append(request.url))
+            log_in(page, hub, "alice")
+            page.goto(f"{hub.url}/hub/spawn")
+            fill(page, partition="short", walltime="10m", directory=str(tmp_path))
+            press_start(page)
+            page.wait_for_url(f"{hub.url}/user/alice/lab", timeout=60_000)
+            assert run_cell(page, "print(6 * 7)") == "42"
+        outside = [url for url in asked if url.startswith("http") and not url.startswith(hub.url)]
+        assert outside == []
+        hub.stop_server("alice")
+        assert "has ended" in hub.log()
+        assert ask(hub, "/hub/login").status == 404
+
+
 # ---- A host name for each user
 
 DOMAIN = "hub.test"

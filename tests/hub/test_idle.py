@@ -5,6 +5,8 @@ import time
 
 import pytest
 from support.browser import a_page, log_in
+from support.faults import within
+from support.hub import server_path
 
 # Far longer than a page takes to come; what the page itself asks for is no work.
 LIMIT_S = 30
@@ -94,3 +96,29 @@ def test_the_form_asks_for_limits_where_somebody_looks_for_them(hub):
         assert re.search("write '90m'", page.locator("#hpc-idle_limit-error").inner_text())
         assert field.is_visible(), "what is wrong is not folded away"
         assert page.complaints == []
+
+
+# As docs/howto/limits.md has it.
+CULLER = """
+c.JupyterHub.services.append({
+    "name": "idle-culler",
+    "command": [
+        sys.executable, "-m", "jupyterhub_idle_culler", "--timeout=1", "--cull-every=2",
+        "--ssl-enabled=true", "--internal-certs-location=internal-ssl",
+    ],
+})
+c.JupyterHub.load_roles.append({
+    "name": "idle-culler",
+    "services": ["idle-culler"],
+    "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"],
+})
+"""
+
+
+@pytest.mark.both_hubs
+def test_jupyterhub_s_own_culler_ends_servers_with_tls_to_the_nodes(make_hub):
+    with make_hub(extra=f"import sys\n{CULLER}") as hub:
+        hub.api("POST", server_path("alice"), json={"walltime": "10m"})
+        within(60, lambda: "alice: job 1 has ended (stopped)" in hub.log(), hub.log)
+        assert "Culling server" in hub.log()
+        assert hub.servers("alice") == {}

@@ -58,7 +58,7 @@ class ExampleHub(Hub):
 
     public = ""
 
-    def __init__(self, name, folder, profile, *, domain="localhost", extra=""):
+    def __init__(self, name, folder, profile, *, domain="localhost", base_url="/", extra=""):
         super().__init__(folder, None, config="", extra=extra, users=("alice", "bob"))
         self.domain = domain
         self._found = NamedHosts(folder, [domain, *(f"{user}.{domain}" for user in self.users)])
@@ -69,6 +69,13 @@ class ExampleHub(Hub):
         config = filled_in(example(name, self.folder), self._words())
         (self.folder / "jupyterhub_config.py").write_text(config + place, encoding="utf-8")
         (self.folder / "site.toml").write_text(profile, encoding="utf-8")
+        # As the example's README.md says.
+        self.base_url = base_url
+        if base_url != "/":
+            self.url += base_url.rstrip("/")
+            with (self.folder / "jupyterhub_config.py").open("a", encoding="utf-8") as file:
+                file.write(f'c.JupyterHub.bind_url = "http://127.0.0.1:{self.inner_port}{base_url}"\n')
+                file.write(f'c.JupyterHub.public_url = "{self.url}/"\n')
 
     def start(self, prefix=()):
         super().start([*self._found.prefix, *prefix])
@@ -123,8 +130,9 @@ def _fill(folder, name, hub):
     shutil.copy(hub.folder / "server.key", folder / "privkey.pem")
     words = {
         "/etc/letsencrypt/live/hub.example.org": str(folder),
-        "https://hub.example.org": hub.url,
+        "https://hub.example.org": f"https://{hub.domain}:{hub.port}",
         "hub.example.org": hub.domain,
+        "location / {": f"location {hub.base_url} {{",
         "127.0.0.1:8000": f"127.0.0.1:{hub.inner_port}",
         # For IPv6, which not every machine has.
         "[::]:80": f"127.0.0.3:{hub.plain_port}",

@@ -217,7 +217,9 @@ def rules(done):
 def test_the_rule_is_for_one_group_and_the_verbs_alone(with_helper):
     alias, defaults, rule = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub"))
     assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel"
-    assert defaults.startswith("Defaults!HPC_HPCSPAWNER env_reset, !setenv, !env_keep, !env_check,")
+    assert defaults == (
+        "Defaults!HPC_HPCSPAWNER env_reset, !env_keep, !env_check, !setenv, !requiretty, !log_input, !log_output"
+    )
     assert rule == "jupyterhub ALL = (%hpcusers, !root, !#0) NOPASSWD: NOSETENV: HPC_HPCSPAWNER"
 
 
@@ -297,7 +299,14 @@ def test_a_group_that_would_allow_more_is_refused(with_helper, group):
 
 def test_settings_that_sudo_rs_has_not_are_left_out_for_it(with_helper):
     _, defaults, _ = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub", "--sudo-rs"))
-    assert defaults == "Defaults!HPC_HPCSPAWNER env_reset, !setenv, !env_keep, !env_check"
+    # As visudo of sudo-rs 0.2.5 and 0.2.15 takes it.
+    assert defaults == "Defaults!HPC_HPCSPAWNER env_reset, !env_keep, !env_check"
+
+
+def test_a_name_that_sudo_rs_reads_in_its_own_way_must_be_a_number(with_helper):
+    done = run("sudoers", with_helper, "--group=no such group", "--account=jupyterhub", "--sudo-rs")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "write '#' and the number in its place" in done.stderr
 
 
 # --- demo: what is wrong is said at once, and nothing stays behind

@@ -414,6 +414,31 @@ async def test_a_helper_that_has_ended_its_command_knows_nothing(desk):
         await helped(desk, does).submit(OTHER, job("x"))
 
 
+async def test_so_does_one_whose_end_by_a_signal_became_an_exit_code(desk):
+    """As sudo-rs does it."""
+    does = "print('hpcspawner helper: ended: by signal 9', file=sys.stderr, flush=True); sys.exit(137)"
+    with pytest.raises(SchedulerUnreachable):
+        await helped(desk, does).submit(OTHER, job("x"))
+
+
+@pytest.mark.parametrize("words", ["", "Your project has expired.", "sudo: a word\n--> project: expired", "a: b"])
+async def test_all_is_the_schedulers_that_the_helper_says_its_command_has_said(desk, words):
+    """A site's own sbatch says anything."""
+    does = (
+        f"sys.stderr.write({words + chr(10)!r} + 'hpcspawner helper: the command\\'s exit code is 1\\n'); sys.exit(1)"
+    )
+    with pytest.raises(SchedulerRejected) as caught:
+        await helped(desk, does).submit(OTHER, job("x"))
+    assert str(caught.value) == (words.replace("\n", " ") or "exit code 1")
+
+
+@pytest.mark.parametrize("words", ["", "Permission denied by the site's policy", "Das ist nicht erlaubt.", "x: y"])
+async def test_all_else_was_said_before_the_helper_ran(desk, words):
+    with pytest.raises(SchedulerNotSetUp, match="may not run the scheduler's commands") as caught:
+        await helped(desk, f"sys.exit({words!r} or 1)").submit(OTHER, job("x"))
+    assert "`hpcspawner sudoers" in caught.value.cure
+
+
 # --- what comes back
 
 
@@ -727,13 +752,35 @@ async def test_what_sudo_says_is_for_the_admin_and_not_for_the_user(desk, words)
     assert f"`hpcspawner sudoers SITE.toml --account={ME} --group=GROUP`" in caught.value.cure
 
 
-async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk):
-    words = "sudo: unable to resolve host head: Name or service not known\nsbatch: error: Invalid account"
-    (desk.folder / "words").write_text(words)
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "sudo: unable to resolve host head: Name or service not known",
+        "sudo: setrlimit(RLIMIT_CORE): Operation not permitted",
+        "sudo: unable to send audit message: Operation not permitted",
+        "sudo: ldap_sasl_bind_s(): Can't contact LDAP server",
+        "sudo: preserving the entire environment is not supported, '-E' is ignored",
+        "sudo: unable to mkdir /run/sudo/ts: Read-only file system",
+        "/etc/sudoers.d/other:9:14: expecting '=' but found '\\n'",
+    ],
+)
+async def test_a_warning_of_sudo_does_not_hide_what_the_scheduler_said(desk, warning):
+    (desk.folder / "words").write_text(f"{warning}\nsbatch: error: Invalid account")
     desk.program("sbatch", RECORDS)
     desk.program("sudo", 'cat "$(dirname "$0")/words" >&2; exit 1')
     with pytest.raises(SchedulerRejected, match="Invalid account"):
         await desk.client().submit(OTHER, job("x"))
+
+
+@pytest.mark.parametrize("words", ["become: no such project", "/opt/site/become: no such project", "no such project"])
+async def test_what_a_program_of_the_sites_says_that_becomes_the_user_is_for_the_admin(desk, words):
+    desk.program("sbatch", RECORDS)
+    desk.program("become", f"echo '{words.replace('/opt/site/', '')}' >&2; exit 1")
+    client = desk.client(command_prefix=("become", "{user}"))
+    # Without a name before it, it may as well be of a site's own sbatch.
+    error = SchedulerNotSetUp if ": " in words else SchedulerRejected
+    with pytest.raises(error):
+        await client.submit(OTHER, job("x"))
 
 
 @pytest.mark.parametrize(
@@ -772,6 +819,19 @@ async def test_a_command_that_is_not_set_up_is_for_the_admin_and_not_waited_for(
     with pytest.raises(SchedulerNotSetUp) as caught:
         await desk.client(scheduler).submit(ME, job("x"))
     assert cure in caught.value.cure
+
+
+async def test_a_configuration_that_is_not_there_is_not_waited_for(desk, tmp_path):
+    """Slurm's commands themselves wait a minute for it."""
+    desk.program("sbatch", "sleep 30")
+    variables = {"SLURM_CONF": str(tmp_path / "slurm.conf")}
+    client = desk.client(variables=variables, command_timeout_s=1)
+    with pytest.raises(SchedulerNotSetUp, match=r"slurm\.conf' is not there on the Hub") as caught:
+        await client.submit(ME, job("x"))
+    assert caught.value.cure == "correct SLURM_CONF in scheduler.variables"
+    (tmp_path / "slurm.conf").touch()
+    with pytest.raises(SchedulerUnreachable):
+        await client.submit(ME, job("x"))
 
 
 async def test_a_sites_variables_are_the_commands(desk):

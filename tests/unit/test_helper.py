@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -197,7 +198,8 @@ def test_an_answer_passes_as_it_is(desk, code):
         process.stdin.write(job())
         process.stdin.flush()
         out, err = process.stdout.read(), process.stderr.read()
-    assert (process.returncode, out, err) == (code, b"out\xff", b"a\nb")
+    last = b"hpcspawner helper: the command's exit code is %d\n" % code if code else b""
+    assert (process.returncode, out, err) == (code, b"out\xff", b"a\nb" + last)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
@@ -221,6 +223,15 @@ def test_the_end_of_the_input_ends_the_command_and_its_children(desk):
         process.stdin.close()
         eventually(lambda: not any(map(is_alive, pids)))
     assert process.returncode == -signal.SIGKILL
+
+
+def test_how_a_command_failed_is_said_last(desk):
+    """So the Hub knows what came from the command, and what from sudo, which may not have started the helper."""
+    desk.program("sbatch", "echo no >&2; exit 3")
+    desk.make()
+    assert desk.ask("submit", given=job()) == (3, "", "no\nhpcspawner helper: the command's exit code is 3\n")
+    desk.program("sbatch", "kill -9 $$")
+    assert desk.ask("submit", given=job()) == (-9, "", "hpcspawner helper: ended: by signal 9\n")
 
 
 def test_the_time_limit_ends_it(desk):
@@ -495,7 +506,7 @@ def test_what_is_no_mark_reaches_no_command(desk, word):
 
 @pytest.mark.parametrize("scheduler", [Slurm(), Torque(), Local(Path("/x"), 1)], ids=lambda scheduler: scheduler.name)
 @settings(deadline=None)
-@given(native_state=st.text(max_size=20) | st.from_regex(r"[0-9]{1,11}(\[[0-9]?\])?(\.\w{0,3})?\n?"))
+@given(word=st.text(max_size=20) | st.from_regex(r"[0-9]{1,11}(\[[0-9]?\])?(\.\w{0,3})?\n?"))
 def test_the_helper_and_the_hub_agree_what_a_job_id_is(scheduler, word):
     """By the pattern that is written into it."""
     namespace = loaded()
@@ -577,7 +588,24 @@ def test_why_a_group_is_refused_is_said():
         sudo.sudoers(WITH_HELPER, "jupyterhub", "Docker", listing=False)
 
 
-@pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/sudo-rs", "-u", "{user}"), ()])
+def test_names_that_sudo_rs_reads_in_its_own_way_are_numbers_in_its_rule(monkeypatch):
+    """Its releases differ in what may be escaped or quoted; all of them match a number."""
+    groups = {"domain users": 10001, "hpc@EXAMPLE.ORG": 10002, "EXAMPLE\\hpc": 10003}
+    monkeypatch.setattr(sudo.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=groups[name]))
+    monkeypatch.setattr(sudo.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid={"svc@EXAMPLE.ORG": 901}[name]))
+
+    def rule(account, group, access=WITH_HELPER, **which):
+        return sudo.sudoers(access, account, group, listing=False, **which).splitlines()[-1].partition(" NOPASSWD")[0]
+
+    assert rule("svc@EXAMPLE.ORG", "hpcusers", sudo_rs=True) == "#901 ALL = (%hpcusers, !root, !#0)"
+    for name, number in groups.items():
+        assert rule("hub", name, sudo_rs=True) == f"hub ALL = (%#{number}, !root, !#0)"
+    debians = WITH_HELPER.model_copy(update={"command_prefix": ("/usr/bin/sudo-rs", "-n", "-u", "{user}")})
+    assert rule("hub", "domain users", debians) == "hub ALL = (%#10001, !root, !#0)"
+    assert rule("hub", "#10000", debians) == "hub ALL = (%#10000, !root, !#0)"
+
+
+@pytest.mark.parametrize("prefix", [("become", "{user}"), ("/usr/bin/su", "{user}"), ()])
 def test_without_sudo_there_is_no_rule(prefix):
     access = WITH_HELPER.model_copy(update={"command_prefix": prefix})
     with pytest.raises(sudo.RightsError, match="so sudo is not asked"):

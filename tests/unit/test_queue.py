@@ -74,10 +74,18 @@ def test_a_state_that_the_scheduler_tells_is_taken(state):
 )
 @pytest.mark.parametrize("state", [JobState.RUNNING, JobState.ENDED])
 def test_a_job_whose_owner_or_tag_do_not_agree_is_not_believed(owner, tag, state):
-    """Neither that it runs (it would get our environment) nor that it ended (ours would be forgotten)."""
+    """Neither that it runs (it would get our environment) nor that ours ended so."""
     found = JobStatus(state, host="n1", owner=owner, tag=tag)
     judged = judge(JOB, listing(102, _12=found), listing(101, _12=found))
-    assert (judged.state, judged.host) == (JobState.UNKNOWN, None)
+    # Of two jobs by one number the older is gone; and this one has ended as well.
+    gone = state is JobState.ENDED and owner == "alice"
+    assert (judged.state, judged.host) == (JobState.ENDED if gone else JobState.UNKNOWN, None)
+    assert judged.reason == (TAKEN if gone else NOT_OURS)
+
+
+def test_what_ended_before_our_job_was_submitted_says_nothing_of_it():
+    found = JobStatus(JobState.ENDED, owner="alice", tag="other")
+    assert judge(JOB, listing(JOB.submitted_at - 1, _12=found), None).state is JobState.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -570,7 +570,6 @@ def test_without_an_answer_nothing_is_promised(out):
         "slurm_load_jobs error: Slurm backup controller in standby mode",
         "squeue: error: If munged is up, restart with --num-threads=10",
         "squeue: error: Munge encode failed: Failed to access socket",
-        "squeue: fatal: Unable to process configuration file",
         "squeue: error: _open_persist_conn: Connection refused",
     ],
 )
@@ -757,6 +756,15 @@ def test_a_final_refusal_is_one_whatever_was_said_before(words):
         "SRV lookup failed\nsbatch: error: _establish_config_source: failed to fetch config\nsbatch: fatal: Could not "
         "establish a configuration source",
         "squeue: fatal: Could not establish a configuration source",
+        # What the real ones print for a file that they may not read, that is empty, cut off, or another Slurm's.
+        'squeue: error: s_p_parse_file: unable to read "/opt/slurm.conf": Permission denied\nsqueue: error: '
+        "ClusterName needs to be specified\nsqueue: fatal: Unable to process configuration file",
+        "sbatch: error: _parse_next_key: Parsing error at unrecognized key: New\nsbatch: fatal: Unable to process "
+        "configuration file",
+        'sbatch: error: PluginDir: /nowhere: No such file or directory\nsbatch: error: Bad value "/nowhere" for '
+        "PluginDir\nsbatch: fatal: Unable to process configuration file",
+        "sbatch: error: Couldn't find the specified plugin name for auth/slurm looking at all files\nsbatch: error: "
+        "cannot find auth plugin for auth/slurm\nsbatch: error: cannot create auth context for auth/slurm",
     ],
 )
 def test_a_command_without_its_configuration_is_not_set_up(words):

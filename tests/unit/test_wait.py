@@ -401,3 +401,37 @@ def test_the_start_limit_counts_only_what_was_seen_running(monkeypatch):
     watch = _Stopwatch()
     run, queued, unknown = JobState.RUNNING, JobState.PENDING, JobState.UNKNOWN
     assert [watch.seconds(state) for state in (run, run, unknown, run, queued, run)] == [0, 10, 10, 10, 0, 0]
+
+
+# --- a mark that the site changes
+
+
+async def test_a_new_job_without_its_mark_fails_and_is_cancelled(started, desk, monkeypatch, caplog):
+    """As where a plugin of the site sets the comment: it would never get its ticket."""
+    monkeypatch.setattr(wait, "_UNMARKED_S", 0.3)
+    start = await started("PENDING")
+    desk.shows(desk.line(start.row, "PENDING").rpartition("|")[0] + "|cost-centre-7")
+    lost = await start.lost()
+    assert lost.reason is Reason.NOT_SET_UP
+    assert str(lost).startswith("Job 12 was cancelled: this site changes what the Hub knows its jobs by. Please tell ")
+    assert desk.cancelled == ["12"]
+    assert "scheduler.tag of the profile, which is 'comment'" in caplog.text
+
+
+@pytest.mark.parametrize("fields", [{"asked_at": 1.0}, {"run": RUN}], ids=["an old job", "one that runs its launcher"])
+async def test_a_mark_that_somebody_changes_later_ends_nothing(started, desk, monkeypatch, fields):
+    monkeypatch.setattr(wait, "_UNMARKED_S", 0.0)
+    start = await started("PENDING")
+    for name, value in fields.items():
+        setattr(start.row, name, value)
+    desk.shows(desk.line(start.row, "PENDING").rpartition("|")[0] + "|mine")
+    assert await start.goes_on(3)
+    assert desk.cancelled == []
+
+
+async def test_a_number_that_another_user_has_is_not_cancelled(started, desk, monkeypatch):
+    monkeypatch.setattr(wait, "_UNMARKED_S", 0.0)
+    start = await started("PENDING")
+    desk.shows(desk.line(start.row, "PENDING").replace("alice", "bob"))
+    assert await start.goes_on(3)
+    assert desk.cancelled == []

@@ -15,7 +15,9 @@ hpc_job=$SLURM_JOB_ID
 hpc_folder="$HOME"/.hpcspawner
 hpc_name=jupyter-alice-@-h3f2a9c0b1d4e55.log
 export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/${hpc_name/@/$hpc_job}"
-hpc_begins="hpcspawner: job $hpc_job on $(uname -n), $(date)"
+# As the scheduler calls it, where it says so.
+hpc_node=${SLURMD_NODENAME:-$(uname -n)}
+hpc_begins="hpcspawner: job $hpc_job on $hpc_node, $(date)"
 # Appended to: the scheduler may run this job again, on another node. A full disk shows at the first line only.
 HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null || echo 0)
 if ! (umask 077 && mkdir -p -- "$hpc_folder" && echo "$hpc_begins" >>"$HPC_LOG") 2>/dev/null; then
@@ -157,7 +159,7 @@ if ! type module >/dev/null 2>&1; then
   done
 fi
 hpc_no_module() {
-  echo "no \`module\` command on $(uname -n); looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
+  echo "no \`module\` command on $hpc_node; looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
 }
 if ! type module >/dev/null 2>&1; then
   command_not_found_handle() {
@@ -187,7 +189,7 @@ hpc_step() {
 hpc_prefix() {
   local hpc_file
   if [ ! -d "$1/bin" ]; then
-    hpc_why="there is no folder $1/bin on $(uname -n)"
+    hpc_why="there is no folder $1/bin on $hpc_node"
     return 1
   fi
   hpc_file=$1/bin/activate
@@ -225,8 +227,8 @@ hpc_conda() {
   for hpc_root in "${hpc_roots[@]}"; do
     if [ -d "$hpc_root/envs/$1/bin" ]; then hpc_prefix "$hpc_root/envs/$1"; return; fi
   done
-  hpc_why="$hpc_tried could not activate it on $(uname -n); the job's log says why"
-  [ -n "$hpc_tried" ] || hpc_why="no conda on $(uname -n): looked on the PATH, in CONDA_EXE,"' ~/miniconda3, ~/miniforge3, ~/anaconda3, ~/.conda'
+  hpc_why="$hpc_tried could not activate it on $hpc_node; the job's log says why"
+  [ -n "$hpc_tried" ] || hpc_why="no conda on $hpc_node: looked on the PATH, in CONDA_EXE,"' ~/miniconda3, ~/miniforge3, ~/anaconda3, ~/.conda'
   hpc_why="$hpc_why; job.conda of the site's profile names the folder of another conda"
   return 1
 }
