@@ -1,15 +1,17 @@
 """Torque 6 and newer: qsub, qstat, qdel. Slurm brings commands of the same names; they are not these."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from xml.etree import ElementTree
 
-from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources, Scheduler
+from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled, exited
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU
+from hpcspawner.site.scheduler_types import ProfileRules
 
 # Torque writes `12.server` and takes `12` as well; an array is `12[].server`, one of its tasks `12[3].server`.
 _SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
@@ -94,40 +96,81 @@ _REASONS = {
 }
 
 
-class Torque:
+_REFUSED: Mapping[str, str] = {
+    "N": "the Hub knows its jobs by it",
+    "o": "the job script opens its own log; job.log names the folder",
+    "e": "the job script opens its own log; job.log names the folder",
+    "j": "the job script opens its own log; job.log names the folder",
+    "k": "the job script opens its own log; job.log names the folder",
+    "C": "no line of the job script is an option",
+    "S": "the job script is bash",
+    "t": "a server is one job",
+    "r": "write job.requeue",
+    "q": "partitions[].name is the queue; another server's queue is another profile's",
+    "P": "the job is submitted as its user",
+    "u": "the job is submitted as its user",
+    "I": "a job of the Hub's is no session",
+    "X": "a job of the Hub's is no session",
+    "z": "the Hub reads what qsub prints",
+    "F": "the job script takes no arguments",
+}
+
+
+class TorqueRules(ProfileRules):
+    """qsub's `-W` has many attributes."""
+
+    __slots__ = ()
+
+    def why_refused(self, option: str, value: str, tag: str) -> str:
+        """By options, and by attributes of -W."""
+        if option == "W" and "depend" in value:
+            return "the Hub makes follow-up jobs by depend"
+        return self.refused.get(option, "")
+
+
+_RULES = TorqueRules(
+    signs={
+        # `queue@server` names another server.
+        "partition": names.WIDE.replace("@", ""),
+        # A comma or a colon begins another resource.
+        "qos": "_.+-@",
+        "reservation": "_.+-@",
+    },
+    refused=_REFUSED,
+    # Options, and the names of resources of `-l`.
+    may_leave_out=("q", "A", "r", "nodes", "mem", "pmem", "naccesspolicy", "qos", "advres"),
+)
+
+
+class Torque(Scheduler):
     """Torque. The listing's tag is the job's name, the only free text that every version shows."""
 
     name = "torque"
-    template = "torque.sh.j2"
-    listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+    title = "Torque"
+    rules = _RULES
     silent_when_empty = True
     job_id_pattern = _SUBMITTED.pattern
+    job_variable = "PBS_JOBID"
+    cancel_words = ("qdel", GIVEN)  # SIGTERM first, SIGKILL soon after
     # `-C ""`: no line of the script is an option. `-S`: else the login shell reads the script, whichever that is. The
     # script opens its own log; Torque's would be copied only when all is over.
     submit_command: tuple[str, ...] = ("qsub", "-C", "", "-S", "/bin/bash", "-j", "oe", "-o", "/dev/null", "-m", "n")
-    long_options = False
-    # qsub takes `-l` as often as it comes.
-    joined_options: Mapping[str, str] = {}
     option_patterns: Mapping[str, str] = {
         "N": r"[a-z][a-z0-9]{4,14}",
-        "q": names.pattern("torque", "partition"),
+        "q": names.pattern(_RULES.signs, "partition"),
         "l": "|".join(
             (
-                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{names.pattern('torque', 'feature')})*",
+                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{names.pattern(_RULES.signs, 'feature')})*",
                 r"walltime=\d{2,6}:\d\d:\d\d",
                 r"p?mem=\d{1,9}mb",
                 "naccesspolicy=singlejob",
-                rf"(qos|advres)={names.pattern('torque', 'qos')}",
+                rf"(qos|advres)={names.pattern(_RULES.signs, 'qos')}",
             )
         ),
-        "A": names.pattern("torque", "account"),
+        "A": names.pattern(_RULES.signs, "account"),
         "r": "[yn]",
         "W": rf"depend=afternotok:{_SINGLE_JOB.pattern}",
     }
-
-    def __init__(self, leave_out: Collection[str] = ()):
-        """`leave_out` are options, or resources of `-l`, that qsub is not given."""
-        self._leave_out = frozenset(leave_out)
 
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of qsub."""
@@ -163,10 +206,6 @@ class Torque:
             jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(attributes)
         return jobs
 
-    def cancel_command(self, job_id: str) -> list[str]:
-        """Ends the job; SIGTERM first, SIGKILL soon after."""
-        return ["qdel", _checked(job_id)]
-
     def details_command(self, job_id: str) -> list[str]:
         """All that the server remembers, as text, which a user's line breaks can forge."""
         return ["qstat", "-f", _single(job_id)]
@@ -193,19 +232,11 @@ class Torque:
             return None
         status = attributes.get("exit_status", "")
         if "Job deleted as result of dependency" in attributes.get("comment", ""):
-            return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
+            return FOLLOW_UP_REMOVED
         if re.fullmatch(r"-?\d{1,5}", status, re.ASCII):
             return replace(_ended_with(int(status)), node=attributes.get("exec_host", "").partition("/")[0])
         # A job that was deleted before its start has no exit_status.
         return cancelled() if "start_time" not in attributes else None
-
-    def visibility_command(self) -> list[str]:
-        """None: what `query_other_jobs` and the list of operators allow is seen from the jobs themselves."""
-        return []
-
-    def parse_visibility(self, out: str, account: str) -> bool:
-        """Never asked."""
-        return False
 
     def unreachable(self, answer: Answer) -> bool:
         """By exit code, and by words for commands that exit with 1."""
@@ -247,12 +278,6 @@ class Torque:
         if not text or text.startswith("Job started on"):
             return ""
         return _REASONS.get(text, f"{text}.")
-
-
-def _checked(job_id: str) -> str:
-    if not _SUBMITTED.fullmatch(job_id):
-        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
-    return job_id
 
 
 def _single(job_id: str) -> str:

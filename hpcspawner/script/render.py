@@ -56,8 +56,10 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
     """The whole job script as text. It holds no option for the scheduler."""
     return (
         _templates()
-        .get_template(scheduler.template)
+        .get_template("base.sh.j2")
         .render(
+            job_variable=scheduler.job_variable,
+            scheduler_lines=scheduler.script_lines,
             label=label,
             job=job,
             log_folder=job.log,

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.programs.helper import DIRECTIVE
-from hpcspawner.site import names, options
+from hpcspawner.site import names, scheduler_types, variables
 from hpcspawner.units import Memory, Walltime, shown
 
 ANY_GPU = "any"
@@ -57,6 +57,11 @@ def _walltime_or_false(value: object) -> Walltime | None:
         return None if value is False else Walltime.parse(value)
     except ValueError as error:
         raise ValueError(f"{error}; false switches it off") from None
+
+
+def _known_scheduler(name: str) -> str:
+    scheduler_types.find(name)
+    return name
 
 
 def _modules(line: str) -> str:
@@ -115,7 +120,7 @@ class Directive(Frozen):
 class Access(Frozen):
     """Which batch system it is and how the Hub reaches its commands."""
 
-    type: Literal["slurm", "torque", "local"]
+    type: Annotated[str, AfterValidator(_known_scheduler)]
     command_prefix: Annotated[tuple[Line, ...] | None, Field(description="argv put before submit and cancel.")] = None
     helper: Annotated[HelperPath | None, Field(description="Program that the prefix runs in place of them.")] = None
     path: Annotated[tuple[PathText, ...], Field(description="Folders with the scheduler's commands.")] = (
@@ -137,20 +142,25 @@ class Access(Frozen):
     slots: Annotated[Count, Field(description="Jobs that run at once (local only).")] = 2
 
     @property
+    def rules(self) -> scheduler_types.ProfileRules:
+        """What this scheduler lets a profile say."""
+        return scheduler_types.rules(self.type)
+
+    @property
     def has_nodes(self) -> bool:
         """Whether jobs run on other machines than the Hub's."""
-        return self.type != "local"
+        return not self.rules.on_hub
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The prefix in force: become the user by sudo, except for `local`."""
+        """The prefix in force: become the user by sudo, except where jobs are the Hub's own."""
         if self.command_prefix is not None:
             return self.command_prefix
-        return () if self.type == "local" else ("sudo", "-n", "-u", "{user}")
+        return ("sudo", "-n", "-u", "{user}") if self.has_nodes else ()
 
 
 class Partition(Frozen):
-    """A Slurm partition or a Torque queue, with the most that one notebook may ask of it."""
+    """A Slurm partition or a PBS queue, with the most that one notebook may ask of it."""
 
     name: SchedulerName
     title: Line | None = None
@@ -579,10 +589,10 @@ def _defaults_over_limit(profile: SiteProfile) -> Iterator[str]:
 
 def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
     access = profile.scheduler
-    if access.type == "local" and access.command_prefix:
-        yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
-    if access.type == "local" and profile.directives:
-        yield "directives: 'local' knows no further options; leave them out"
+    if access.rules.on_hub and access.command_prefix:
+        yield f"scheduler.command_prefix: {access.type!r} runs jobs as the Hub's own account; leave the prefix out"
+    if access.rules.on_hub and profile.directives:
+        yield f"directives: {access.type!r} knows no further options; leave them out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
@@ -596,25 +606,25 @@ def _refused_directives(profile: SiteProfile) -> Iterator[str]:
     ]
     for where, directives in places:
         for number, one in enumerate(directives, 1):
-            if why := options.why_refused(access.type, one.option, one.value, tag=access.tag):
+            if why := access.rules.why_refused(one.option, one.value, access.tag):
                 yield f"{where}.directives[{number}].option: {one.option!r} can't be set: {why}"
 
 
 def _refused_variables(profile: SiteProfile) -> Iterator[str]:
     for name in profile.scheduler.variables:
-        if why := options.why_no_variable(name):
+        if why := variables.why_no_variable(name):
             yield f"scheduler.variables.{name}: can't be set: {why}"
 
 
 def _kept_options(profile: SiteProfile) -> Iterator[str]:
-    access, allowed = profile.scheduler, options.may_leave_out(profile.scheduler.type)
+    access, allowed = profile.scheduler, profile.scheduler.rules.may_leave_out
     for name in profile.job.leave_out:
         if name not in allowed:
             yield (
                 f"job.leave_out: {name!r} can't be left out of a job of {access.type!r}; there is: "
                 f"{', '.join(allowed) or 'nothing'}"
             )
-    if access.tag != "comment" and access.type != "slurm":
+    if access.tag not in access.rules.tags:
         yield f"scheduler.tag: {access.type!r} has one place for the mark alone; leave the key out"
 
 

@@ -1,26 +1,22 @@
 """A job script taken apart: what a scheduler, a shell and the launcher would each read in it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from material import FULL
+from support.schedulers import EVERY
 from support.scripts import taken_apart
 
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.local import Local
-from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.schedulers.torque import Torque
 from hpcspawner.script.render import CallHome, render
 from hpcspawner.site.profile import SiteProfile
 
 ALICE = LocalAccount("alice", "/home/alice")
 LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
 HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
-SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
 MARKERS = ("#SBATCH", "#PBS", "#HPC", "#BSUB", "#DW", "#BB")
 
 
@@ -43,7 +39,7 @@ def dissect(text: str) -> Anatomy:
 def full_site(kind: str) -> SiteProfile:
     """A site that has every option, with this scheduler; its users type accounts in."""
     changes: dict[str, Any] = {"scheduler": {"type": kind}, "accounts": []}
-    if kind == "local":
+    if EVERY[kind].rules.on_hub:
         bare = [{key: value for key, value in one.items() if key != "directives"} for one in FULL["partitions"]]
         changes |= {"partitions": bare, "job": {**FULL["job"], "directives": []}}
     return SiteProfile.model_validate(FULL | changes)
@@ -54,7 +50,7 @@ class Scripts:
 
     def __init__(self, profile: SiteProfile):
         self.profile = profile
-        self.scheduler = SCHEDULERS[profile.scheduler.type]
+        self.scheduler = EVERY[profile.scheduler.type]
         self._shells: dict[str, tuple[str, ...]] = {}
 
     def render(self, request: JobRequest) -> str:

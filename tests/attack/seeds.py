@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from attack.doors import BETWEEN, MARK
 from attack.options import PAYLOADS
 from hpcspawner.request.gate import OPTIONS
-from hpcspawner.schedulers import slurm, torque
+from hpcspawner.schedulers import slurm_words, torque
 
 CORPUS = Path(__file__).parent / "corpus"
 """One folder for each door; a file in it was a fault once and must not become one again."""
@@ -96,7 +96,7 @@ def _torque_job(text: str) -> str:
 
 def words() -> list[str]:
     """Words that a fuzzer would take long to guess."""
-    states = [*slurm._STATES, *torque._STATES, "CANCELLED by 1001"]
+    states = [*slurm_words.STATES, *torque._STATES, "CANCELLED by 1001"]
     keys = [
         f"12 |{MARK}",
         f"|{MARK}0|{MARK}768|{MARK}",

@@ -1,8 +1,16 @@
 """What the lab has: Slurm always, and a real Torque where PBS_PROGRAMS names the folder that holds its programs."""
 
 import os
+from pathlib import Path
 from xml.etree import ElementTree
 
+from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.site import scheduler_types
+from hpcspawner.site.profile import Access
+
+EVERY = {name: make_scheduler(Access(type=name), Path("/var/lib/hub/spool")) for name in scheduler_types.BUILT_IN}
+"""All that come with the package, by name: what each test of all schedulers is made for."""
+ON_CLUSTERS = [one for one in EVERY.values() if not one.rules.on_hub]
 TORQUE_BIN = "/opt/torque/bin"
 SCHEDULERS = ["slurm", "torque"] if os.environ.get("PBS_PROGRAMS") else ["slurm"]
 """Tests for both are made for these; without a real Torque its answers are tried as recorded, in the unit tests."""

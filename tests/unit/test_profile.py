@@ -257,7 +257,7 @@ def test_a_file_that_can_t_be_read_is_told_with_the_reason(tmp_path, name, why):
         pytest.param(
             'type = "slurm"',
             'type = "pbs"',
-            "scheduler.type: Input should be 'slurm', 'torque' or 'local'; got 'pbs'",
+            "scheduler.type: 'pbs' is no scheduler that is installed; there are: slurm, torque, local",
             id="a scheduler that is not there",
         ),
         pytest.param(

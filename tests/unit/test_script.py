@@ -9,6 +9,7 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 from material import FULL, NASTY
+from support.schedulers import EVERY
 from support.scripts import HOME, LABEL, SMALL_SITE, taken_apart
 
 import hpcspawner
@@ -17,11 +18,8 @@ from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.registry import make_scheduler
-from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.schedulers.torque import Torque
 from hpcspawner.script import render as script_module
 from hpcspawner.script.render import quote, quote_path, render, submission
 from hpcspawner.site.profile import SiteProfile, load
@@ -32,7 +30,6 @@ BIN = Path(__file__).parent / "bin"
 # The embedded scheduler is started by its path.
 HERE = f"{Path(hpcspawner.__file__).parent}/"
 
-SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 # What only one scheduler understands: extra directives for every job, and for the partition with GPUs.
@@ -75,7 +72,7 @@ def site(kind, **changes):
 def script(kind, options, *, profile=None, label=LABEL, home=HOME):
     profile = profile or site(kind)
     request = make(options, profile, LocalAccount("alice", "/home/alice"))
-    return render(request, SCHEDULERS[kind], profile.job, label, home)
+    return render(request, EVERY[kind], profile.job, label, home)
 
 
 def without_launcher(text):
@@ -89,8 +86,8 @@ def words(kind, options, *, profile=None, label=LABEL):
     """The words of the submit command."""
     profile = profile or site(kind)
     request = make(options, profile, LocalAccount("alice", "/home/alice"))
-    job = submission(request, SCHEDULERS[kind], profile.job, label, HOME)
-    return submit_words(SCHEDULERS[kind], job.options, profile.directives)
+    job = submission(request, EVERY[kind], profile.job, label, HOME)
+    return submit_words(EVERY[kind], job.options, profile.directives)
 
 
 def settings_of(text):
@@ -106,7 +103,7 @@ def checked_by_bash(text):
 # --- whole scripts
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("case", REQUESTS)
 def test_the_script_is_the_golden_one(golden, kind, case):
     home = replace(HOME, ca=PEM, fallback_path=("/opt/hub/bin",)) if case == "gpu" else HOME
@@ -114,7 +111,7 @@ def test_the_script_is_the_golden_one(golden, kind, case):
     golden(f"{kind}/{case}.words", "".join(f"{word}\n" for word in words(kind, REQUESTS[case])[1:]).replace(HERE, ""))
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_the_script_of_a_site_that_adds_nothing_is_the_golden_one(golden, kind):
     profile = SiteProfile.model_validate(SMALL_SITE | {"scheduler": {"type": kind}})
     golden(f"{kind}/bare-site.sh", without_launcher(script(kind, {}, profile=profile)))
@@ -124,7 +121,7 @@ def test_the_script_of_a_site_that_adds_nothing_is_the_golden_one(golden, kind):
     )
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_no_script_has_a_here_document(kind):
     """Bash up to 5.0 makes a file of each, for which a node's /tmp may have no room."""
     for options in REQUESTS.values():
@@ -134,7 +131,7 @@ def test_no_script_has_a_here_document(kind):
 # --- read by bash, shellcheck and the schedulers
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_bash_and_shellcheck_find_nothing_wrong(kind, tmp_path):
     assert shutil.which("shellcheck"), "shellcheck is not on PATH; `make test` installs what the tests need"
     texts = [script(kind, options) for options in REQUESTS.values()]
@@ -151,7 +148,7 @@ def test_bash_and_shellcheck_find_nothing_wrong(kind, tmp_path):
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("name", NASTY)
 def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
     text = script(kind, {"directory": f"/scratch/{name}"})
@@ -160,7 +157,7 @@ def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
     assert words(kind, {"directory": f"/scratch/{name}"}) == words(kind, {}), "it reaches no option"
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("name", NASTY)
 def test_a_job_of_another_name_is_not_submitted(kind, name):
     with pytest.raises(Refusal, match="may not have the value"):
@@ -187,7 +184,7 @@ def test_an_account_arrives():
     assert found[found.index("-A") + 1] == "tro100"
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_no_line_is_one_that_a_scheduler_reads(kind):
     """Options are words of the submit command; a second grammar could be led astray."""
     nasty = [{"directory": f"/scratch/{param.values[0]}"} for param in NASTY]
