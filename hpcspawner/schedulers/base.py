@@ -131,9 +131,6 @@ class Scheduler(ABC):
     listen_ip: str = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
     """Where servers listen unless the admin says otherwise: nodes must be reached from the Hub's machine."""
 
-    script_lines: str = ""
-    """Lines of bash for the job script, before the user's environment is set up."""
-
     silent_when_empty: bool = False
     """Whether a listing without jobs is an empty text, which a failed command may print as well."""
 
@@ -157,6 +154,13 @@ class Scheduler(ABC):
     @abstractmethod
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and value for the submit command; the admin's own come last, so that they win."""
+
+    def script_lines(self, resources: Resources) -> str:
+        """Lines of bash for the job script, before the user's environment is set up; they hold none of a user's text.
+
+        A scheduler that can't send SIGUSR1 `warning_s` before the wall time ends has the script do it.
+        """
+        return ""
 
     @abstractmethod
     def parse_submit(self, out: str) -> str:

@@ -15,6 +15,11 @@ from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
 
+_SCRIPT_LINES = """\
+# From Slurm 22.05 on, srun no longer takes this from the job; MPI from a notebook needs it.
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"\
+"""
+
 _SUBMITTED = re.compile(r"(\d{1,10})(?:;[\w.-]{1,100})?", re.ASCII)
 _OUR_JOB = re.compile(r"\d{1,10}", re.ASCII)
 # A waiting array is `17_[0-2]`, one of its tasks `17_1`, a part of a heterogeneous job `17+0`.
@@ -48,10 +53,6 @@ class Slurm(Scheduler):
     rules = words.RULES
     job_id_pattern = _OUR_JOB.pattern
     job_variable = "SLURM_JOB_ID"
-    script_lines = """\
-# From Slurm 22.05 on, srun no longer takes this from the job; MPI from a notebook needs it.
-[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"\
-"""
     cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait
     # The folder is one that every node has; the launcher changes to the user's. The script opens its own log, which it
     # can do after it has made the folder. "ALL" is all that sbatch has, which is next to nothing: it is started with a
@@ -113,6 +114,10 @@ class Slurm(Scheduler):
             *_follows(label),
         ]
         return _joined([pair for pair in ours if pair[0] not in self._leave_out], resources.directives)
+
+    def script_lines(self, resources: Resources) -> str:
+        """What srun needs in a job; the warning is sbatch's `--signal`."""
+        return _SCRIPT_LINES
 
     def parse_submit(self, out: str) -> str:
         """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""

@@ -59,7 +59,7 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
         .get_template("base.sh.j2")
         .render(
             job_variable=scheduler.job_variable,
-            scheduler_lines=scheduler.script_lines,
+            scheduler_lines=scheduler.script_lines(request.resources),
             label=label,
             job=job,
             log_folder=job.log,

@@ -21,8 +21,7 @@ DEFAULT_SIGNS = {
     "feature": NARROW,
     "gpu type": NARROW,
 }
-"""By kind of name: the signs besides ASCII letters and digits. The first character is one of those, or of `_FIRST`."""
-_FIRST = {"feature": "_(["}
+"""By kind of name: the signs besides ASCII letters and digits. See `_first` for the first character."""
 _LONGEST = 128
 KINDS = tuple(DEFAULT_SIGNS)
 
@@ -34,7 +33,7 @@ _LONGEST_USER = 256
 
 def pattern(signs: Mapping[str, str], kind: str, longest: int = _LONGEST) -> str:
     """An ASCII pattern for the whole of a name of this kind. `signs` are those of the scheduler's `ProfileRules`."""
-    first = re.escape(_FIRST.get(kind, "_"))
+    first = re.escape(_first(signs, kind))
     return rf"[A-Za-z0-9{first}][A-Za-z0-9{re.escape(_signs(signs, kind))}]{{0,{longest - 1}}}"
 
 
@@ -45,11 +44,17 @@ def is_name(text: str, scheduler: str, kind: str) -> bool:
 
 def allowed(scheduler: str, kind: str) -> str:
     """What such a name is made of, as the end of a sentence."""
-    first = _FIRST.get(kind, "_")
+    signs = rules(scheduler).signs
+    first = _first(signs, kind)
     return (
-        f"{_LETTERS} {' '.join(_signs(rules(scheduler).signs, kind))} are allowed, {_LONGEST} characters at most, "
+        f"{_LETTERS} {' '.join(_signs(signs, kind))} are allowed, {_LONGEST} characters at most, "
         f"beginning with a letter, a digit or {' or '.join(first)}"
     )
+
+
+def _first(signs: Mapping[str, str], kind: str) -> str:
+    """Signs that a name may begin with: where the scheduler reads groups, also what opens one."""
+    return "_" + "".join(sign for sign in "([" if sign in _signs(signs, kind))
 
 
 def _signs(signs: Mapping[str, str], kind: str) -> str:

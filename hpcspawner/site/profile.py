@@ -545,8 +545,11 @@ def _unknown_defaults(profile: SiteProfile) -> Iterator[str]:
 
 def _names_there(profile: SiteProfile) -> Iterator[str]:
     """Names that this scheduler would read as something else."""
-    scheduler = profile.scheduler.type
+    scheduler, missing = profile.scheduler.type, profile.scheduler.rules.missing
     for place, kind, texts in _scheduler_names(profile):
+        if texts and kind in missing:
+            yield f"{place}: {missing[kind]}"
+            continue
         for text in texts:
             if not names.is_name(text, scheduler, kind):
                 yield f"{place}: {shown(text)} is no name of a {kind} there: {names.allowed(scheduler, kind)}"

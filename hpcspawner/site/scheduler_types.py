@@ -13,6 +13,7 @@ from typing import Any
 GROUP = "hpcspawner.schedulers"
 BUILT_IN: Mapping[str, str] = {
     "slurm": "hpcspawner.schedulers.slurm:Slurm",
+    "openpbs": "hpcspawner.schedulers.openpbs:OpenPBS",
     "torque": "hpcspawner.schedulers.torque:Torque",
     "local": "hpcspawner.schedulers.local:Local",
 }
@@ -26,7 +27,8 @@ class ProfileRules:
     `signs` has, for each kind of name, the signs that it may have besides letters and digits (else those of
     `names.DEFAULT_SIGNS`); `refused` has options that a site can't add to jobs, with what to write instead;
     `may_leave_out` are the Hub's own options that a job can do without; `tags` are the options that may have the Hub's
-    mark, the default first. With `on_hub` the jobs run on the Hub's machine, as the Hub's own account.
+    mark, the default first; `missing` has kinds of names that this scheduler does not have, with what to do instead.
+    With `on_hub` the jobs run on the Hub's machine, as the Hub's own account.
     """
 
     signs: Mapping[str, str] = field(default_factory=dict)
@@ -34,6 +36,7 @@ class ProfileRules:
     may_leave_out: tuple[str, ...] = ()
     tags: tuple[str, ...] = ("comment",)
     on_hub: bool = False
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def why_refused(self, option: str, value: str, tag: str) -> str:
         """What to do in place of a directive that would change what the Hub needs of a job; "" for all others.

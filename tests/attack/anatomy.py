@@ -1,5 +1,6 @@
 """A job script taken apart: what a scheduler, a shell and the launcher would each read in it."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,8 @@ def dissect(text: str) -> Anatomy:
     lines, settings = taken_apart(text)
     assert not set(text) & set("\0\r\v\f\x1b"), "a control character is in the script"
     assert not [line for line in lines if line.lstrip().startswith(MARKERS)], "the script has an option for a scheduler"
-    return Anatomy(tuple(lines), settings)
+    # The one number that stands in the shell of some schedulers: seconds until the warning.
+    return Anatomy(tuple(re.sub(r"\Ahpc_left=\d+\Z", "hpc_left=0", line) for line in lines), settings)
 
 
 def full_site(kind: str) -> SiteProfile:

@@ -191,6 +191,19 @@ def qstat(data: bytes) -> None:
         assert "<Data" in out, "a listing is believed that is no XML of qstat's"
 
 
+def qstat_json(data: bytes) -> None:
+    """OpenPBS's listing, which is JSON."""
+    out = _text(data)
+    jobs = _listing(EVERY["openpbs"], out)
+    if jobs is not None:
+        assert "pbs_server" in out, "a listing is believed that is no JSON of qstat's"
+
+
+def qstat_json_job(data: bytes) -> None:
+    """OpenPBS's words about one job, which are JSON."""
+    _one_job(EVERY["openpbs"], "12.vm", [_text(data)])
+
+
 def local_list(data: bytes) -> None:
     """The embedded scheduler's listing."""
     _listing(EVERY["local"], _text(data))
@@ -319,7 +332,7 @@ DOORS: dict[str, Callable[[bytes], None]] = {
     door.__name__: door
     for door in (
         *(options, form, stored, profile, units),
-        *(squeue, qstat, local_list, squeue_job, qstat_job, local_show, submitted),
+        *(squeue, qstat, qstat_json, local_list, squeue_job, qstat_job, qstat_json_job, local_show, submitted),
         *(ticket, report, csr),
     )
 }

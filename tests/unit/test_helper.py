@@ -409,12 +409,13 @@ def test_a_script_with_options_of_its_own_is_refused(desk, line, place):
 def test_options_become_words_of_the_command(desk, scheduler):
     desk.make(scheduler)
     slurm = scheduler.name == "slurm"
-    mine = '["partition", "compute"], ["exclusive", ""]' if slurm else '["q", "compute"], ["l", "nodes=1:ppn=2:gpus=1"]'
+    size = "nodes=1:ppn=2:gpus=1" if scheduler.name == "torque" else "select=1:ncpus=2:ngpus=1"
+    mine = '["partition", "compute"], ["exclusive", ""]' if slurm else f'["q", "compute"], ["l", "{size}"]'
     assert desk.ask("submit", given=job(options=f'[{mine}, ["m", "it\'s #1"]]')) == (0, "", "")
     (call,) = desk.calls()
     words = ["--partition=compute", "--exclusive", "--m=it's #1"]
     if not slurm:
-        words = ["-q", "compute", "-l", "nodes=1:ppn=2:gpus=1", "-m", "it's #1"]
+        words = ["-q", "compute", "-l", size, "-m", "it's #1"]
     assert call["argv"][1:] == [*scheduler.submit_command[1:], *words]
 
 

@@ -36,6 +36,7 @@ PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 EXTRAS = {
     "slurm": ([{"option": "mail-type", "value": "NONE"}], [{"option": "gres-flags", "value": "enforce-binding"}]),
     "torque": ([{"option": "W", "value": "umask=027"}], [{"option": "V"}]),
+    "openpbs": ([{"option": "W", "value": "umask=027"}], [{"option": "P", "value": "abc"}]),
     "local": ([], []),
 }
 
@@ -347,6 +348,7 @@ def test_every_partition_of_a_shipped_profile_makes_a_script(path):
         checked_by_bash(render(request, scheduler, profile.job, LABEL, HOME))
 
 
-def test_there_are_eight_shipped_profiles():
-    names = {"comet", "hydra", "local", "rhea", "slurm-minimal", "stratus", "torque-minimal", "tscc"}
+def test_there_are_nine_shipped_profiles():
+    names = {"comet", "hydra", "local", "rhea", "stratus", "tscc"}
+    names |= {"openpbs-minimal", "slurm-minimal", "torque-minimal"}
     assert {path.stem for path in PROFILES} == names
