@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcspawner.errors import ProfileError
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.openpbs import OpenPBS
@@ -14,6 +15,7 @@ from hpcspawner.schedulers.pbs import STATES
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.schedulers.sudo import submit_words
+from hpcspawner.site.profile import find_shipped, load
 from hpcspawner.units import Memory, Walltime
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "openpbs-23.06"
@@ -396,3 +398,11 @@ def test_the_script_warns_before_the_wall_time_ends():
 
 def test_a_script_that_is_not_to_warn_starts_no_clock():
     assert "\nhpc_left=0\n" in openpbs.script_lines(Resources("batch", Walltime(600)))
+
+
+def test_a_profile_with_a_qos_is_told_what_there_is_instead(tmp_path):
+    site = tmp_path / "site.toml"
+    text = find_shipped("openpbs-minimal.toml").read_text().replace("max_cpus", 'qos = ["high"]\nmax_cpus')
+    site.write_text(text)
+    with pytest.raises(ProfileError, match="PBS has no QOS"):
+        load(site)
