@@ -143,7 +143,7 @@ if HAS_OPENPBS:
             on_head(openpbs("qdel"), job_id)
         else:
             on_head(openpbs("qalter"), "-l", "walltime=5", job_id)
-        within(60, lambda: not hub.servers("alice"), hub.log)
+        within(120, lambda: not hub.servers("alice"), hub.log)
         page = hub.log_in("alice").get(f"{hub.url}/hub/spawn", timeout=30).text
         assert words in page
         queue_is_empty_within(40, "alice")
@@ -151,7 +151,7 @@ if HAS_OPENPBS:
     def test_a_killed_hub_finds_its_jobs_again(hub):
         hub.spawn("alice")
         with nothing_starts():
-            assert hub.api("POST", server_path("bob"), json={}).status_code == 202
+            assert hub.api("POST", server_path("bob"), json={"queue_limit": "1h"}).status_code == 202
             within(10, lambda: jobs_of("bob"), hub.log)
             before = {user: jobs_of(user) for user in ("alice", "bob")}
             hub.kill()
