@@ -1,4 +1,4 @@
-"""Open a Jupyter notebook on a supercomputer: a JupyterHub spawner for Slurm and Torque."""
+"""Open a Jupyter notebook on a supercomputer: a JupyterHub spawner for Slurm, OpenPBS and Torque."""
 
 from typing import Any
 

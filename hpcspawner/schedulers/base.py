@@ -1,10 +1,16 @@
-"""What a batch system must tell us: pure builders of commands and parsers of answers, in pairs."""
+"""The base class of all schedulers: pure builders of commands and parsers of answers, in pairs."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Self
 
+from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers.state import JobStatus, Record
+from hpcspawner.site.profile import Access
+from hpcspawner.site.scheduler_types import ProfileRules
 from hpcspawner.units import Memory, Walltime, printable
 
 COUNT = r"\d{1,7}"
@@ -78,14 +84,17 @@ class Answer:
         return printable((self.err.strip() or self.out.strip())[:2000])
 
 
-class Scheduler(Protocol):
+class Scheduler(ABC):
     """What one batch system does differently. Pure: no process, no clock, no file.
+
+    A subclass must have the attributes without a value and the abstract methods. All else has a default. Three further
+    questions come as pairs of a command and its parser, and a scheduler that can't answer one leaves both out:
+    `runs`, `end` and `visibility`.
 
     In the order of events: `submit_command` takes `options` as further words and the script on standard input, and
     `parse_submit` finds the job id; `query_command` lists every job that may be seen and `parse_query` reads the
-    list; `cancel_command` ends a job; `details_command` prints all that is known of one, for people: no parser reads
-    it, for users write parts of it; `runs_command` asks how often a job was started and `parse_runs` reads the answer;
-    `end_commands` ask for how one ended and `parse_end` reads their answers.
+    list; `cancel_words` end a job; `details_command` prints all that is known of one, for people: no parser reads
+    it, for users write parts of it.
 
     A parser sees the output of commands that succeeded, in a form made for programs, and raises ValueError for what it
     can't trust. `mark` is a fresh word that nobody else can know, the same for a command and its parser: where the
@@ -93,21 +102,22 @@ class Scheduler(Protocol):
     """
 
     name: str
-    template: str
-    listen_ip: str
-    """Where servers listen unless the admin says otherwise: nodes must be reached from the Hub's machine."""
+    """The value of `scheduler.type` in a profile."""
 
-    silent_when_empty: bool
-    """Whether a listing without jobs is an empty text, which a failed command may print as well."""
+    title: str
+    """What people call it, in messages."""
 
     job_id_pattern: str
     """What an id must look like as a whole to reach an argv; an ASCII pattern."""
 
+    job_variable: str
+    """The variable of a job's environment that has its id."""
+
     submit_command: tuple[str, ...]
     """The submit with all that is the same for every job; the script goes to standard input."""
 
-    long_options: bool
-    """Whether an option is written `--name=value`; else `-name value`."""
+    cancel_words: tuple[str, ...]
+    """The command that ends a job, with `GIVEN` for the id."""
 
     option_patterns: Mapping[str, str]
     """Every option that `options` may make, and an ASCII pattern for the whole of its value ("": it has none).
@@ -115,59 +125,125 @@ class Scheduler(Protocol):
     No pattern allows a blank, a quote, a backslash or a `#`.
     """
 
-    joined_options: Mapping[str, str]
+    rules: ProfileRules = ProfileRules()
+    """What a profile may say of it."""
+
+    listen_ip: str = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+    """Where servers listen unless the admin says otherwise: nodes must be reached from the Hub's machine."""
+
+    silent_when_empty: bool = False
+    """Whether a listing without jobs is an empty text, which a failed command may print as well."""
+
+    long_options: bool = False
+    """Whether an option is written `--name=value`; else `-name value`."""
+
+    joined_options: Mapping[str, str] = {}
     """Options of which a value of the site's follows the Hub's in one word, and the sign between them."""
 
+    def __init__(self, leave_out: Collection[str] = ()):
+        """`leave_out` are options that the submit command is not given."""
+        self._leave_out = frozenset(leave_out)
+
+    @classmethod
+    def from_profile(cls, access: Access, spool: Path, leave_out: Collection[str]) -> Self:
+        """The scheduler of a profile; `spool` is a folder of the Hub's for one that keeps its jobs there."""
+        return cls(leave_out)
+
+    # ---- submit
+
+    @abstractmethod
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and value for the submit command; the admin's own come last, so that they win."""
 
+    def script_lines(self, resources: Resources) -> str:
+        """Lines of bash for the job script, before the user's environment is set up; they hold none of a user's text.
+
+        A scheduler that can't send SIGUSR1 `warning_s` before the wall time ends has the script do it.
+        """
+        return ""
+
+    @abstractmethod
     def parse_submit(self, out: str) -> str:
         """The job id, verbatim."""
 
+    # ---- the list of jobs
+
+    @abstractmethod
     def query_command(self, mark: str) -> list[str]:
         """The argv that lists all jobs."""
 
+    @abstractmethod
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id."""
 
-    def cancel_command(self, job_id: str) -> list[str]:
-        """The argv that ends a job."""
+    def explain(self, reason: str) -> str:
+        """A reason for waiting, as a sentence; "" where there is nothing to say."""
+        return reason
 
+    # ---- one job
+
+    def cancel_command(self, job_id: str) -> list[str]:
+        """The argv that ends a job; ValueError where this is no id."""
+        job_id = self.valid_id(job_id)
+        return [job_id if word == GIVEN else word for word in self.cancel_words]
+
+    @abstractmethod
     def details_command(self, job_id: str) -> list[str]:
         """The argv that prints all that the scheduler knows of a job: shown to people, parsed nowhere."""
 
+    def valid_id(self, job_id: str) -> str:
+        """The same id, if it may reach an argv."""
+        if not re.compile(self.job_id_pattern, re.ASCII).fullmatch(job_id):
+            raise ValueError(f"not the id of a job: {job_id[:100]!r}")
+        return job_id
+
+    # ---- what a failed command means
+
+    @abstractmethod
+    def unreachable(self, answer: Answer) -> bool:
+        """Whether a failed command means that nobody answered, rather than that somebody said no."""
+
+    @abstractmethod
+    def already_gone(self, answer: Answer) -> bool:
+        """Whether a failed cancel, or question about one job, means that the job had ended before."""
+
+    def wrong_type(self, answer: Answer) -> str:
+        """The cure where a failed command shows that these are another scheduler's commands; "" where it does not."""
+        return ""
+
+    def not_set_up(self, answer: Answer) -> str:
+        """The cure where a failed command shows that it does not know its scheduler; "" where it does not show that."""
+        return ""
+
+    # ---- how often a job was started; without it a profile can't have job.requeue
+
     def runs_command(self, job_id: str, mark: str) -> list[str]:
-        """The argv that asks how often a job was started."""
+        """The argv that asks how often a job was started; empty where nobody counts."""
+        return []
 
     def parse_runs(self, job_id: str, out: str, mark: str) -> int:
-        """How many times the job has been started, by what `runs_command` printed."""
+        """How many times the job has been started."""
+        raise ValueError(f"{self.title} does not count how often a job was started")
+
+    # ---- how a job ended; without it the launcher's own report is all that is known
 
     def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
         """The argvs that ask how a job ended; all are run, for none of them always knows."""
+        return []
 
     def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
         """How a job ended, by the outputs of `end_commands` ("" for one that failed); None while that is not known.
 
         `account` names the account with a number.
         """
+        return None
+
+    # ---- whose jobs the Hub sees; without it a job of the same owner in the listing has to show it
 
     def visibility_command(self) -> list[str]:
         """The argv that prints who may see whose jobs; empty where there is none."""
+        return []
 
     def parse_visibility(self, out: str, account: str) -> bool:
-        """Whether, by the output of `visibility_command`, this account is shown the jobs of all."""
-
-    def unreachable(self, answer: Answer) -> bool:
-        """Whether a failed command means that nobody answered, rather than that somebody said no."""
-
-    def wrong_type(self, answer: Answer) -> str:
-        """The cure where a failed command shows that these are another scheduler's commands; "" where it does not."""
-
-    def not_set_up(self, answer: Answer) -> str:
-        """The cure where a failed command shows that it does not know its scheduler; "" where it does not show that."""
-
-    def already_gone(self, answer: Answer) -> bool:
-        """Whether a failed cancel means that the job had ended before."""
-
-    def explain(self, reason: str) -> str:
-        """A reason for waiting, as a sentence; "" where there is nothing to say."""
+        """Whether this account is shown the jobs of all."""
+        return False

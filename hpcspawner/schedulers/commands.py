@@ -107,7 +107,7 @@ class Client:
         """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""
         mark = _new_mark()
         argv = self._found(_valid(self.scheduler.runs_command, job_id, mark))
-        answer = await self._checked(Command(argv))
+        answer = await self._checked(Command(argv)) if argv else Answer(0, "", "")
         try:
             return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:

@@ -2,15 +2,18 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hpcspawner.programs import spool as program
-from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources, Scheduler
+from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled, exited
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
+from hpcspawner.site.profile import Access
+from hpcspawner.site.scheduler_types import ProfileRules
 from hpcspawner.units import shown
 
 _JOB = re.compile(r"\d{1,10}", re.ASCII)
@@ -26,22 +29,22 @@ _REASONS = {
     "Slots": "As many servers run on this machine as may run at once; yours starts when one ends.",
     "Follows": "The job starts if the one before it does not end well.",
     "cancelled": "The job was stopped.",
-    "dropped": "The job was dropped because the one that it was to follow ended well.",
+    "dropped": FOLLOW_UP_REMOVED.message,
     "lost": "The machine was restarted, or the job's supervising process was killed.",
     "walltime": "The job's time was up.",
 }
 
 
-class Local:
+class Local(Scheduler):
     """Jobs on this machine, as the Hub's own account, `slots` at a time. `spool` is the folder that holds them."""
 
     name = "local"
-    template = "local.sh.j2"
+    title = "the embedded scheduler"
+    rules = ProfileRules(on_hub=True)
     listen_ip = "127.0.0.1"
-    silent_when_empty = False
     job_id_pattern = _JOB.pattern
+    job_variable = "HPC_LOCAL_JOBID"
     long_options = True
-    joined_options: Mapping[str, str] = {}
     option_patterns: Mapping[str, str] = {
         "name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
         "tag": r"[a-z][a-z0-9]{4,63}",
@@ -51,9 +54,16 @@ class Local:
     }
 
     def __init__(self, spool: Path, slots: int):
+        super().__init__()
         self.spool = spool
         self.slots = slots
         self.submit_command = tuple(self._command("submit"))
+        self.cancel_words = tuple(self._command("cancel", GIVEN))  # SIGTERM first, SIGKILL after 5 s
+
+    @classmethod
+    def from_profile(cls, access: Access, spool: Path, leave_out: Collection[str]) -> Self:
+        """Of its options none can be left out."""
+        return cls(spool, access.slots)
 
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """What the embedded scheduler knows; it hands out slots, not cores or memory."""
@@ -84,13 +94,9 @@ class Local:
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a list of jobs: {out[:200]!r}") from error
 
-    def cancel_command(self, job_id: str) -> list[str]:
-        """Ends the job; SIGTERM first, SIGKILL after 5 s."""
-        return self._command("cancel", _checked(job_id))
-
     def details_command(self, job_id: str) -> list[str]:
         """The job's file."""
-        return self._command("show", _checked(job_id))
+        return self._command("show", self.valid_id(job_id))
 
     def runs_command(self, job_id: str, mark: str) -> list[str]:
         """The job's file, which is JSON."""
@@ -116,25 +122,9 @@ class Local:
             raise ValueError(f"not the exit code of a job: {shown(code)}")
         return _record(str(job.get("reason")), code)
 
-    def visibility_command(self) -> list[str]:
-        """None: all jobs are the Hub's own."""
-        return []
-
-    def parse_visibility(self, out: str, account: str) -> bool:
-        """Never asked."""
-        return True
-
     def unreachable(self, answer: Answer) -> bool:
         """Killed, or no turn at the locked folder in time."""
         return answer.code < 0 or answer.code == program.BUSY
-
-    def wrong_type(self, answer: Answer) -> str:
-        """The program is the Hub's own."""
-        return ""
-
-    def not_set_up(self, answer: Answer) -> str:
-        """It needs nothing."""
-        return ""
 
     def already_gone(self, answer: Answer) -> bool:
         """A job that ended is remembered for 5 minutes and then unknown."""
@@ -181,16 +171,10 @@ def _record(reason: str, code: int | None) -> Record:
         "walltime": WALL_TIME,
         "cancelled": cancelled(),
         "lost": Record(Cause.NODE_FAILED, _REASONS["lost"]),
-        "dropped": Record(Cause.NOT_STARTED, _REASONS["dropped"]),
+        "dropped": FOLLOW_UP_REMOVED,
     }
     if reason in known:
         return replace(known[reason], exit_code=exit_code, signal=number)
     if code is None:
         return Record(Cause.NOT_STARTED, f"The job {reason}.")
     return exited(exit_code, number)
-
-
-def _checked(job_id: str) -> str:
-    if not _JOB.fullmatch(job_id):
-        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
-    return job_id

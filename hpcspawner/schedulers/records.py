@@ -6,9 +6,13 @@ from hpcspawner.schedulers.state import Cause, Record
 
 WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
 
+FOLLOW_UP_REMOVED = Record(
+    Cause.NOT_STARTED, "The follow-up job was removed because the job before it finished normally."
+)
+
 
 def exited(code: int | None, number: int | None = None) -> Record:
-    """The script ended by itself, or by signal `number` that came from nobody who told."""
+    """The script ended by itself, or by a signal whose sender is not known."""
     if number:
         return Record(Cause.EXITED, f"The job was ended by signal {_named(number)}.", code, number)
     if code:
@@ -17,7 +21,7 @@ def exited(code: int | None, number: int | None = None) -> Record:
 
 
 def cancelled(by: str = "", code: int | None = None, number: int | None = None) -> Record:
-    """Somebody ended it; "" if it is not known who."""
+    """An account ended it; "" if it is not known which."""
     who = {"": "", "root": " by root (an administrator)"}.get(by, f" by {by}")
     return Record(Cause.CANCELLED, f"The job was cancelled{who}.", code, number, by)
 

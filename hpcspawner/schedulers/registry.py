@@ -1,19 +1,11 @@
-"""Which class drives which batch system."""
+"""From a profile to the scheduler that it names; `site/scheduler_types.py` has the table."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from hpcspawner.schedulers.base import Scheduler
-from hpcspawner.schedulers.local import Local
-from hpcspawner.schedulers.slurm import Slurm
-from hpcspawner.schedulers.torque import Torque
+from hpcspawner.site import scheduler_types
 from hpcspawner.site.profile import Access
-
-_MAKERS: dict[str, Callable[[Access, Path, Collection[str]], Scheduler]] = {
-    "slurm": lambda access, spool, leave_out: Slurm(leave_out, access.tag),
-    "torque": lambda access, spool, leave_out: Torque(leave_out),
-    "local": lambda access, spool, leave_out: Local(spool, access.slots),
-}
 
 
 def make_scheduler(access: Access, spool: Path, leave_out: Collection[str] = ()) -> Scheduler:
@@ -21,4 +13,5 @@ def make_scheduler(access: Access, spool: Path, leave_out: Collection[str] = ())
 
     `spool` is the folder in which the embedded one keeps its jobs, `leave_out` are options that jobs do not get.
     """
-    return _MAKERS[access.type](access, spool, leave_out)
+    made: Scheduler = scheduler_types.find(access.type).from_profile(access, spool, leave_out)
+    return made

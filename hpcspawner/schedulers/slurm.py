@@ -4,12 +4,21 @@ import re
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Self
 
-from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers import slurm_words as words
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources, Scheduler
+from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
-from hpcspawner.site.profile import ANY_GPU
+from hpcspawner.site.profile import ANY_GPU, Access
+
+_SCRIPT_LINES = """\
+# From Slurm 22.05 on, srun no longer takes this from the job; MPI from a notebook needs it.
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"\
+"""
 
 _SUBMITTED = re.compile(r"(\d{1,10})(?:;[\w.-]{1,100})?", re.ASCII)
 _OUR_JOB = re.compile(r"\d{1,10}", re.ASCII)
@@ -28,177 +37,6 @@ _COULD_NOT_START = 53
 # Id, state, node that runs the script, owner, start, reason, and then the tag: the order of `_status`.
 _FIELDS = ("%i", "%T", "%B", "%u", "%S", "%r")
 
-# squeue(1), JOB STATE CODES, Slurm 22.05. The last ones came later.
-_STATES = {
-    "BOOT_FAIL": JobState.ENDED,  # terminated due to launch failure, typically of the hardware
-    "CANCELLED": JobState.ENDED,  # explicitly cancelled by the user or an administrator
-    "COMPLETED": JobState.ENDED,  # all processes ended with an exit code of zero
-    # It holds its node and may still be requeued: no server that runs, and not gone either.
-    "COMPLETING": JobState.UNKNOWN,  # in the process of completing; some processes may still be active
-    "CONFIGURING": JobState.PENDING,  # has its resources, waits for them to become ready
-    "DEADLINE": JobState.ENDED,  # terminated on deadline
-    "FAILED": JobState.ENDED,  # ended with a non-zero exit code or other failure
-    "NODE_FAIL": JobState.ENDED,  # terminated due to failure of a node
-    "OUT_OF_MEMORY": JobState.ENDED,  # experienced an out of memory error
-    "PENDING": JobState.PENDING,  # awaits resource allocation
-    "PREEMPTED": JobState.ENDED,  # terminated due to preemption (one that is requeued shows PENDING)
-    "REQUEUED": JobState.PENDING,  # completing and being requeued
-    "REQUEUE_FED": JobState.PENDING,  # being requeued by a federation
-    "REQUEUE_HOLD": JobState.HELD,  # being requeued, and held then
-    "RESIZING": JobState.RUNNING,  # about to change size; its script runs on
-    "RESV_DEL_HOLD": JobState.HELD,  # held because its reservation was deleted
-    # Runs elsewhere under the same id, so it is not gone.
-    "REVOKED": JobState.UNKNOWN,  # sibling removed because another cluster of the federation started the job
-    "RUNNING": JobState.RUNNING,  # has an allocation
-    "SIGNALING": JobState.RUNNING,  # is being signaled
-    "SPECIAL_EXIT": JobState.HELD,  # requeued in a special state, held until released
-    "STAGE_OUT": JobState.UNKNOWN,  # staging out files: the script has ended, the job has not
-    "STOPPED": JobState.SUSPENDED,  # stopped by SIGSTOP; keeps its CPUs
-    "SUSPENDED": JobState.SUSPENDED,  # suspended; its CPUs may serve others meanwhile
-    "TIMEOUT": JobState.ENDED,  # terminated upon reaching its time limit
-    "EXPEDITING": JobState.PENDING,  # being requeued ahead of others after a failure
-    "LAUNCH_FAILED": JobState.UNKNOWN,  # failed to launch: will be requeued, held or ended
-    "POWER_UP_NODE": JobState.PENDING,  # waits for nodes that are powered up
-    "RECONFIG_FAIL": JobState.UNKNOWN,  # a node's configuration failed: will be requeued or ended
-    "UPDATE_DB": JobState.UNKNOWN,  # a record about it is being sent to the accounting database
-}
-
-# Reasons for which a pending job waits until somebody acts; time alone will not start it. The first are for people,
-# who hold and release, or pass by themselves: slurmctld looks for account and QOS anew whenever it schedules, and a
-# site's nightly synchronisation of accounts, or a slurmdbd that is away, takes them for a while only.
-_HELD_FOR_A_WHILE = frozenset(
-    {"InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "job requeued in held state"}
-)
-_HOPELESS = frozenset(
-    {
-        "AccountNotAllowed",
-        "BadConstraints",
-        "DependencyNeverSatisfied",
-        # So the controller words AccountNotAllowed and QOSNotAllowed once it has looked closer.
-        "Job's QOS not permitted to use this partition",
-        "Job's account not permitted to use this partition",
-        "JobHoldMaxRequeue",
-        "QOSNotAllowed",
-        "ReservationDeleted",
-        "launch failed requeued held",
-        "user env retrieval failed requeued held",
-    }
-)
-_HOPELESS_STATES = frozenset({"RESV_DEL_HOLD", "SPECIAL_EXIT"})
-
-_REASONS = {
-    "AccountNotAllowed": "Your account may not use this partition. The job will not start.",
-    "AssocGrpBillingMinutes": "Your account has used up its computing time, or this job might.",
-    "AssocGrpCPUMinutesLimit": "Your account has used up its computing time, or this job might.",
-    "AssocGrpCPURunMinutesLimit": "The running jobs of your account may use all the computing time it may use at once.",
-    "AssocGrpCpuLimit": "The running jobs of your account use all the CPUs it may use at once.",
-    "AssocGrpGRES": "The running jobs of your account use all the GPUs it may use at once.",
-    "AssocGrpGRESMinutes": "Your account has used up its GPU time, or this job might.",
-    "AssocGrpJobsLimit": "Your account has as many jobs running as it may.",
-    "AssocGrpMemLimit": "The running jobs of your account use all the memory it may use at once.",
-    "AssocGrpNodeLimit": "The running jobs of your account use all the nodes it may use at once.",
-    "AssocGrpSubmitJobsLimit": "Your account has as many jobs in the queue as it may.",
-    "AssocGrpWallLimit": "Your account has used up its computing time.",
-    "AssocMaxCpuPerJobLimit": "You asked for more CPUs than a job of your account may have.",
-    "AssocMaxJobsLimit": "You have as many jobs running as your account allows.",
-    "AssocMaxNodePerJobLimit": "You asked for more nodes than a job of your account may have.",
-    "AssocMaxWallDurationPerJobLimit": "You asked for more time than a job of your account may have.",
-    "BadConstraints": "No node has what the job asks for. The job will not start.",
-    "BeginTime": "The job may start only later, for instance because it was put back into the queue.",
-    "Cleaning": "The job is being put back into the queue.",
-    "Dependency": "The job waits for another job to end.",
-    "DependencyNeverSatisfied": "The job waits for another one to end in a way that it did not. It will not start.",
-    "InactiveLimit": "The job was inactive for too long.",
-    "InvalidAccount": "The job's account is not valid at the moment.",
-    "InvalidQOS": "The job's QOS is not valid at the moment.",
-    "JobArrayTaskLimit": "As many tasks of the array run as may run at once.",
-    "JobHeldAdmin": "An administrator holds the job back.",
-    "JobHeldUser": "The job is held back; its owner can release it.",
-    "JobHoldMaxRequeue": "The job was put back into the queue too often and is held now.",
-    "Licenses": "The job waits for a software licence.",
-    "MaxCpuPerAccount": "The running jobs of your account use all the CPUs it may use at once.",
-    "MaxGRESPerAccount": "The running jobs of your account use all the GPUs it may use at once.",
-    "MaxJobsPerAccount": "Your account has as many jobs running as it may.",
-    "MaxMemPerLimit": "You asked for more memory than a job may have here.",
-    "NodeDown": "A node that the job needs is down.",
-    "Nodes required for job are DOWN": "Nodes that the job needs are down, drained or reserved for more urgent jobs.",
-    "PartitionConfig": "The job asks for more than this partition allows.",
-    "PartitionDown": "The partition is closed at the moment.",
-    "PartitionInactive": "The partition does not start jobs at the moment.",
-    "PartitionNodeLimit": "You asked for more nodes than this partition has, or than are up now.",
-    "PartitionTimeLimit": "You asked for more time than this partition allows.",
-    "Priority": "Other jobs come first.",
-    "Prolog": "The node is being prepared for the job.",
-    "QOSGrpCpuLimit": "The jobs of this QOS use all the CPUs it may use at once.",
-    "QOSGrpGRES": "The jobs of this QOS use all the GPUs it may use at once.",
-    "QOSGrpJobsLimit": "As many jobs of this QOS run as may run at once.",
-    "QOSGrpNodeLimit": "The jobs of this QOS use all the nodes it may use at once.",
-    "QOSJobLimit": "As many jobs of this QOS run as may run at once.",
-    "QOSMaxCpuPerUserLimit": "Your running jobs use all the CPUs that one user may have in this QOS.",
-    "QOSMaxGRESPerJob": "You asked for more GPUs than one job may have in this QOS.",
-    "QOSMaxGRESPerUser": "Your running jobs use all the GPUs that one user may have in this QOS.",
-    "QOSMaxJobsPerUserLimit": "You have as many jobs running as one user may have in this QOS.",
-    "QOSMaxMemoryPerUser": "Your running jobs use all the memory that one user may have in this QOS.",
-    "QOSMaxNodePerUserLimit": "Your running jobs use all the nodes that one user may have in this QOS.",
-    "QOSMaxWallDurationPerJobLimit": "You asked for more time than one job may have in this QOS.",
-    "QOSMinGRES": "You asked for fewer GPUs than a job must have in this QOS.",
-    "Job's QOS not permitted to use this partition": "This QOS may not be used in this partition. "
-    "The job will not start.",
-    "Job's account not permitted to use this partition": "Your account may not use this partition. "
-    "The job will not start.",
-    "QOSNotAllowed": "This QOS may not be used in this partition. The job will not start.",
-    "QOSResourceLimit": "This QOS uses all that it may use at once.",
-    "QOSTimeLimit": "This QOS has used up its computing time.",
-    "ReqNodeNotAvail": "A node that the job needs is down, drained or reserved.",
-    "Reservation": "The job waits for its reservation to begin.",
-    "ReservationDeleted": "The job's reservation was deleted. The job will not start.",
-    "Resources": "The job is next in line and waits for nodes to become free.",
-    "SystemFailure": "Slurm had a failure of its own.",
-    "job requeued in held state": "The job was put back into the queue and is held there.",
-    "launch failed requeued held": "The job could not be started on its node and is held now.",
-    "user env retrieval failed requeued held": "Your login environment could not be read on the node; the job is held.",
-}
-
-# What Slurm adds to ReqNodeNotAvail after a comma.
-_NODE_REASONS = {
-    "Reserved for maintenance": "Its nodes are reserved for a maintenance that begins before the job would end. "
-    "With a shorter wall time it may start before that; else it starts afterwards.",
-    "May be reserved for other job": "Nodes that the job needs may be kept for another job. "
-    "With a shorter wall time it may start sooner.",
-    "UnavailableNodes": "Nodes that the job needs are down, drained or reserved.",
-}
-
-# For the limits that are not named above: Slurm has a reason for each resource.
-_REASON_FAMILIES = {
-    "AssocGrp": "Your account has reached a limit for all its jobs together",
-    "AssocMax": "Your account has reached a limit for one user or one job",
-    "QOSGrp": "This QOS has reached a limit for all its jobs together",
-    "QOSMax": "You have reached a limit for one user or one job in this QOS",
-    "QOSMin": "The job is too small for this QOS",
-    "Max": "You have reached a limit for one user or one account",
-}
-
-# Of the other final states: exit codes and cancels are told apart in `_record`.
-_CAUSES = {
-    "BOOT_FAIL": (Cause.NODE_FAILED, "{node} could not be started (BOOT_FAIL)."),
-    "DEADLINE": (Cause.WALL_TIME, "The deadline of the job was reached."),
-    "NODE_FAIL": (Cause.NODE_FAILED, "{node} failed and the job with it (NODE_FAIL)."),
-    "OUT_OF_MEMORY": (
-        Cause.OUT_OF_MEMORY,
-        "The job used more memory than it asked for and was ended by Slurm (OUT_OF_MEMORY).",
-    ),
-    "PREEMPTED": (Cause.PREEMPTED, "The job was ended by Slurm to make room for a more urgent one (PREEMPTED)."),
-    "TIMEOUT": (WALL_TIME.cause, WALL_TIME.message),
-}
-
-NO_ANSWER = re.compile(
-    r"Unable to contact slurm controller|Slurm backup controller in standby mode|"
-    r"Socket timed out|Zero Bytes were transmitted|Insane message length|Message (?:receive|send) failure|"
-    r"Unexpected message rec(?:ei|ie)ved|Header lengths are longer than data|Incompatible versions of client|"
-    r"Protocol authentication error|[Mm]unge (?:encode|decode) failed|If munged is up|"
-    r"Connection (?:refused|timed out|reset)|Communication connection failure|Communications? shutdown failure|"
-    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source"
-)
 _VERDICT = re.compile(r"^\w+: error: (?:Batch job submission failed|Kill job error on job id \w+): (.*)$", re.MULTILINE)
 _NO_CONFIGURATION = re.compile(
     r"Could not establish a configuration source|"
@@ -209,14 +47,15 @@ _NO_CONFIGURATION = re.compile(
 _ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
 
 
-class Slurm:
+class Slurm(Scheduler):
     """Slurm. The listing's tag is the job's comment, or its name where the site needs the comment."""
 
     name = "slurm"
-    template = "slurm.sh.j2"
-    listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
-    silent_when_empty = False
+    title = "Slurm"
+    rules = words.RULES
     job_id_pattern = _OUR_JOB.pattern
+    job_variable = "SLURM_JOB_ID"
+    cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait
     # The folder is one that every node has; the launcher changes to the user's. The script opens its own log, which it
     # can do after it has made the folder. "ALL" is all that sbatch has, which is next to nothing: it is started with a
     # small environment. NONE and lists of names make the node run a login shell first; a slow one leaves the job held.
@@ -233,18 +72,18 @@ class Slurm:
     option_patterns: Mapping[str, str] = {
         "job-name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}",
         "comment": r"[a-z][a-z0-9]{4,63}",
-        "partition": names.pattern("slurm", "partition"),
+        "partition": names.pattern(words.RULES.signs, "partition"),
         "time": r"(\d{1,4}-)?\d{2,4}:\d\d:\d\d",
         "nodes": COUNT,
         "exclusive": "",
         "mem": r"\d{1,9}M|0",
         "ntasks-per-node": COUNT,
         "cpus-per-task": COUNT,
-        "gres": rf"gpu(:{names.pattern('slurm', 'gpu type')})?:{COUNT}",
-        "account": names.pattern("slurm", "account"),
-        "qos": names.pattern("slurm", "qos"),
-        "reservation": names.pattern("slurm", "reservation"),
-        "constraint": names.pattern("slurm", "feature", 2000),
+        "gres": rf"gpu(:{names.pattern(words.RULES.signs, 'gpu type')})?:{COUNT}",
+        "account": names.pattern(words.RULES.signs, "account"),
+        "qos": names.pattern(words.RULES.signs, "qos"),
+        "reservation": names.pattern(words.RULES.signs, "reservation"),
+        "constraint": names.pattern(words.RULES.signs, "feature", 2000),
         "requeue": "",
         "no-requeue": "",
         "signal": rf"B:USR1@{COUNT}",
@@ -254,10 +93,15 @@ class Slurm:
 
     def __init__(self, leave_out: Collection[str] = (), tag: str = "comment"):
         """`leave_out` are options that sbatch is not given, `tag` is the one that has the Hub's mark."""
-        self._leave_out = frozenset(leave_out)
+        super().__init__(leave_out)
         self._tag = tag
         if "export" in self._leave_out:
             self.submit_command = tuple(word for word in self.submit_command if not word.startswith("--export="))
+
+    @classmethod
+    def from_profile(cls, access: Access, spool: Path, leave_out: Collection[str]) -> Self:
+        """With the option that has the Hub's mark."""
+        return cls(leave_out, access.tag)
 
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Options of sbatch by their long names."""
@@ -272,6 +116,10 @@ class Slurm:
             *_follows(label),
         ]
         return _joined([pair for pair in ours if pair[0] not in self._leave_out], resources.directives)
+
+    def script_lines(self, resources: Resources) -> str:
+        """What srun needs in a job; the warning is sbatch's `--signal`."""
+        return _SCRIPT_LINES
 
     def parse_submit(self, out: str) -> str:
         """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""
@@ -300,38 +148,41 @@ class Slurm:
                 jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(*fields)
         return jobs
 
-    def cancel_command(self, job_id: str) -> list[str]:
-        """Ends the job; SIGTERM first, SIGKILL after the site's KillWait."""
-        return ["scancel", _checked(job_id)]
-
     def details_command(self, job_id: str) -> list[str]:
         """All that the controller remembers, names and comments of users among it."""
-        return ["scontrol", "show", "job", _checked(job_id)]
+        return ["scontrol", "show", "job", self.valid_id(job_id)]
 
     def runs_command(self, job_id: str, mark: str) -> list[str]:
         """One job's facts. The mark ends every field; a bar before it, for a digit would belong to the width."""
         fields = ",".join(f"{name}:{width}|{mark}" for name, width in _ONE_JOB.items())
-        return ["squeue", "--all", "--states=all", "--noheader", f"--jobs={_checked(job_id)}", f"--Format={fields}"]
+        return [
+            "squeue",
+            "--all",
+            "--states=all",
+            "--noheader",
+            f"--jobs={self.valid_id(job_id)}",
+            f"--Format={fields}",
+        ]
 
     def parse_runs(self, job_id: str, out: str, mark: str) -> int:
         """Slurm counts how often it put the job back; a job that waits has not been started again yet."""
         said = _one_job(out, job_id, mark)
         if not re.fullmatch(r"\d{1,10}", said.get("RestartCnt", ""), re.ASCII):
             raise ValueError(f"squeue does not say how often the job was started: {out[:200]!r}")
-        waits = _STATES.get(said["State"]) in (JobState.PENDING, JobState.HELD)
+        waits = words.STATES.get(said["State"]) in (JobState.PENDING, JobState.HELD)
         return int(said["RestartCnt"]) + (not waits or said["State"] == "CONFIGURING")
 
     def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
         """The controller knows exit codes and reasons, and forgets; the accounting knows who cancelled, and is late."""
         columns = f"--format={','.join(_COLUMNS)}"
-        accounting = ["sacct", "--allocations", "--noheader", "--parsable2", columns, f"--jobs={_checked(job_id)}"]
+        accounting = ["sacct", "--allocations", "--noheader", "--parsable2", columns, f"--jobs={self.valid_id(job_id)}"]
         return [self.runs_command(job_id, mark), accounting]
 
     def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
         """By the controller where it still knows the job: the accounting says CANCELLED before the job is gone."""
         past = _accounted(outs[1], job_id)
         said = _one_job(outs[0], job_id, mark) or past
-        if _STATES.get(said.get("State", "")) is not JobState.ENDED:
+        if words.STATES.get(said.get("State", "")) is not JobState.ENDED:
             return None
         record = _record(said, account(int(past["By"])) if past.get("By") else "")
         return replace(record, node=_said(said.get("NodeList", "")))
@@ -358,11 +209,7 @@ class Slurm:
             return True
         # Where it was refused in the end, what came before is not the reason: a site's plugin may say anything.
         verdicts = _VERDICT.findall(answer.err)
-        return bool(NO_ANSWER.search(verdicts[-1] if verdicts else answer.err + answer.out))
-
-    def wrong_type(self, answer: Answer) -> str:
-        """No other scheduler has commands of these names."""
-        return ""
+        return bool(words.NO_ANSWER.search(verdicts[-1] if verdicts else answer.err + answer.out))
 
     def not_set_up(self, answer: Answer) -> str:
         """Slurm looks for its configuration before it asks anybody."""
@@ -383,9 +230,9 @@ class Slurm:
         if key in _NOTHING:
             return ""
         if key == "ReqNodeNotAvail":
-            return next((words for detail, words in _NODE_REASONS.items() if detail in reason), _REASONS[key])
-        family = next((words for prefix, words in _REASON_FAMILIES.items() if key.startswith(prefix)), None)
-        return _REASONS.get(key) or (f"{family} ({key})." if family else reason)
+            return next((text for detail, text in words.NODE_REASONS.items() if detail in reason), words.REASONS[key])
+        family = next((text for prefix, text in words.REASON_FAMILIES.items() if key.startswith(prefix)), None)
+        return words.REASONS.get(key) or (f"{family} ({key})." if family else reason)
 
 
 def _joined(ours: list[tuple[str, str]], theirs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -466,8 +313,8 @@ def _follows(label: JobLabel) -> Iterator[tuple[str, str]]:
 
 
 def _status(word: str, host: str, owner: str, starts: str, reason: str, comment: str) -> JobStatus:
-    state, key = _STATES.get(word, JobState.UNKNOWN), _reason_key(reason)
-    if state is JobState.PENDING and key in _HELD_FOR_A_WHILE | _HOPELESS:
+    state, key = words.STATES.get(word, JobState.UNKNOWN), _reason_key(reason)
+    if state is JobState.PENDING and key in words.HELD_FOR_A_WHILE | words.HOPELESS:
         state = JobState.HELD
     return JobStatus(
         state=state,
@@ -477,7 +324,7 @@ def _status(word: str, host: str, owner: str, starts: str, reason: str, comment:
         tag=_said(comment),
         starts=_said(starts),
         native_state=word,
-        hopeless=word in _HOPELESS_STATES or (state is JobState.HELD and key in _HOPELESS),
+        hopeless=word in words.HOPELESS_STATES or (state is JobState.HELD and key in words.HOPELESS),
     )
 
 
@@ -488,12 +335,6 @@ def _said(text: str) -> str:
 def _reason_key(reason: str) -> str:
     """`ReqNodeNotAvail, UnavailableNodes:n1` and `launch_failed_requeued_held` without what varies."""
     return re.split(r"[,:(]", reason, maxsplit=1)[0].replace("_", " ").strip()
-
-
-def _checked(job_id: str) -> str:
-    if not _OUR_JOB.fullmatch(job_id):
-        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
-    return job_id
 
 
 def _one_job(out: str, job_id: str, mark: str) -> dict[str, str]:
@@ -529,10 +370,10 @@ def _record(said: dict[str, str], by: str) -> Record:
     if word in ("COMPLETED", "FAILED"):
         return exited(None if number else code, number or None)
     if word == "CANCELLED" and reason == "DependencyNeverSatisfied":
-        return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
+        return FOLLOW_UP_REMOVED
     if word == "CANCELLED":
         return cancelled(by, code or None, number or None)
-    cause, message = _CAUSES[word]
+    cause, message = words.CAUSES[word]
     # 125 is how Slurm writes OUT_OF_MEMORY; no signal has that number.
     number = number if number <= signal.SIGRTMAX else 0
     return Record(cause, message.replace("{node}", _node(said.get("NodeList", ""))), code or None, number or None)

@@ -24,7 +24,6 @@ SUBMIT, CANCEL, LIST = helper.VERBS
 # The Hub gives up at its own limit; the helper's own counts where the Hub can't tell it any more.
 _GRACE_S = 1.0
 _SITE_LINE = "SITE: Dict[str, Any] = {}\n"
-_ANY_JOB = "1"
 
 
 class RightsError(Exception):
@@ -61,10 +60,9 @@ def submit_words(
 def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
     """The helper's text for this site, to be installed at `scheduler.helper`. Commands must be on this machine."""
     access = profile.scheduler
-    cancel = [helper.GIVEN if part == _ANY_JOB else part for part in scheduler.cancel_command(_ANY_JOB)]
     site = {
         SUBMIT: found(access, scheduler.submit_command),
-        CANCEL: found(access, cancel),
+        CANCEL: found(access, scheduler.cancel_words),
         LIST: found(access, scheduler.query_command(helper.GIVEN)),
         "given": {CANCEL: scheduler.job_id_pattern, LIST: MARK},
         **rules(scheduler, profile.directives),

@@ -1,40 +1,18 @@
 """Torque 6 and newer: qsub, qstat, qdel. Slurm brings commands of the same names; they are not these."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
-from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
-from hpcspawner.schedulers.records import WALL_TIME, cancelled, exited
+from hpcspawner.schedulers import pbs
+from hpcspawner.schedulers.base import COUNT, Answer, Resources
+from hpcspawner.schedulers.pbs import STATES, Pbs
+from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
-from hpcspawner.site.profile import ANY_GPU
-
-# Torque writes `12.server` and takes `12` as well; an array is `12[].server`, one of its tasks `12[3].server`.
-_SUBMITTED = re.compile(r"\d{1,18}(?:\[\d{0,9}\])?(?:\.[\w.-]{1,255})?", re.ASCII)
-_SINGLE_JOB = re.compile(r"\d{1,18}(?:\.[\w.-]{1,255})?", re.ASCII)
-
-# qstat(1B) of Torque 6.1: the job's state. The last ones are those of OpenPBS' qstat(1B).
-_STATES = {
-    "C": JobState.ENDED,  # completed after having run
-    # It holds its node, and whether it is rerun is not decided: no server that runs, and not gone either.
-    "E": JobState.UNKNOWN,  # exiting after having run
-    "H": JobState.HELD,  # held
-    "Q": JobState.PENDING,  # queued, eligible to run or be routed
-    "R": JobState.RUNNING,  # running
-    "T": JobState.PENDING,  # being moved to a new location
-    "W": JobState.PENDING,  # waiting for its execution time to be reached
-    "S": JobState.SUSPENDED,  # suspended
-    "B": JobState.UNKNOWN,  # an array of which at least one job has started; ours are no arrays
-    "F": JobState.ENDED,  # finished
-    "M": JobState.UNKNOWN,  # moved to another server, where it may well run
-    "X": JobState.ENDED,  # a finished job of an array
-    "U": JobState.UNKNOWN,  # suspended because the workstation is in use
-}
 
 # Exit codes are errno's, or the last eight bits of the numbers in Torque's pbs_error_db.h (15001 is 153).
-_NO_ANSWER_CODES = frozenset(
+_NO_ANSWER = frozenset(
     {
         16,  # PBSE_CONNECT: can not establish connection
         29,  # PBSE_SERVER_NOT_FOUND: could not connect to batch server
@@ -56,18 +34,17 @@ _NO_ANSWER_CODES = frozenset(
         *range(248, 252),  # PBSE_SOCKET_FAULT, _WRITE, _READ, _CLOSE
     }
 )
-_NO_ANSWER = re.compile(r"cannot connect to server|Unable to communicate with|could not connect to trqauthd")
 _NO_DEFAULT_SERVER = 188  # PBSE_NOSERVER: no server specified
 _NO_SERVER = re.compile(r"[Nn]o default server|(?:server name|pbs_default|server_name).*(?:not found|empty|missing)")
-# Numbers of Torque's own errors: the server has answered, unless they are of those above.
-_TORQUES_ERRORS = range(129, 248)
-_UNKNOWN_JOB = 153  # PBSE_UNKJOBID
-_WRONG_STATE = 170  # PBSE_BADSTATE: for qdel, the job is complete
+_ERRORS = pbs.Errors(
+    no_answer=_NO_ANSWER,
+    no_answer_words=re.compile(r"cannot connect to server|Unable to communicate with|could not connect to trqauthd"),
+    # Torque's own errors, unless they are of those above.
+    server_says=range(129, 248),
+    gone=frozenset({153, 170}),  # PBSE_UNKJOBID; PBSE_BADSTATE: for qdel, the job is complete
+)
 
-# exit_status where it is no exit code of the script's: JOB_EXEC_OVERLIMIT_MEM, _WT and _CPUT of pbs_job.h. A signal is
-# added to 256 by Torque, and to 128 by the shell that runs the script.
-_SIGNALS, _SHELL_SIGNALS, _LAST_SIGNAL = 256, 128, 64
-_TERM = 15
+# exit_status where it is no exit code of the script's: JOB_EXEC_OVERLIMIT_MEM, _WT and _CPUT of pbs_job.h.
 _LIMITS = {
     -10: Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for and was ended by Torque."),
     -11: WALL_TIME,
@@ -76,81 +53,57 @@ _LIMITS = {
 
 # What Slurm's qstat says of -x, and Slurm's qsub where no file is named. (Torque's are no Perl.)
 _SLURMS = re.compile(r"^Unknown option: |^Usage:\n\s+qsub \[-a start_time\]", re.MULTILINE)
-# `alice@head`; the name itself may have an `@`.
-_HOST_OF_OWNER = re.compile(r"@[^@]*\Z")
 _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
-# Comments of Torque's own scheduler, without "Not Running: " and the full stop.
-_REASONS = {
-    "Draining system to allow starving job to run": "Nodes are kept free for a job that has waited for long.",
-    "Job would cross dedicated time boundary": "The job would not end before a time set aside for something else.",
-    "No available resources on nodes": "Other jobs use what you asked for.",
-    "Not enough of the right type of nodes are available": "The nodes that you asked for are busy or down.",
-    "Queue job limit has been reached": "As many jobs of this queue run as may run at once.",
-    "Queue not started": "The queue does not start jobs at the moment.",
-    "Server job limit has been reached": "As many jobs run as may run at once.",
-    "User has reached queue running job limit": "You have as many jobs running as one user may have in this queue.",
-    "User has reached server running job limit": "You have as many jobs running as one user may have.",
-}
+_RULES = pbs.rules(
+    {"t": "a server is one job", "P": "the job is submitted as its user", "F": "the job script takes no arguments"},
+    ("nodes", "mem", "pmem", "naccesspolicy", "qos", "advres"),
+    # A comma or a colon begins another resource.
+    qos="_.+-@",
+    reservation="_.+-@",
+)
 
 
-class Torque:
-    """Torque. The listing's tag is the job's name, the only free text that every version shows."""
+class Torque(Pbs):
+    """Torque."""
 
     name = "torque"
-    template = "torque.sh.j2"
-    listen_ip = "0.0.0.0"  # noqa: S104 - the Hub connects from another machine
+    title = "Torque"
+    rules = _RULES
     silent_when_empty = True
-    job_id_pattern = _SUBMITTED.pattern
+    errors = _ERRORS
+    limits = _LIMITS
     # `-C ""`: no line of the script is an option. `-S`: else the login shell reads the script, whichever that is. The
     # script opens its own log; Torque's would be copied only when all is over.
     submit_command: tuple[str, ...] = ("qsub", "-C", "", "-S", "/bin/bash", "-j", "oe", "-o", "/dev/null", "-m", "n")
-    long_options = False
-    # qsub takes `-l` as often as it comes.
-    joined_options: Mapping[str, str] = {}
     option_patterns: Mapping[str, str] = {
         "N": r"[a-z][a-z0-9]{4,14}",
-        "q": names.pattern("torque", "partition"),
+        "q": names.pattern(_RULES.signs, "partition"),
         "l": "|".join(
             (
-                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{names.pattern('torque', 'feature')})*",
+                rf"nodes={COUNT}(:ppn={COUNT})?(:gpus={COUNT})?(:{names.pattern(_RULES.signs, 'feature')})*",
                 r"walltime=\d{2,6}:\d\d:\d\d",
                 r"p?mem=\d{1,9}mb",
                 "naccesspolicy=singlejob",
-                rf"(qos|advres)={names.pattern('torque', 'qos')}",
+                rf"(qos|advres)={names.pattern(_RULES.signs, 'qos')}",
             )
         ),
-        "A": names.pattern("torque", "account"),
+        "A": names.pattern(_RULES.signs, "account"),
         "r": "[yn]",
-        "W": rf"depend=afternotok:{_SINGLE_JOB.pattern}",
+        "W": rf"depend=afternotok:{pbs.SINGLE_JOB.pattern}",
     }
 
-    def __init__(self, leave_out: Collection[str] = ()):
-        """`leave_out` are options, or resources of `-l`, that qsub is not given."""
-        self._leave_out = frozenset(leave_out)
-
-    def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
-        """Options of qsub."""
-        ours = [
-            ("N", label.tag),
-            *([("q", resources.partition)] if resources.names_partition else []),
-            *(("l", wanted) for wanted in _wanted(resources)),
-            *([("A", resources.account)] if resources.account else []),
-            # A second run is another server at another place, so it is for those who are ready to wait for it.
-            ("r", "y" if resources.requeue else "n"),
-            *([("W", f"depend=afternotok:{label.follows}")] if label.follows else []),
-        ]
-        return [*(pair for pair in ours if not self._is_left_out(*pair)), *resources.directives]
-
-    def _is_left_out(self, option: str, value: str) -> bool:
-        return (value.partition("=")[0] if option == "l" else option) in self._leave_out
-
-    def parse_submit(self, out: str) -> str:
-        """`12.server`, or `12` from Slurm's qsub: as the listing writes it."""
-        job_id = out.removesuffix("\n")
-        if not _SUBMITTED.fullmatch(job_id):
-            raise ValueError(f"qsub printed no job id but {out[:200]!r}")
-        return job_id
+    def resources(self, wanted: Resources) -> Iterator[str]:
+        """qsub takes `-l` as often as it comes."""
+        yield ":".join(_nodes(wanted))
+        yield f"walltime={wanted.walltime.hours_clock()}"
+        yield from _memory(wanted)
+        if wanted.whole_nodes:
+            yield "naccesspolicy=singlejob"
+        if wanted.qos:
+            yield f"qos={wanted.qos}"
+        if wanted.reservation:
+            yield f"advres={wanted.reservation}"
 
     def query_command(self, mark: str) -> list[str]:
         """XML, whose values are quoted, so the mark is not needed. Without ids it lists all jobs that may be seen."""
@@ -163,24 +116,17 @@ class Torque:
             jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(attributes)
         return jobs
 
-    def cancel_command(self, job_id: str) -> list[str]:
-        """Ends the job; SIGTERM first, SIGKILL soon after."""
-        return ["qdel", _checked(job_id)]
-
     def details_command(self, job_id: str) -> list[str]:
         """All that the server remembers, as text, which a user's line breaks can forge."""
-        return ["qstat", "-f", _single(job_id)]
+        return ["qstat", "-f", pbs.single(job_id)]
 
     def runs_command(self, job_id: str, mark: str) -> list[str]:
         """XML about one job."""
-        return ["qstat", "-x", _single(job_id)]
+        return ["qstat", "-x", pbs.single(job_id)]
 
     def parse_runs(self, job_id: str, out: str, mark: str) -> int:
         """`start_count`, which is not there before the first start."""
-        count = _one_job(out, job_id).get("start_count", "")
-        if not re.fullmatch(r"\d{1,9}", count, re.ASCII):
-            raise ValueError("qstat does not say how often the job was started")
-        return int(count)
+        return pbs.count(_one_job(out, job_id).get("start_count", ""))
 
     def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
         """XML about one job."""
@@ -189,30 +135,15 @@ class Torque:
     def parse_end(self, job_id: str, outs: Sequence[str], mark: str, account: Callable[[int], str]) -> Record | None:
         """By `exit_status`. Torque does not tell who cancelled a job."""
         attributes = _one_job(outs[0], job_id)
-        if _STATES.get(attributes.get("job_state", "")) is not JobState.ENDED:
+        if STATES.get(attributes.get("job_state", "")) is not JobState.ENDED:
             return None
         status = attributes.get("exit_status", "")
         if "Job deleted as result of dependency" in attributes.get("comment", ""):
-            return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
-        if re.fullmatch(r"-?\d{1,5}", status, re.ASCII):
-            return replace(_ended_with(int(status)), node=attributes.get("exec_host", "").partition("/")[0])
+            return FOLLOW_UP_REMOVED
+        if pbs.is_exit_status(status):
+            return self.ended_with(int(status), pbs.first_host(attributes.get("exec_host", "")))
         # A job that was deleted before its start has no exit_status.
         return cancelled() if "start_time" not in attributes else None
-
-    def visibility_command(self) -> list[str]:
-        """None: what `query_other_jobs` and the list of operators allow is seen from the jobs themselves."""
-        return []
-
-    def parse_visibility(self, out: str, account: str) -> bool:
-        """Never asked."""
-        return False
-
-    def unreachable(self, answer: Answer) -> bool:
-        """By exit code, and by words for commands that exit with 1."""
-        if answer.code < 0 or answer.code in _NO_ANSWER_CODES:
-            return True
-        # In a refusal of the server's the words may be somebody else's: a site's own check says anything.
-        return answer.code not in _TORQUES_ERRORS and bool(_NO_ANSWER.search(answer.err + answer.out))
 
     def wrong_type(self, answer: Answer) -> str:
         """Slurm's commands are known by how they refuse the options of Torque's."""
@@ -237,55 +168,6 @@ class Torque:
             )
         return ""
 
-    def already_gone(self, answer: Answer) -> bool:
-        """Unknown or complete, in Torque's own words: an exit code of 153 alone is what Slurm's qstat gives."""
-        return answer.code in (_UNKNOWN_JOB, _WRONG_STATE) and bool(answer.message)
-
-    def explain(self, reason: str) -> str:
-        """The scheduler's comment as a sentence."""
-        text = reason.strip().removeprefix("Not Running:").strip().rstrip(".")
-        if not text or text.startswith("Job started on"):
-            return ""
-        return _REASONS.get(text, f"{text}.")
-
-
-def _checked(job_id: str) -> str:
-    if not _SUBMITTED.fullmatch(job_id):
-        raise ValueError(f"not the id of a job: {job_id[:100]!r}")
-    return job_id
-
-
-def _single(job_id: str) -> str:
-    """For an array, or no id, qstat would print the jobs of all."""
-    if not _SINGLE_JOB.fullmatch(job_id):
-        raise ValueError(f"not the id of a single job: {job_id[:100]!r}")
-    return job_id
-
-
-def _ended_with(status: int) -> Record:
-    if status in _LIMITS:
-        return _LIMITS[status]
-    if status < 0:
-        return Record(Cause.NOT_STARTED, f"The job could not be started on its node (Torque's exit_status {status}).")
-    if status == _SIGNALS + _TERM:
-        return cancelled(number=_TERM)
-    for base in (_SIGNALS, _SHELL_SIGNALS):
-        if base < status <= base + _LAST_SIGNAL:
-            return exited(None if base == _SIGNALS else status, status - base)
-    return exited(status)
-
-
-def _wanted(resources: Resources) -> Iterator[str]:
-    yield ":".join(_nodes(resources))
-    yield f"walltime={resources.walltime.hours_clock()}"
-    yield from _memory(resources)
-    if resources.whole_nodes:
-        yield "naccesspolicy=singlejob"
-    if resources.qos:
-        yield f"qos={resources.qos}"
-    if resources.reservation:
-        yield f"advres={resources.reservation}"
-
 
 def _nodes(resources: Resources) -> Iterator[str]:
     yield f"nodes={resources.nodes}"
@@ -294,8 +176,7 @@ def _nodes(resources: Resources) -> Iterator[str]:
     if resources.gpus:
         yield f"gpus={resources.gpus}"
         # Torque knows no types of GPUs; sites make them properties of nodes.
-        if resources.gpu_type not in (None, ANY_GPU):
-            yield str(resources.gpu_type)
+        yield from pbs.gpu_type(resources)
     yield from resources.features
 
 
@@ -341,14 +222,14 @@ def _one_job(out: str, job_id: str) -> dict[str, str]:
 
 def _status(attributes: dict[str, str]) -> JobStatus:
     word = attributes.get("job_state", "")
-    state = _STATES.get(word, JobState.UNKNOWN)
+    state = STATES.get(word, JobState.UNKNOWN)
     # It stays when the job has ended, so the state comes first. `n2/0-1+n1/0-1`: the script runs on n2.
     host = "" if state is JobState.ENDED else attributes.get("exec_host", "")
     return JobStatus(
         state=state,
-        host=host.partition("/")[0] or None,
+        host=pbs.first_host(host) or None,
         reason=attributes.get("comment", "").strip(),
-        owner=_HOST_OF_OWNER.sub("", attributes.get("Job_Owner", "")),
+        owner=pbs.owner(attributes.get("Job_Owner", "")),
         tag=attributes.get("Job_Name", ""),
         starts=attributes.get("start_time", ""),
         native_state=word,

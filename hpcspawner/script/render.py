@@ -32,8 +32,10 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
     launch = Launch.of(request, job, home.arguments)
     return (
         _templates()
-        .get_template(scheduler.template)
+        .get_template("base.sh.j2")
         .render(
+            job_variable=scheduler.job_variable,
+            scheduler_lines=scheduler.script_lines(request.resources),
             label=label,
             job=job,
             log_folder=job.log,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hpcspawner.programs.helper import DIRECTIVE
-from hpcspawner.site import names, options
+from hpcspawner.site import names, variables
 from hpcspawner.site.environments import NO_IMAGE
 from hpcspawner.site.fields import VARIABLE
 from hpcspawner.units import shown
@@ -63,8 +63,11 @@ def _unknown_defaults(profile: "SiteProfile") -> Iterator[str]:
 
 def _names_there(profile: "SiteProfile") -> Iterator[str]:
     """Names that this scheduler would read as something else."""
-    scheduler = profile.scheduler.type
+    scheduler, missing = profile.scheduler.type, profile.scheduler.rules.missing
     for place, kind, texts in _scheduler_names(profile):
+        if texts and kind in missing:
+            yield f"{place}: {missing[kind]}"
+            continue
         for text in texts:
             if not names.is_name(text, scheduler, kind):
                 yield f"{place}: {shown(text)} is no name of a {kind} there: {names.allowed(scheduler, kind)}"
@@ -107,10 +110,10 @@ def _defaults_over_limit(profile: "SiteProfile") -> Iterator[str]:
 
 def _access_mistakes(profile: "SiteProfile") -> Iterator[str]:
     access = profile.scheduler
-    if access.type == "local" and access.command_prefix:
-        yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
-    if access.type == "local" and profile.directives:
-        yield "directives: 'local' knows no further options; leave them out"
+    if access.rules.on_hub and access.command_prefix:
+        yield f"scheduler.command_prefix: {access.type!r} runs jobs as the Hub's own account; leave the prefix out"
+    if access.rules.on_hub and profile.directives:
+        yield f"directives: {access.type!r} knows no further options; leave them out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
@@ -124,25 +127,25 @@ def _refused_directives(profile: "SiteProfile") -> Iterator[str]:
     ]
     for where, directives in places:
         for number, one in enumerate(directives, 1):
-            if why := options.why_refused(access.type, one.option, one.value, tag=access.tag):
+            if why := access.rules.why_refused(one.option, one.value, access.tag):
                 yield f"{where}.directives[{number}].option: {one.option!r} can't be set: {why}"
 
 
 def _refused_variables(profile: "SiteProfile") -> Iterator[str]:
     for name in profile.scheduler.variables:
-        if why := options.why_no_variable(name):
+        if why := variables.why_no_variable(name):
             yield f"scheduler.variables.{name}: can't be set: {why}"
 
 
 def _kept_options(profile: "SiteProfile") -> Iterator[str]:
-    access, allowed = profile.scheduler, options.may_leave_out(profile.scheduler.type)
+    access, allowed = profile.scheduler, profile.scheduler.rules.may_leave_out
     for name in profile.job.leave_out:
         if name not in allowed:
             yield (
                 f"job.leave_out: {name!r} can't be left out of a job of {access.type!r}; there is: "
                 f"{', '.join(allowed) or 'nothing'}"
             )
-    if access.tag != "comment" and access.type != "slurm":
+    if access.tag not in access.rules.tags:
         yield f"scheduler.tag: {access.type!r} has one place for the mark alone; leave the key out"
 
 

@@ -5,36 +5,25 @@ a quote, a backslash or a `#`.
 """
 
 import re
+from collections.abc import Mapping
+
+from hpcspawner.site.scheduler_types import rules
 
 _LETTERS = "letters, digits and the signs"
-# By scheduler and kind: the signs besides ASCII letters and digits. The first character is one of those, or of _FIRST.
-_WIDE = "_.+-@:/%=~^"
-_SIGNS = {
-    "slurm": {
-        "partition": _WIDE,
-        "account": _WIDE,
-        "qos": _WIDE,
-        "reservation": _WIDE,
-        # sbatch(1), --constraint: and, or, groups and counts of nodes.
-        "feature": _WIDE + "|&()[]*",
-        # A colon ends the type in `gpu:TYPE:COUNT`, a comma begins another resource.
-        "gpu type": "_.+-@/%~",
-    },
-    "torque": {
-        # `queue@server` names another server.
-        "partition": "_.+-:/%=~^",
-        "account": _WIDE,
-        # A comma or a colon begins another resource.
-        "qos": "_.+-@",
-        "reservation": "_.+-@",
-        # A `+` begins another request for nodes, a colon another property.
-        "feature": "_.-",
-        "gpu type": "_.-",
-    },
+WIDE = "_.+-@:/%=~^"
+# A list's comma, and what a scheduler may read as a choice, begin another name.
+NARROW = "_.-"
+DEFAULT_SIGNS = {
+    "partition": WIDE,
+    "account": WIDE,
+    "qos": WIDE,
+    "reservation": WIDE,
+    "feature": NARROW,
+    "gpu type": NARROW,
 }
-_FIRST = {"feature": "_(["}
+"""By kind of name: the signs besides ASCII letters and digits. See `_first` for the first character."""
 _LONGEST = 128
-KINDS = tuple(_SIGNS["slurm"])
+KINDS = tuple(DEFAULT_SIGNS)
 
 _NOT_IN_A_USERS_NAME = re.compile(r"""[/:;&|<>(){}\[\]*?"$`]""")
 # sudo's ways to write a number, a group, a netgroup and a negation; an option's first sign.
@@ -42,29 +31,34 @@ _NOT_FIRST_OF_A_USERS_NAME = "-#%+!"
 _LONGEST_USER = 256
 
 
-def pattern(scheduler: str, kind: str, longest: int = _LONGEST) -> str:
-    """An ASCII pattern for the whole of a name of this kind. `scheduler` is the profile's `scheduler.type`."""
-    first = re.escape(_FIRST.get(kind, "_"))
-    return rf"[A-Za-z0-9{first}][A-Za-z0-9{re.escape(_signs(scheduler, kind))}]{{0,{longest - 1}}}"
+def pattern(signs: Mapping[str, str], kind: str, longest: int = _LONGEST) -> str:
+    """An ASCII pattern for the whole of a name of this kind. `signs` are those of the scheduler's `ProfileRules`."""
+    first = re.escape(_first(signs, kind))
+    return rf"[A-Za-z0-9{first}][A-Za-z0-9{re.escape(_signs(signs, kind))}]{{0,{longest - 1}}}"
 
 
 def is_name(text: str, scheduler: str, kind: str) -> bool:
-    """Whether the text may be a name of this kind there."""
-    return re.compile(pattern(scheduler, kind), re.ASCII).fullmatch(text) is not None
+    """Whether the text may be a name of this kind there. `scheduler` is the profile's `scheduler.type`."""
+    return re.compile(pattern(rules(scheduler).signs, kind), re.ASCII).fullmatch(text) is not None
 
 
 def allowed(scheduler: str, kind: str) -> str:
     """What such a name is made of, as the end of a sentence."""
-    first = _FIRST.get(kind, "_")
+    signs = rules(scheduler).signs
+    first = _first(signs, kind)
     return (
-        f"{_LETTERS} {' '.join(_signs(scheduler, kind))} are allowed, {_LONGEST} characters at most, beginning with a "
-        f"letter, a digit or {' or '.join(first)}"
+        f"{_LETTERS} {' '.join(_signs(signs, kind))} are allowed, {_LONGEST} characters at most, "
+        f"beginning with a letter, a digit or {' or '.join(first)}"
     )
 
 
-def _signs(scheduler: str, kind: str) -> str:
-    # The embedded scheduler is given none of them.
-    return _SIGNS.get(scheduler, _SIGNS["slurm"])[kind]
+def _first(signs: Mapping[str, str], kind: str) -> str:
+    """Signs that a name may begin with: where the scheduler reads groups, also what opens one."""
+    return "_" + "".join(sign for sign in "([" if sign in _signs(signs, kind))
+
+
+def _signs(signs: Mapping[str, str], kind: str) -> str:
+    return signs.get(kind, DEFAULT_SIGNS[kind])
 
 
 def user_problem(name: str) -> str:

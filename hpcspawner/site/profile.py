@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
+from hpcspawner.site import scheduler_types
 from hpcspawner.site.checks import cross_checks, repeated_names
 from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
 from hpcspawner.site.fields import (
@@ -37,6 +38,11 @@ NEVER = "never"
 """What a user writes to have a server never end for being idle, though the site has a default."""
 
 
+def _known_scheduler(name: str) -> str:
+    scheduler_types.find(name)
+    return name
+
+
 class Directive(Frozen):
     """One option for the scheduler that the admin adds to every job, such as `mail-type` and `NONE`."""
 
@@ -47,7 +53,7 @@ class Directive(Frozen):
 class Access(Frozen):
     """Which batch system it is and how the Hub reaches its commands."""
 
-    type: Literal["slurm", "torque", "local"]
+    type: Annotated[str, AfterValidator(_known_scheduler)]
     command_prefix: Annotated[tuple[Line, ...] | None, Field(description="argv put before submit and cancel.")] = None
     helper: Annotated[HelperPath | None, Field(description="Program that the prefix runs in place of them.")] = None
     path: Annotated[tuple[PathText, ...], Field(description="Folders with the scheduler's commands.")] = (
@@ -69,20 +75,25 @@ class Access(Frozen):
     slots: Annotated[Count, Field(description="Jobs that run at once (local only).")] = 2
 
     @property
+    def rules(self) -> scheduler_types.ProfileRules:
+        """What this scheduler lets a profile say."""
+        return scheduler_types.rules(self.type)
+
+    @property
     def has_nodes(self) -> bool:
         """Whether jobs run on other machines than the Hub's."""
-        return self.type != "local"
+        return not self.rules.on_hub
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The prefix in force: become the user by sudo, except for `local`."""
+        """The prefix in force: become the user by sudo, except where jobs are the Hub's own."""
         if self.command_prefix is not None:
             return self.command_prefix
-        return () if self.type == "local" else ("sudo", "-n", "-u", "{user}")
+        return ("sudo", "-n", "-u", "{user}") if self.has_nodes else ()
 
 
 class Partition(Frozen):
-    """A Slurm partition or a Torque queue, with the most that one notebook may ask of it."""
+    """A Slurm partition or a PBS queue, with the most that one notebook may ask of it."""
 
     name: SchedulerName
     title: Line | None = None

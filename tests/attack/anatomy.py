@@ -1,19 +1,17 @@
 """A job script taken apart: what a scheduler, a shell and the launcher would each read in it."""
 
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from material import FULL
+from support.schedulers import EVERY
 from support.scripts import taken_apart
 
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.local import Local
-from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.schedulers.torque import Torque
 from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import render
 from hpcspawner.site.profile import SiteProfile
@@ -21,7 +19,6 @@ from hpcspawner.site.profile import SiteProfile
 ALICE = LocalAccount("alice", "/home/alice")
 LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
 HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
-SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
 MARKERS = ("#SBATCH", "#PBS", "#HPC", "#BSUB", "#DW", "#BB")
 
 
@@ -38,13 +35,14 @@ def dissect(text: str) -> Anatomy:
     lines, settings = taken_apart(text)
     assert not set(text) & set("\0\r\v\f\x1b"), "a control character is in the script"
     assert not [line for line in lines if line.lstrip().startswith(MARKERS)], "the script has an option for a scheduler"
-    return Anatomy(tuple(lines), settings)
+    # The one number that stands in the shell of some schedulers: seconds until the warning.
+    return Anatomy(tuple(re.sub(r"\Ahpc_left=\d+\Z", "hpc_left=0", line) for line in lines), settings)
 
 
 def full_site(kind: str) -> SiteProfile:
     """A site that has every option, with this scheduler; its users type accounts in."""
     changes: dict[str, Any] = {"scheduler": {"type": kind}, "accounts": []}
-    if kind == "local":
+    if EVERY[kind].rules.on_hub:
         bare = [{key: value for key, value in one.items() if key != "directives"} for one in FULL["partitions"]]
         changes |= {"partitions": bare, "job": {**FULL["job"], "directives": []}}
     return SiteProfile.model_validate(FULL | changes)
@@ -55,7 +53,7 @@ class Scripts:
 
     def __init__(self, profile: SiteProfile):
         self.profile = profile
-        self.scheduler = SCHEDULERS[profile.scheduler.type]
+        self.scheduler = EVERY[profile.scheduler.type]
         self._shells: dict[str, tuple[str, ...]] = {}
 
     def render(self, request: JobRequest) -> str:

@@ -18,8 +18,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
+from support.schedulers import EVERY
 
-from attack.anatomy import ALICE, SCHEDULERS, Scripts, full_site
+from attack.anatomy import ALICE, Scripts, full_site
 from hpcspawner.errors import ProfileError, RequestError, ServerLost
 from hpcspawner.hub import bodies
 from hpcspawner.nodes import calls, certificates
@@ -43,7 +44,7 @@ def options(data: bytes) -> None:
     """A REST body, or options as the Hub has stored them: any JSON."""
     body = _json(data)
     if body is not _NO_JSON:
-        for kind in SCHEDULERS:
+        for kind in EVERY:
             judged(body, _scripts(kind))
 
 
@@ -178,42 +179,55 @@ BETWEEN = "\n====\n"
 def squeue(data: bytes) -> None:
     """squeue's listing."""
     out = _text(data)
-    jobs = _listing(SCHEDULERS["slurm"], out)
+    jobs = _listing(EVERY["slurm"], out)
     assert jobs is None or MARK in out, "a listing is believed that squeue did not print"
 
 
 def qstat(data: bytes) -> None:
     """qstat's listing, which is XML."""
     out = _text(data)
-    jobs = _listing(SCHEDULERS["torque"], out)
+    jobs = _listing(EVERY["torque"], out)
     if jobs is not None and out.strip():
         assert "<Data" in out, "a listing is believed that is no XML of qstat's"
 
 
+def qstat_json(data: bytes) -> None:
+    """OpenPBS's listing, which is JSON."""
+    out = _text(data)
+    jobs = _listing(EVERY["openpbs"], out)
+    if jobs is not None:
+        assert "pbs_server" in out, "a listing is believed that is no JSON of qstat's"
+
+
+def qstat_json_job(data: bytes) -> None:
+    """OpenPBS's words about one job, which are JSON."""
+    _one_job(EVERY["openpbs"], "12.vm", [_text(data)])
+
+
 def local_list(data: bytes) -> None:
     """The embedded scheduler's listing."""
-    _listing(SCHEDULERS["local"], _text(data))
+    _listing(EVERY["local"], _text(data))
 
 
 def squeue_job(data: bytes) -> None:
     """squeue's and sacct's words about one job, between them a line of equals signs."""
     live, _, past = _text(data).partition(BETWEEN)
-    _one_job(SCHEDULERS["slurm"], "12", [live, past])
+    _one_job(EVERY["slurm"], "12", [live, past])
 
 
 def qstat_job(data: bytes) -> None:
     """qstat's words about one job, which are XML."""
-    _one_job(SCHEDULERS["torque"], "12.vm", [_text(data)])
+    _one_job(EVERY["torque"], "12.vm", [_text(data)])
 
 
 def local_show(data: bytes) -> None:
     """The embedded scheduler's file of one job."""
-    _one_job(SCHEDULERS["local"], "12", [_text(data)])
+    _one_job(EVERY["local"], "12", [_text(data)])
 
 
 def submitted(data: bytes) -> None:
     """What a submit prints: the id goes into commands, so it is one harmless word."""
-    for scheduler in SCHEDULERS.values():
+    for scheduler in EVERY.values():
         try:
             job_id = scheduler.parse_submit(_text(data))
         except ValueError:
@@ -318,7 +332,7 @@ DOORS: dict[str, Callable[[bytes], None]] = {
     door.__name__: door
     for door in (
         *(options, form, stored, profile, units),
-        *(squeue, qstat, local_list, squeue_job, qstat_job, local_show, submitted),
+        *(squeue, qstat, qstat_json, local_list, squeue_job, qstat_job, qstat_json_job, local_show, submitted),
         *(ticket, report, csr),
     )
 }

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from attack.doors import BETWEEN, MARK
 from attack.options import PAYLOADS
 from hpcspawner.request.gate import OPTIONS
-from hpcspawner.schedulers import slurm, torque
+from hpcspawner.schedulers import pbs, slurm_words
 
 CORPUS = Path(__file__).parent / "corpus"
 """One folder for each door; a file in it was a fault once and must not become one again."""
@@ -61,6 +61,8 @@ def _honest(door: str) -> Iterator[bytes]:
         "qstat": _all("torque-6.1.3/qstat-*"),
         "local_list": [json.dumps([_LOCAL_JOB, {**_LOCAL_JOB, "id": "13", "state": "ended"}])],
         "squeue_job": [_ends(file) for file in sorted((_RECORDED / "slurm-22.05" / "ends").glob("*.squeue"))],
+        "qstat_json": _all("openpbs-23.06/*.json"),
+        "qstat_json_job": [re.sub(r'"\d+\.vm"', '"12.vm"', str(text)) for text in _all("openpbs-23.06/*.json")],
         "qstat_job": [_torque_job(str(text)) for text in _all("torque-6.1.3/qstat-x-*")],
         "local_show": [json.dumps(_LOCAL_END)],
         "submitted": ["12\n", "12;lab\n", "12.server\n", "12[].vm\n"],
@@ -96,7 +98,7 @@ def _torque_job(text: str) -> str:
 
 def words() -> list[str]:
     """Words that a fuzzer would take long to guess."""
-    states = [*slurm._STATES, *torque._STATES, "CANCELLED by 1001"]
+    states = [*slurm_words.STATES, *pbs.STATES, "CANCELLED by 1001"]
     keys = [
         f"12 |{MARK}",
         f"|{MARK}0|{MARK}768|{MARK}",
@@ -104,6 +106,7 @@ def words() -> list[str]:
         "<Job><Job_Id>12.vm",
         "<job_state>C",
         "<exit_status>",
+        '"pbs_server": "vm", "Jobs": {"12.vm": {"job_state": "F", "Exit_status": -29',
     ]
     profile = ["[[partitions]]", "[defaults]", "max_walltime = ", "name = ", "[job]", "directives = ", "0x", "1e9"]
     return [*OPTIONS, *states, *keys, *profile, MARK, *(one for one in PAYLOADS if len(one) < 60 and one.isascii())]

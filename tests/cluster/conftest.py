@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.hub import Hub, require
-from support.schedulers import HAS_TORQUE, PATHS, SCHEDULERS, attributes, torque
+from support.schedulers import HAS_OPENPBS, HAS_TORQUE, PATHS, SCHEDULERS, attributes, openpbs, openpbs_jobs, torque
 
 PROFILE = """\
 title = "Test cluster"
@@ -74,7 +74,8 @@ NODES = ("n1", "n2", "n3")
 
 def profile(scheduler, lab, gpus="any"):
     """What these tests' Hubs offer."""
-    return PROFILE.format(scheduler=scheduler, path=json.dumps(PATHS[scheduler]), lab=lab, gpus=gpus)
+    text = PROFILE.format(scheduler=scheduler, path=json.dumps(PATHS[scheduler]), lab=lab, gpus=gpus)
+    return text.replace('qos = ["normal", "debug"]\n', "") if scheduler == "openpbs" else text
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +83,7 @@ def lab():
     """The cluster's folder; `tests/cluster/lab/up` makes it and `tests/run` enters its head."""
     folder = os.environ.get("HPC_LAB")
     assert folder, "these tests run on the test cluster's head: use `make test` or `tests/run cluster`"
-    for program in ("sbatch", "squeue", "sudo", *([torque("qsub")] if HAS_TORQUE else [])):
+    for program in ("sbatch", "squeue", "sudo", *([torque("qsub"), openpbs("qsub")] if HAS_TORQUE else [])):
         require(program)
     return Path(folder)
 
@@ -103,7 +104,8 @@ def on_head(*argv, user=None, check=True, stdin=None):
 
 def jobs_of(user):
     """Ids of the user's jobs that are not over, as squeue and qstat show them."""
-    return [*on_head("squeue", "--noheader", f"--user={user}", "--format=%i").split(), *torque_jobs_of(user)]
+    of_slurm = on_head("squeue", "--noheader", f"--user={user}", "--format=%i").split()
+    return [*of_slurm, *torque_jobs_of(user), *openpbs_jobs_of(user)]
 
 
 def torque_jobs_of(user):
@@ -113,8 +115,17 @@ def torque_jobs_of(user):
     return [job_id for job_id, job in jobs.items() if job["euser"] == user and job["job_state"] != "C"]
 
 
+def openpbs_jobs_of(user):
+    if not HAS_OPENPBS:
+        return []
+    jobs = openpbs_jobs(on_head(openpbs("qstat"), "-f", "-F", "json"))
+    return [job_id for job_id, job in jobs.items() if job["Job_Owner"].partition("@")[0] == user]
+
+
 def shown(job_id):
-    """What `scontrol show job` or `qstat -x` says, as pairs; Torque's ids name the server."""
+    """What `scontrol show job` or qstat says, as pairs; the ids of Torque and OpenPBS name the server."""
+    if job_id.endswith(".openpbs"):
+        return openpbs_jobs(on_head(openpbs("qstat"), "-x", "-f", "-F", "json", job_id))[job_id]
     if "." in job_id:
         return attributes(on_head(torque("qstat"), "-x", job_id))[job_id]
     words = on_head("scontrol", "show", "job", job_id).split()
@@ -199,6 +210,8 @@ def cancel_all():
         on_head("scancel", f"--user={user}", check=False)
         for job_id in torque_jobs_of(user):
             on_head(torque("qdel"), job_id, check=False)
+        for job_id in openpbs_jobs_of(user):
+            on_head(openpbs("qdel"), job_id, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,8 @@ def test_the_wheel_holds_no_tests_and_no_examples(wheel):
 def test_templates_and_static_files_are_there(python):
     code = """
 from importlib.resources import files
-for name in ["script/templates/base.sh.j2", "script/templates/slurm.sh.j2", "script/templates/torque.sh.j2",
-             "script/templates/local.sh.j2", "programs/launcher.py", "pages/templates/hpc_form.html",
+for name in ["script/templates/base.sh.j2", "script/templates/setup.sh.j2",
+             "script/templates/conda.sh.j2", "programs/launcher.py", "pages/templates/hpc_form.html",
              "pages/templates/spawn_pending.html", "pages/static/waiting.js", "nodes/proxy/public.js",
              "hub/events/job.v1.yaml", "hub/events/refusal.v1.yaml", "py.typed"]:
     assert files("hpcspawner").joinpath(name).is_file(), name

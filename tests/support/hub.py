@@ -86,6 +86,7 @@ class Hub:
         )
         (self.folder / "jupyterhub_config.py").write_text(config + place, encoding="utf-8")
         self.users = users
+        self.packages = ()
 
     def __enter__(self):
         self.start()
@@ -105,6 +106,8 @@ class Hub:
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "LANG": "C.UTF-8",
+            # Of a checkout beside the one that is installed, and of packages that a test adds.
+            "PYTHONPATH": os.pathsep.join(filter(None, [*self.packages, os.environ.get("PYTHONPATH")])),
         }
         self.process = subprocess.Popen(
             [

@@ -5,12 +5,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from attack.anatomy import ALICE, SCHEDULERS, Scripts, dissect, full_site
+from attack.anatomy import ALICE, Scripts, dissect, full_site
 from attack.doors import DOORS, LONGEST_REFUSAL, MARK, judged, shown_in_form
 from attack.options import CANARY, Bodies, deep
 from attack.seeds import faults
 from hypothesis import given
 from hypothesis import strategies as st
+from support.schedulers import EVERY
 
 from hpcspawner.errors import ProfileError, RequestError
 from hpcspawner.request.gate import OPTIONS, make
@@ -21,7 +22,7 @@ RECORDED = Path(__file__).parents[1] / "recorded"
 SEED, COUNT = 20261121, 10_000
 """Must show: ten thousand generated bodies, the same ones in every run."""
 
-SCRIPTS = {kind: Scripts(full_site(kind)) for kind in SCHEDULERS}
+SCRIPTS = {kind: Scripts(full_site(kind)) for kind in EVERY}
 
 
 # --- options through the gate
@@ -126,7 +127,7 @@ def test_no_canary_sings_when_bash_runs_the_scripts(tmp_path):
         (folder / name).write_text(f"#!/bin/sh\n{does}\n")
         (folder / name).chmod(0o755)
     environment = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(tmp_path), "SLURM_JOB_ID": "12"}
-    for kind in ("slurm", "torque", "local"):
+    for kind in EVERY:
         for request, text in _hostile_scripts(kind, f"{folder}/python", 20):
             told.unlink(missing_ok=True)
             script.write_text(text)
@@ -175,7 +176,7 @@ def test_json_of_any_shape_is_no_list_of_jobs_that_says_an_end(value):
 def test_a_listing_of_squeue_that_breaks_off_is_not_believed(data):
     """Else the jobs at its end would seem to be gone. (Between two lines nothing shows it but squeue's exit code.)"""
     whole = (RECORDED / "slurm-22.05" / "squeue.txt").read_text()
-    slurm = SCHEDULERS["slurm"]
+    slurm = EVERY["slurm"]
     assert slurm.parse_query(whole, MARK)
     part = whole[: data.draw(st.integers(0, whole.rindex(MARK)))]
     if part.count(MARK) % 8 or MARK not in part:
@@ -186,7 +187,7 @@ def test_a_listing_of_squeue_that_breaks_off_is_not_believed(data):
 @given(st.data())
 def test_xml_of_qstat_that_breaks_off_is_not_believed(data):
     whole = (RECORDED / "torque-6.1.3" / "qstat-x.xml").read_text().rstrip()
-    torque = SCHEDULERS["torque"]
+    torque = EVERY["torque"]
     at = data.draw(st.integers(1, len(whole) - 1))
     assert torque.parse_query(whole, MARK)
     with pytest.raises(ValueError, match="qstat's XML"):
@@ -195,7 +196,7 @@ def test_xml_of_qstat_that_breaks_off_is_not_believed(data):
 
 @given(st.data())
 def test_an_answer_about_one_job_that_breaks_off_tells_nothing(data):
-    slurm, torque = SCHEDULERS["slurm"], SCHEDULERS["torque"]
+    slurm, torque = EVERY["slurm"], EVERY["torque"]
     of_squeue = (RECORDED / "slurm-22.05" / "ends" / "exit-3.squeue").read_text()
     of_qstat = (RECORDED / "torque-6.1.3" / "qstat-x-exit-3.xml").read_text().rstrip()
     number = of_squeue.split(maxsplit=1)[0]

@@ -17,13 +17,13 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.schedulers import EVERY, ON_CLUSTERS
 
 from hpcspawner.programs import helper
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
 from hpcspawner.script.launch import CallHome
@@ -417,16 +417,17 @@ def test_a_script_with_options_of_its_own_is_refused(desk, line, place):
     assert not desk.calls()
 
 
-@pytest.mark.parametrize("scheduler", [Slurm(), Torque()], ids=lambda scheduler: scheduler.name)
+@pytest.mark.parametrize("scheduler", ON_CLUSTERS, ids=lambda scheduler: scheduler.name)
 def test_options_become_words_of_the_command(desk, scheduler):
     desk.make(scheduler)
     slurm = scheduler.name == "slurm"
-    mine = '["partition", "compute"], ["exclusive", ""]' if slurm else '["q", "compute"], ["l", "nodes=1:ppn=2:gpus=1"]'
+    size = "nodes=1:ppn=2:gpus=1" if scheduler.name == "torque" else "select=1:ncpus=2:ngpus=1"
+    mine = '["partition", "compute"], ["exclusive", ""]' if slurm else f'["q", "compute"], ["l", "{size}"]'
     assert desk.ask("submit", given=job(options=f'[{mine}, ["m", "it\'s #1"]]')) == (0, "", "")
     (call,) = desk.calls()
     words = ["--partition=compute", "--exclusive", "--m=it's #1"]
     if not slurm:
-        words = ["-q", "compute", "-l", "nodes=1:ppn=2:gpus=1", "-m", "it's #1"]
+        words = ["-q", "compute", "-l", size, "-m", "it's #1"]
     assert call["argv"][1:] == [*scheduler.submit_command[1:], *words]
 
 
@@ -486,7 +487,7 @@ def test_a_closed_standard_input_is_said_in_one_line(desk, verb):
 WRONG = ["", "12\n", "\n12", "12 13", " 12", "-u", "--user=alice", "12;id", "$(id)", "12\0", "\u0663", "1e3", "1" * 301]
 
 
-@pytest.mark.parametrize("scheduler", [Slurm(), Torque()], ids=lambda scheduler: scheduler.name)
+@pytest.mark.parametrize("scheduler", ON_CLUSTERS, ids=lambda scheduler: scheduler.name)
 @pytest.mark.parametrize("word", WRONG, ids=ascii)
 def test_what_is_no_job_id_reaches_no_command(desk, scheduler, word):
     desk.make(scheduler)
@@ -504,7 +505,7 @@ def test_what_is_no_mark_reaches_no_command(desk, word):
     assert not desk.calls()
 
 
-@pytest.mark.parametrize("scheduler", [Slurm(), Torque(), Local(Path("/x"), 1)], ids=lambda scheduler: scheduler.name)
+@pytest.mark.parametrize("scheduler", EVERY.values(), ids=EVERY)
 @settings(deadline=None)
 @given(word=st.text(max_size=20) | st.from_regex(r"[0-9]{1,11}(\[[0-9]?\])?(\.\w{0,3})?\n?"))
 def test_the_helper_and_the_hub_agree_what_a_job_id_is(scheduler, word):
@@ -533,7 +534,7 @@ def test_a_command_that_is_not_there_is_said(desk):
 @pytest.mark.parametrize("name", ["comet.toml", "stratus.toml", "tscc.toml", "rhea.toml", "hydra.toml"])
 def test_every_job_of_a_shipped_profile_is_taken(name):
     profile = load(find_shipped(name))
-    scheduler = Slurm() if profile.scheduler.type == "slurm" else Torque()
+    scheduler = EVERY[profile.scheduler.type]
     home = CallHome("https://hub.example.org/hub/api/hpcspawner", "ticket")
     label = JobLabel("jupyter-alice", "h0000example", follows="12")
     for partition in profile.partitions:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import hpcspawner
+from hpcspawner.site import scheduler_types
 
 PACKAGE = Path(hpcspawner.__file__).parent
 ORDER = [
@@ -79,7 +80,7 @@ def test_no_scheduler_is_named_outside_its_room(path):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Compare)
         for side in [node.left, *node.comparators]
-        if isinstance(side, ast.Constant) and side.value in ("slurm", "torque", "local")
+        if isinstance(side, ast.Constant) and side.value in scheduler_types.BUILT_IN
     ]
     assert not compared
 

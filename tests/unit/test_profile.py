@@ -93,7 +93,7 @@ def test_every_line_of_a_shipped_profile_that_sets_a_limit_or_a_module_is_explai
 def test_all_sites_and_the_minimal_profiles_are_shipped():
     assert {path.name for path in SHIPPED} == {
         *("comet.toml", "stratus.toml", "tscc.toml", "rhea.toml", "hydra.toml"),
-        *("slurm-minimal.toml", "torque-minimal.toml", "local.toml"),
+        *("slurm-minimal.toml", "openpbs-minimal.toml", "torque-minimal.toml", "local.toml"),
     }
 
 
@@ -125,6 +125,7 @@ def test_comet_offers_what_is_known_of_it():
         ("hydra.toml", "slurm"),
         ("slurm-minimal.toml", "slurm"),
         ("torque-minimal.toml", "torque"),
+        ("openpbs-minimal.toml", "openpbs"),
         ("local.toml", "local"),
     ],
 )
@@ -257,7 +258,7 @@ def test_a_file_that_can_t_be_read_is_told_with_the_reason(tmp_path, name, why):
         pytest.param(
             'type = "slurm"',
             'type = "pbs"',
-            "scheduler.type: Input should be 'slurm', 'torque' or 'local'; got 'pbs'",
+            "scheduler.type: 'pbs' is no scheduler that is installed; there are: slurm, openpbs, torque, local",
             id="a scheduler that is not there",
         ),
         pytest.param(

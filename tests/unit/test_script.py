@@ -10,6 +10,7 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 from material import FULL, NASTY
+from support.schedulers import EVERY
 from support.scripts import HOME, LABEL, SMALL_SITE, taken_apart
 
 import hpcspawner
@@ -18,11 +19,8 @@ from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.local import Local
 from hpcspawner.schedulers.registry import make_scheduler
-from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.schedulers.torque import Torque
 from hpcspawner.script import render as script_module
 from hpcspawner.script.launch import quote, quote_path
 from hpcspawner.script.render import render, submission
@@ -34,13 +32,13 @@ BIN = Path(__file__).parent / "bin"
 # The embedded scheduler is started by its path.
 HERE = f"{Path(hpcspawner.__file__).parent}/"
 
-SCHEDULERS = {"slurm": Slurm(), "torque": Torque(), "local": Local(Path("/var/lib/hub/spool"), 2)}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 # What only one scheduler understands: extra directives for every job, and for the partition with GPUs.
 EXTRAS = {
     "slurm": ([{"option": "mail-type", "value": "NONE"}], [{"option": "gres-flags", "value": "enforce-binding"}]),
     "torque": ([{"option": "W", "value": "umask=027"}], [{"option": "V"}]),
+    "openpbs": ([{"option": "W", "value": "umask=027"}], [{"option": "P", "value": "abc"}]),
     "local": ([], []),
 }
 
@@ -77,7 +75,7 @@ def site(kind, **changes):
 def script(kind, options, *, profile=None, label=LABEL, home=HOME):
     profile = profile or site(kind)
     request = make(options, profile, LocalAccount("alice", "/home/alice"))
-    return render(request, SCHEDULERS[kind], profile.job, label, home)
+    return render(request, EVERY[kind], profile.job, label, home)
 
 
 def without_launcher(text):
@@ -91,8 +89,8 @@ def words(kind, options, *, profile=None, label=LABEL):
     """The words of the submit command."""
     profile = profile or site(kind)
     request = make(options, profile, LocalAccount("alice", "/home/alice"))
-    job = submission(request, SCHEDULERS[kind], profile.job, label, HOME)
-    return submit_words(SCHEDULERS[kind], job.options, profile.directives)
+    job = submission(request, EVERY[kind], profile.job, label, HOME)
+    return submit_words(EVERY[kind], job.options, profile.directives)
 
 
 def settings_of(text):
@@ -108,7 +106,7 @@ def checked_by_bash(text):
 # --- whole scripts
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("case", REQUESTS)
 def test_the_script_is_the_golden_one(golden, kind, case):
     home = replace(HOME, ca=PEM, fallback_path=("/opt/hub/bin",)) if case == "gpu" else HOME
@@ -116,7 +114,7 @@ def test_the_script_is_the_golden_one(golden, kind, case):
     golden(f"{kind}/{case}.words", "".join(f"{word}\n" for word in words(kind, REQUESTS[case])[1:]).replace(HERE, ""))
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_the_script_of_a_site_that_adds_nothing_is_the_golden_one(golden, kind):
     profile = SiteProfile.model_validate(SMALL_SITE | {"scheduler": {"type": kind}})
     golden(f"{kind}/bare-site.sh", without_launcher(script(kind, {}, profile=profile)))
@@ -126,7 +124,7 @@ def test_the_script_of_a_site_that_adds_nothing_is_the_golden_one(golden, kind):
     )
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_no_script_has_a_here_document(kind):
     """Bash up to 5.0 makes a file of each, for which a node's /tmp may have no room."""
     for options in REQUESTS.values():
@@ -159,7 +157,7 @@ def test_the_script_of_a_combination_of_layers_is_the_golden_one(golden, case):
 # --- read by bash, shellcheck and the schedulers
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_bash_and_shellcheck_find_nothing_wrong(kind, tmp_path):
     assert shutil.which("shellcheck"), "shellcheck is not on PATH; `make test` installs what the tests need"
     texts = [script(kind, options) for options in REQUESTS.values()]
@@ -176,7 +174,7 @@ def test_bash_and_shellcheck_find_nothing_wrong(kind, tmp_path):
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("name", NASTY)
 def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
     text = script(kind, {"directory": f"/scratch/{name}"})
@@ -185,7 +183,7 @@ def test_a_directory_of_any_name_arrives_as_it_is(kind, name):
     assert words(kind, {"directory": f"/scratch/{name}"}) == words(kind, {}), "it reaches no option"
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 @pytest.mark.parametrize("name", NASTY)
 def test_a_job_of_another_name_is_not_submitted(kind, name):
     with pytest.raises(Refusal, match="may not have the value"):
@@ -212,7 +210,7 @@ def test_an_account_arrives():
     assert found[found.index("-A") + 1] == "tro100"
 
 
-@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_no_line_is_one_that_a_scheduler_reads(kind):
     """Options are words of the submit command; a second grammar could be led astray."""
     nasty = [{"directory": f"/scratch/{param.values[0]}"} for param in NASTY]
@@ -396,6 +394,7 @@ def test_every_partition_of_a_shipped_profile_makes_a_script(path):
         checked_by_bash(render(request, scheduler, profile.job, LABEL, HOME))
 
 
-def test_there_are_eight_shipped_profiles():
-    names = {"comet", "hydra", "local", "rhea", "slurm-minimal", "stratus", "torque-minimal", "tscc"}
+def test_there_are_nine_shipped_profiles():
+    names = {"comet", "hydra", "local", "rhea", "stratus", "tscc"}
+    names |= {"openpbs-minimal", "slurm-minimal", "torque-minimal"}
     assert {path.stem for path in PROFILES} == names

@@ -9,7 +9,8 @@ import pytest
 
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
-from hpcspawner.schedulers.slurm import _REASONS, _STATES, Slurm
+from hpcspawner.schedulers.slurm import Slurm
+from hpcspawner.schedulers.slurm_words import REASONS, STATES
 from hpcspawner.schedulers.state import Cause, JobState, Record
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.units import Memory, Walltime, printable
@@ -192,7 +193,7 @@ def test_nothing_is_said_for_what_slurm_leaves_empty():
 
 
 def test_every_state_of_the_manual_is_in_the_table():
-    assert set((RECORDED / "states.txt").read_text().split()) <= set(_STATES)
+    assert set((RECORDED / "states.txt").read_text().split()) <= set(STATES)
 
 
 ENDED = {
@@ -208,7 +209,7 @@ ENDED = {
 }
 
 
-@pytest.mark.parametrize("word", sorted(_STATES))
+@pytest.mark.parametrize("word", sorted(STATES))
 def test_only_final_states_are_an_end(word):
     assert (parsed(job(state=word))["12"].state is JobState.ENDED) == (word in ENDED)
 
@@ -404,7 +405,7 @@ ENDS = [
     ("cancelled-by-root", Cause.CANCELLED, None, 15, "root", "The job was cancelled by root (an administrator)."),
     ("cancelled-pending", Cause.CANCELLED, None, None, "root", "The job was cancelled by root (an administrator)."),
     ("cancelled-slow", Cause.CANCELLED, 143, None, "alice", "The job was cancelled by alice."),
-    ("dependency", Cause.NOT_STARTED, None, None, "", "the one that it was to follow ended well"),
+    ("dependency", Cause.NOT_STARTED, None, None, "", "The follow-up job was removed"),
 ]
 
 
@@ -635,8 +636,8 @@ def test_without_a_reason_nothing_is_said(reason):
 
 
 def test_every_explanation_is_a_sentence():
-    assert len(_REASONS) > 25
-    assert all(text[0].isupper() and text.endswith(".") for text in _REASONS.values())
+    assert len(REASONS) > 25
+    assert all(text[0].isupper() and text.endswith(".") for text in REASONS.values())
 
 
 # --- what users and operators write is somebody else's text

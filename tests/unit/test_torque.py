@@ -9,9 +9,10 @@ import pytest
 
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.pbs import _REASONS, STATES
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.schedulers.torque import _REASONS, _STATES, Torque
+from hpcspawner.schedulers.torque import Torque
 from hpcspawner.units import Memory, Walltime
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -190,10 +191,10 @@ MANUAL = "CEHQRTWS"
 
 
 def test_every_state_of_the_manual_is_in_the_table():
-    assert set(MANUAL) <= set(_STATES)
+    assert set(MANUAL) <= set(STATES)
 
 
-@pytest.mark.parametrize("word", sorted(_STATES))
+@pytest.mark.parametrize("word", sorted(STATES))
 def test_only_final_states_are_an_end(word):
     assert (parsed(xml(job(state=word)))["12.vm"].state is JobState.ENDED) == (word in "CFX")
 
@@ -389,7 +390,7 @@ def test_how_often_a_job_was_started_is_told():
 
 
 def test_no_job_is_called_hopeless():
-    assert not any(parsed(xml(job(state=word)))["12.vm"].hopeless for word in _STATES)
+    assert not any(parsed(xml(job(state=word)))["12.vm"].hopeless for word in STATES)
 
 
 # --- failures

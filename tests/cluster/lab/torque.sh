@@ -7,19 +7,6 @@
 
 TORQUE=/opt/torque
 
-unpack_torque() {
-    local archives=("$PBS_PROGRAMS"/torque-*-debian12-amd64.tar.xz) new
-    [ -x $TORQUE/sbin/pbs_server ] && return
-    [ -f "${archives[0]}" ] || fail "there is no torque-*-debian12-amd64.tar.xz in $PBS_PROGRAMS (PBS_PROGRAMS)"
-    say "Torque to $TORQUE"
-    new=$(mktemp -d $TORQUE.XXXXXX)
-    tar -C "$new" -xJf "${archives[0]}" || fail "${archives[0]} cannot be unpacked"
-    chmod 755 "$new/torque"
-    rm -rf $TORQUE
-    mv "$new/torque" $TORQUE
-    rmdir "$new"
-}
-
 # Jobs fail with code -14 where mom_priv is closed to others.
 make_torque_homes() {
     local host home

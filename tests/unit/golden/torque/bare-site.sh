@@ -115,6 +115,15 @@ hpc_umask() {
 }
 hpc_umask 2>/dev/null
 
+# PBS sends no warning before the wall time ends, so the script counts.
+hpc_left=1500
+if [ "$hpc_left" -gt 0 ]; then
+  while [ "$hpc_left" -gt 0 ]; do
+    sleep $((hpc_left < 10 ? hpc_left : 10))
+    hpc_left=$((hpc_left - 10))
+    kill -0 "$$" || exit
+  done && kill -USR1 "$$"
+fi </dev/null >/dev/null 2>&1 &
 
 hpc_launch
 hpc_wait

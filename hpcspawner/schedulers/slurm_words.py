@@ -1,0 +1,249 @@
+"""Slurm's words: states, reasons for waiting, causes of ends, and what a profile may say of it."""
+
+import re
+from collections.abc import Mapping
+
+from hpcspawner.schedulers.records import WALL_TIME
+from hpcspawner.schedulers.state import Cause, JobState
+from hpcspawner.site.names import WIDE
+from hpcspawner.site.scheduler_types import ProfileRules
+
+# squeue(1), JOB STATE CODES, Slurm 22.05. The last ones came later.
+STATES = {
+    "BOOT_FAIL": JobState.ENDED,  # terminated due to launch failure, typically of the hardware
+    "CANCELLED": JobState.ENDED,  # explicitly cancelled by the user or an administrator
+    "COMPLETED": JobState.ENDED,  # all processes ended with an exit code of zero
+    # It holds its node and may still be requeued: no server that runs, and not gone either.
+    "COMPLETING": JobState.UNKNOWN,  # in the process of completing; some processes may still be active
+    "CONFIGURING": JobState.PENDING,  # has its resources, waits for them to become ready
+    "DEADLINE": JobState.ENDED,  # terminated on deadline
+    "FAILED": JobState.ENDED,  # ended with a non-zero exit code or other failure
+    "NODE_FAIL": JobState.ENDED,  # terminated due to failure of a node
+    "OUT_OF_MEMORY": JobState.ENDED,  # experienced an out of memory error
+    "PENDING": JobState.PENDING,  # awaits resource allocation
+    "PREEMPTED": JobState.ENDED,  # terminated due to preemption (one that is requeued shows PENDING)
+    "REQUEUED": JobState.PENDING,  # completing and being requeued
+    "REQUEUE_FED": JobState.PENDING,  # being requeued by a federation
+    "REQUEUE_HOLD": JobState.HELD,  # being requeued, and held then
+    "RESIZING": JobState.RUNNING,  # about to change size; its script runs on
+    "RESV_DEL_HOLD": JobState.HELD,  # held because its reservation was deleted
+    # Runs elsewhere under the same id, so it is not gone.
+    "REVOKED": JobState.UNKNOWN,  # sibling removed because another cluster of the federation started the job
+    "RUNNING": JobState.RUNNING,  # has an allocation
+    "SIGNALING": JobState.RUNNING,  # is being signaled
+    "SPECIAL_EXIT": JobState.HELD,  # requeued in a special state, held until released
+    "STAGE_OUT": JobState.UNKNOWN,  # staging out files: the script has ended, the job has not
+    "STOPPED": JobState.SUSPENDED,  # stopped by SIGSTOP; keeps its CPUs
+    "SUSPENDED": JobState.SUSPENDED,  # suspended; its CPUs may serve others meanwhile
+    "TIMEOUT": JobState.ENDED,  # terminated upon reaching its time limit
+    "EXPEDITING": JobState.PENDING,  # being requeued ahead of others after a failure
+    "LAUNCH_FAILED": JobState.UNKNOWN,  # failed to launch: will be requeued, held or ended
+    "POWER_UP_NODE": JobState.PENDING,  # waits for nodes that are powered up
+    "RECONFIG_FAIL": JobState.UNKNOWN,  # a node's configuration failed: will be requeued or ended
+    "UPDATE_DB": JobState.UNKNOWN,  # a record about it is being sent to the accounting database
+}
+
+# Reasons for which a pending job waits until somebody acts; time alone will not start it. The first are for people,
+# who hold and release, or pass by themselves: slurmctld looks for account and QOS anew whenever it schedules, and a
+# site's nightly synchronisation of accounts, or a slurmdbd that is away, takes them for a while only.
+HELD_FOR_A_WHILE = frozenset(
+    {"InvalidAccount", "InvalidQOS", "JobHeldAdmin", "JobHeldUser", "job requeued in held state"}
+)
+HOPELESS = frozenset(
+    {
+        "AccountNotAllowed",
+        "BadConstraints",
+        "DependencyNeverSatisfied",
+        # So the controller words AccountNotAllowed and QOSNotAllowed once it has looked closer.
+        "Job's QOS not permitted to use this partition",
+        "Job's account not permitted to use this partition",
+        "JobHoldMaxRequeue",
+        "QOSNotAllowed",
+        "ReservationDeleted",
+        "launch failed requeued held",
+        "user env retrieval failed requeued held",
+    }
+)
+HOPELESS_STATES = frozenset({"RESV_DEL_HOLD", "SPECIAL_EXIT"})
+
+REASONS = {
+    "AccountNotAllowed": "Your account may not use this partition. The job will not start.",
+    "AssocGrpBillingMinutes": "Your account has used up its computing time, or this job might.",
+    "AssocGrpCPUMinutesLimit": "Your account has used up its computing time, or this job might.",
+    "AssocGrpCPURunMinutesLimit": "The running jobs of your account may use all the computing time it may use at once.",
+    "AssocGrpCpuLimit": "The running jobs of your account use all the CPUs it may use at once.",
+    "AssocGrpGRES": "The running jobs of your account use all the GPUs it may use at once.",
+    "AssocGrpGRESMinutes": "Your account has used up its GPU time, or this job might.",
+    "AssocGrpJobsLimit": "Your account has as many jobs running as it may.",
+    "AssocGrpMemLimit": "The running jobs of your account use all the memory it may use at once.",
+    "AssocGrpNodeLimit": "The running jobs of your account use all the nodes it may use at once.",
+    "AssocGrpSubmitJobsLimit": "Your account has as many jobs in the queue as it may.",
+    "AssocGrpWallLimit": "Your account has used up its computing time.",
+    "AssocMaxCpuPerJobLimit": "You asked for more CPUs than a job of your account may have.",
+    "AssocMaxJobsLimit": "You have as many jobs running as your account allows.",
+    "AssocMaxNodePerJobLimit": "You asked for more nodes than a job of your account may have.",
+    "AssocMaxWallDurationPerJobLimit": "You asked for more time than a job of your account may have.",
+    "BadConstraints": "No node has what the job asks for. The job will not start.",
+    "BeginTime": "The job may start only later, for instance because it was put back into the queue.",
+    "Cleaning": "The job is being put back into the queue.",
+    "Dependency": "The job waits for another job to end.",
+    "DependencyNeverSatisfied": "The job waits for another one to end in a way that it did not. It will not start.",
+    "InactiveLimit": "The job was inactive for too long.",
+    "InvalidAccount": "The job's account is not valid at the moment.",
+    "InvalidQOS": "The job's QOS is not valid at the moment.",
+    "JobArrayTaskLimit": "As many tasks of the array run as may run at once.",
+    "JobHeldAdmin": "An administrator holds the job back.",
+    "JobHeldUser": "The job is held back; its owner can release it.",
+    "JobHoldMaxRequeue": "The job was put back into the queue too often and is held now.",
+    "Licenses": "The job waits for a software licence.",
+    "MaxCpuPerAccount": "The running jobs of your account use all the CPUs it may use at once.",
+    "MaxGRESPerAccount": "The running jobs of your account use all the GPUs it may use at once.",
+    "MaxJobsPerAccount": "Your account has as many jobs running as it may.",
+    "MaxMemPerLimit": "You asked for more memory than a job may have here.",
+    "NodeDown": "A node that the job needs is down.",
+    "Nodes required for job are DOWN": "Nodes that the job needs are down, drained or reserved for more urgent jobs.",
+    "PartitionConfig": "The job asks for more than this partition allows.",
+    "PartitionDown": "The partition is closed at the moment.",
+    "PartitionInactive": "The partition does not start jobs at the moment.",
+    "PartitionNodeLimit": "You asked for more nodes than this partition has, or than are up now.",
+    "PartitionTimeLimit": "You asked for more time than this partition allows.",
+    "Priority": "Other jobs come first.",
+    "Prolog": "The node is being prepared for the job.",
+    "QOSGrpCpuLimit": "The jobs of this QOS use all the CPUs it may use at once.",
+    "QOSGrpGRES": "The jobs of this QOS use all the GPUs it may use at once.",
+    "QOSGrpJobsLimit": "As many jobs of this QOS run as may run at once.",
+    "QOSGrpNodeLimit": "The jobs of this QOS use all the nodes it may use at once.",
+    "QOSJobLimit": "As many jobs of this QOS run as may run at once.",
+    "QOSMaxCpuPerUserLimit": "Your running jobs use all the CPUs that one user may have in this QOS.",
+    "QOSMaxGRESPerJob": "You asked for more GPUs than one job may have in this QOS.",
+    "QOSMaxGRESPerUser": "Your running jobs use all the GPUs that one user may have in this QOS.",
+    "QOSMaxJobsPerUserLimit": "You have as many jobs running as one user may have in this QOS.",
+    "QOSMaxMemoryPerUser": "Your running jobs use all the memory that one user may have in this QOS.",
+    "QOSMaxNodePerUserLimit": "Your running jobs use all the nodes that one user may have in this QOS.",
+    "QOSMaxWallDurationPerJobLimit": "You asked for more time than one job may have in this QOS.",
+    "QOSMinGRES": "You asked for fewer GPUs than a job must have in this QOS.",
+    "Job's QOS not permitted to use this partition": "This QOS may not be used in this partition. "
+    "The job will not start.",
+    "Job's account not permitted to use this partition": "Your account may not use this partition. "
+    "The job will not start.",
+    "QOSNotAllowed": "This QOS may not be used in this partition. The job will not start.",
+    "QOSResourceLimit": "This QOS uses all that it may use at once.",
+    "QOSTimeLimit": "This QOS has used up its computing time.",
+    "ReqNodeNotAvail": "A node that the job needs is down, drained or reserved.",
+    "Reservation": "The job waits for its reservation to begin.",
+    "ReservationDeleted": "The job's reservation was deleted. The job will not start.",
+    "Resources": "The job is next in line and waits for nodes to become free.",
+    "SystemFailure": "Slurm had a failure of its own.",
+    "job requeued in held state": "The job was put back into the queue and is held there.",
+    "launch failed requeued held": "The job could not be started on its node and is held now.",
+    "user env retrieval failed requeued held": "Your login environment could not be read on the node; the job is held.",
+}
+
+# What Slurm adds to ReqNodeNotAvail after a comma.
+NODE_REASONS = {
+    "Reserved for maintenance": "Its nodes are reserved for a maintenance that begins before the job would end. "
+    "With a shorter wall time it may start before that; else it starts afterwards.",
+    "May be reserved for other job": "Nodes that the job needs may be kept for another job. "
+    "With a shorter wall time it may start sooner.",
+    "UnavailableNodes": "Nodes that the job needs are down, drained or reserved.",
+}
+
+# For the limits that are not named above: Slurm has a reason for each resource.
+REASON_FAMILIES = {
+    "AssocGrp": "Your account has reached a limit for all its jobs together",
+    "AssocMax": "Your account has reached a limit for one user or one job",
+    "QOSGrp": "This QOS has reached a limit for all its jobs together",
+    "QOSMax": "You have reached a limit for one user or one job in this QOS",
+    "QOSMin": "The job is too small for this QOS",
+    "Max": "You have reached a limit for one user or one account",
+}
+
+# Of the other final states: exit codes and cancels are told apart in `_record`.
+CAUSES = {
+    "BOOT_FAIL": (Cause.NODE_FAILED, "{node} could not be started (BOOT_FAIL)."),
+    "DEADLINE": (Cause.WALL_TIME, "The deadline of the job was reached."),
+    "NODE_FAIL": (Cause.NODE_FAILED, "{node} failed and the job with it (NODE_FAIL)."),
+    "OUT_OF_MEMORY": (
+        Cause.OUT_OF_MEMORY,
+        "The job used more memory than it asked for and was ended by Slurm (OUT_OF_MEMORY).",
+    ),
+    "PREEMPTED": (Cause.PREEMPTED, "The job was ended by Slurm to make room for a more urgent one (PREEMPTED)."),
+    "TIMEOUT": (WALL_TIME.cause, WALL_TIME.message),
+}
+
+NO_ANSWER = re.compile(
+    r"Unable to contact slurm controller|Slurm backup controller in standby mode|"
+    r"Socket timed out|Zero Bytes were transmitted|Insane message length|Message (?:receive|send) failure|"
+    r"Unexpected message rec(?:ei|ie)ved|Header lengths are longer than data|Incompatible versions of client|"
+    r"Protocol authentication error|[Mm]unge (?:encode|decode) failed|If munged is up|"
+    r"Connection (?:refused|timed out|reset)|Communication connection failure|Communications? shutdown failure|"
+    r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source"
+)
+
+_COMMENT = 'the Hub knows its jobs by it; write tag = "job-name" in [scheduler], and the comment is yours'
+
+# Option: what to do in its place.
+_REFUSED: Mapping[str, str] = {
+    "job-name": "the Hub names its jobs itself",
+    "comment": _COMMENT,
+    "output": "the job script opens its own log; job.log names the folder",
+    "error": "the job script opens its own log; job.log names the folder",
+    "input": "the job script reads nothing",
+    "chdir": "the launcher goes to the user's folder; defaults.directory and [directories] name it",
+    "export": "the job gets what the scheduler's commands get; scheduler.variables adds to it, and "
+    'job.leave_out = ["export"] leaves the option out',
+    "export-file": "the job gets what the scheduler's commands get; scheduler.variables adds to it",
+    "array": "a server is one job",
+    "dependency": "the Hub makes follow-up jobs by it",
+    "kill-on-invalid-dep": "the Hub makes follow-up jobs by it",
+    "clusters": "the Hub asks one cluster alone; give the other one a Hub or a profile of its own",
+    "cluster-constraint": "the Hub asks one cluster alone; give the other one a Hub or a profile of its own",
+    "requeue": "write job.requeue = true",
+    "no-requeue": "it is what a job has without job.requeue",
+    "signal": "write limits.warning",
+    "uid": "the job is submitted as its user",
+    "gid": "the job is submitted as its user",
+    "wrap": "the job script is the Hub's",
+    "wait": "the Hub does not wait for the end of a job in sbatch",
+    "test-only": "no job would be submitted",
+    "parsable": "the Hub's own",
+    "ignore-pbs": "the Hub's own",
+    "quiet": "the Hub reads what sbatch prints",
+    "verbose": "the Hub reads what sbatch prints",
+    "help": "no job would be submitted",
+    "usage": "no job would be submitted",
+    "version": "no job would be submitted",
+}
+# Full names that begin like one of those; other beginnings sbatch completes itself.
+_OWN_WORDS = frozenset({"wait-all-nodes"})
+
+
+class SlurmRules(ProfileRules):
+    """sbatch completes the beginning of a long option, so that counts as the option."""
+
+    __slots__ = ()
+
+    def why_refused(self, option: str, value: str, tag: str) -> str:
+        """By whole options and their beginnings."""
+        if "constraint".startswith(option) and 2 < len(option) < len("constraint"):
+            return "write constraint in full, so that it is joined to what users choose"
+        if option in _OWN_WORDS:
+            return ""
+        found = (instead for name, instead in self.refused.items() if name.startswith(option) and len(option) > 2)
+        return next((instead for instead in found if instead != _COMMENT or tag == "comment"), "")
+
+
+RULES = SlurmRules(
+    signs={
+        # sbatch(1), --constraint: and, or, groups and counts of nodes.
+        "feature": WIDE + "|&()[]*",
+        # A colon ends the type in `gpu:TYPE:COUNT`, a comma begins another resource.
+        "gpu type": "_.+-@/%~",
+    },
+    refused=_REFUSED,
+    may_leave_out=(
+        *("partition", "nodes", "ntasks-per-node", "cpus-per-task", "mem", "exclusive", "gres", "account", "qos"),
+        *("reservation", "constraint", "export", "no-requeue"),
+    ),
+    tags=("comment", "job-name"),
+)

@@ -1,0 +1,189 @@
+#!/bin/bash
+# shellcheck disable=SC2064,SC2218,SC2317  # functions are called by quoted lines, and one of them is `trap`
+# What the submit left behind is not for a notebook; what it left out, a login would have set.
+unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
+export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
+# On every scheduler the same; the launcher changes to the server's folder.
+cd 2>/dev/null || cd /
+
+# Warnings of the scheduler would end this shell; they are for the launcher.
+builtin trap '' USR1 USR2
+
+# The log is opened here and not by the scheduler, so that it lies at the same place everywhere.
+hpc_job=$PBS_JOBID
+
+hpc_folder="$HOME"/.hpcspawner
+hpc_name=jupyter-alice-@-h3f2a9c0b1d4e55.log
+export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/${hpc_name/@/$hpc_job}"
+hpc_begins="hpcspawner: job $hpc_job on $(uname -n), $(date)"
+# Appended to: the scheduler may run this job again, on another node. A full disk shows at the first line only.
+HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null || echo 0)
+if ! (umask 077 && mkdir -p -- "$hpc_folder" && echo "$hpc_begins" >>"$HPC_LOG") 2>/dev/null; then
+  HPC_LOG_START=0
+  HPC_LOG=$(umask 077 && mktemp -t "hpcspawner-$hpc_job.XXXXXX.log") || HPC_LOG=/dev/null
+  # The launcher removes it once the Hub has its last lines; this is for those that no launcher could remove.
+  export HPC_LOG_SPARE=1
+  find "${HPC_LOG%/*}" -maxdepth 1 -type f -user "$(id -u)" -name 'hpcspawner-*.log' -mtime +14 -delete 2>/dev/null
+  echo "$hpc_begins" >>"$HPC_LOG"
+fi
+export HPC_LOG_START
+exec >>"$HPC_LOG" 2>&1 </dev/null
+
+# Old logs go, and nothing else: a log of ours has a job's number and tag in its name, and that number in its first line.
+while IFS= read -r -d '' hpc_old; do
+  IFS= read -r hpc_first <"$hpc_old"
+  hpc_number=${hpc_first#hpcspawner: job }
+  [ "$hpc_number" = "$hpc_first" ] && continue
+  case ${hpc_old##*/} in jupyter*-"${hpc_number%% on *}"-[a-z]??????????????.log) rm -f -- "$hpc_old" ;; esac
+done 2>/dev/null < <(find "$hpc_folder" -maxdepth 1 -type f -name 'jupyter*.log' -mtime +14 -print0 2>/dev/null)
+
+# Found before an environment can hide them: the launcher needs no more than Python 3.6.
+hpc_python=$(command -v python3)
+if [ -z "$hpc_python" ]; then
+  echo "hpcspawner: no Python on this node; the site profile's job.python names the one to use"
+  exit 127
+fi
+HPC_OPENSSL=$(command -v openssl)
+export HPC_OPENSSL
+# The launcher runs by these as they are here, and the server by what the set-up makes of them.
+for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
+  printf -v "hpc_found_$hpc_one" %s "${!hpc_one}"
+done
+
+# Starts the launcher. It and its settings come through pipes: a here-document may need a file, and the disk be full.
+hpc_launch() {
+  { set +aeuvx +o posix; } 2>/dev/null
+  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/home/alice", "environment": "plain", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-lab"], "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "wrap": []}')
+  (
+    for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
+      export "HPC_SET_$hpc_one=${!hpc_one}"
+      unset "$hpc_one"
+    done
+    for hpc_one in "${!hpc_found_@}"; do
+      export "${hpc_one#hpc_found_}=${!hpc_one}"
+    done
+    exec "$hpc_python" -I /dev/fd/3
+  ) &
+  hpc_launcher=$!
+  exec 3<&- 4<&-
+}
+
+# Waits for the launcher: a signal for this shell is for the server; `wait` returns early when one comes.
+hpc_wait() {
+  builtin trap 'kill -TERM "$hpc_launcher" 2>/dev/null' TERM INT HUP
+  builtin trap 'kill -USR1 "$hpc_launcher" 2>/dev/null' USR1
+  while kill -0 "$hpc_launcher" 2>/dev/null; do
+    wait "$hpc_launcher"
+  done
+  wait "$hpc_launcher"
+  hpc_code=$?
+}
+
+# Runs at the end of this script. If the set-up has ended it, the launcher tells the Hub where.
+hpc_end() {
+  hpc_code=$?
+  if [ -z "$hpc_launcher$hpc_signalled" ]; then
+    HPC_SETUP_FAILED="${HPC_SETUP_FAILED:-$hpc_at}, which ended the job's script with exit code $hpc_code"
+    hpc_launch
+    hpc_wait
+  fi
+  eval "$hpc_at_end"
+  exit "$hpc_code"
+}
+hpc_launcher='' hpc_signalled='' hpc_at='' hpc_at_end=''
+# The part of the set-up that has failed; the launcher reports it.
+export HPC_SETUP_FAILED=
+builtin trap hpc_end EXIT
+builtin trap 'hpc_signalled=1; exit 143' TERM INT HUP
+
+# A job has its submitter's, which is the Hub's; a login would set what the node's own file says.
+hpc_umask() {
+  local key value rest mask='' groups=''
+  while read -r key value rest; do
+    case $key in
+      UMASK) mask=$value ;;
+      USERGROUPS_ENAB) groups=$value ;;
+    esac
+  done </etc/login.defs
+  [[ $mask =~ ^0?[0-7]{3}$ ]] || return 0
+  mask=${mask: -3}
+  # A group of one's own gets its owner's rights.
+  if [ "$groups" = yes ] && [ "$(id -un)" = "$(id -gn)" ]; then mask=${mask:0:1}${mask:0:1}${mask:2}; fi
+  umask "$mask"
+}
+hpc_umask 2>/dev/null
+
+# PBS sends no warning before the wall time ends, so the script counts.
+hpc_left=129300
+if [ "$hpc_left" -gt 0 ]; then
+  while [ "$hpc_left" -gt 0 ]; do
+    sleep $((hpc_left < 10 ? hpc_left : 10))
+    hpc_left=$((hpc_left - 10))
+    kill -0 "$$" || exit
+  done && kill -USR1 "$$"
+fi </dev/null >/dev/null 2>&1 &
+# What the set-up leaves for the end of the script runs after ours, which stays.
+trap() {
+  local hpc_words hpc_signal
+  if [ "${1-}" = -- ]; then shift; fi
+  case ${1-} in -?*) builtin trap "$@"; return ;; esac
+  if [ $# -lt 2 ]; then builtin trap "$@"; return; fi
+  hpc_words=$1
+  shift
+  for hpc_signal; do
+    case $hpc_signal in
+      EXIT | exit | SIGEXIT | 0) hpc_at_end=${hpc_words#-} ;;
+      *) builtin trap -- "$hpc_words" "$hpc_signal" || return ;;
+    esac
+  done
+}
+
+# The command `module` comes from files that a login reads. Some of these do nothing where they see a job.
+if ! type module >/dev/null 2>&1; then
+  for hpc_one in SLURM_NODELIST PBS_NODEFILE; do
+    if [ -n "${!hpc_one+x}" ]; then printf -v "hpc_hidden_$hpc_one" %s "${!hpc_one}"; fi
+    unset "$hpc_one"
+  done
+  # Red Hat's files count on this function of /etc/profile.
+  pathmunge() {
+    case ":$PATH:" in
+      *":$1:"*) ;;
+      *) if [ "${2-}" = after ]; then PATH=$PATH:$1; else PATH=$1:$PATH; fi ;;
+    esac
+  }
+  for hpc_file in /etc/profile.d/*.sh /usr/share/{lmod/lmod,Modules,modules}/init/bash /opt/{ohpc/admin/lmod/lmod,lmod/lmod,apps/lmod/lmod}/init/bash; do
+    # All files of a login: one may set where the modules are, another what loads them.
+    case $hpc_file in /etc/profile.d/*) ;; *) if type module >/dev/null 2>&1; then break; fi ;; esac
+    hpc_at="reading $hpc_file"
+    # shellcheck disable=SC1090  # whichever the node has
+    if [ -r "$hpc_file" ]; then . "$hpc_file"; fi
+  done
+  unset -f pathmunge
+  for hpc_one in "${!hpc_hidden_@}"; do
+    export "${hpc_one#hpc_hidden_}=${!hpc_one}"
+  done
+fi
+hpc_no_module() {
+  echo "no \`module\` command on $(uname -n); looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
+}
+if ! type module >/dev/null 2>&1; then
+  command_not_found_handle() {
+    case $1 in
+      module | ml) hpc_no_module ;;
+      *) echo "$1: command not found" ;;
+    esac >&2
+    return 127
+  }
+fi
+
+# The site's prologue.
+hpc_at="the site's prologue (job.prologue)"
+echo prologue
+
+hpc_launch
+hpc_wait
+
+# The site's epilogue.
+echo epilogue
+
+exit "$hpc_code"
