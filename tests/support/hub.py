@@ -63,6 +63,8 @@ class Hub:
     """Started by `with`; everything it started is gone afterwards. `config` replaces the one line that is ours."""
 
     public = _PUBLIC
+    programs = Path(sys.executable).parent
+    """Where `jupyterhub` is."""
 
     def __init__(self, folder, site, *, host="127.0.0.1", config=_OURS, extra="", users=()):
         self.folder, self.host = Path(folder), host
@@ -105,11 +107,13 @@ class Hub:
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "LANG": "C.UTF-8",
+            # Of a checkout that is not the one its environment was made for.
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
         }
         self.process = subprocess.Popen(
             [
                 *prefix,
-                str(Path(sys.executable).parent / "jupyterhub"),
+                str(self.programs / "jupyterhub"),
                 "-f",
                 str(self.folder / "jupyterhub_config.py"),
             ],
