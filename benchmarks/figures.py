@@ -2,7 +2,6 @@
 
 import statistics
 import subprocess
-
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ def burst(lab: Path, spawner: str, servers: int = 30) -> Found:
         hub.loop()
         before, began = cpu_s(hub.pid), time.monotonic()
         _ask_for(hub, [(user, "") for user in USERS[:servers]])
-        until(lambda: hub.logged("seconds to start") >= servers, 300)
+        until(partial(_have_started, hub, servers), 300)
         took_s = time.monotonic() - began
         time.sleep(3)
         used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
@@ -39,8 +38,7 @@ def burst(lab: Path, spawner: str, servers: int = 30) -> Found:
             "hub_cpu_s_per_start": round(used[0] / servers, 3),
             "commands_cpu_s_per_start": round(used[1] / servers, 3),
             "wall_s": round(took_s, 1),
-            "longest_step_cpu_ms": loop["cpu_ms"],
-            "steps": loop["steps"],
+            **loop,
         }
 
 
@@ -68,9 +66,10 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
     """Kill -9 of a Hub with light servers that run, and a new start: until it answers and knows them all."""
     with measured(lab, spawner, ["alice", *USERS]) as hub:
         hub.mark()
-        for first in range(0, servers, 20):
-            _ask_for(hub, [(user, "") for user in USERS[first : min(first + 20, servers)]])
-            until(lambda wanted=min(first + 20, servers): hub.logged("seconds to start") >= wanted, 300)
+        for first in range(0, servers, CALLERS):
+            some = USERS[first : min(first + CALLERS, servers)]
+            _ask_for(hub, [(user, "") for user in some])
+            until(partial(_have_started, hub, first + len(some)), 300)
         time.sleep(3)
         hub.hub.kill()
         began = time.monotonic()
@@ -84,8 +83,7 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
             "api_after_s": round(answers_s, 1),
             "all_ready_after_s": round(time.monotonic() - began, 1),
             "hub_cpu_s": round(used, 2),
-            "longest_step_cpu_ms": loop["cpu_ms"],
-            "steps": loop["steps"],
+            **loop,
         }
 
 
@@ -111,7 +109,7 @@ def _warm(hub: Measured) -> None:
     """One server first: what is read once is not a burst's."""
     hub.mark()
     _ask_for(hub, [("alice", "")])
-    until(lambda: hub.logged("seconds to start") >= 1, 120)
+    until(partial(_have_started, hub, 1), 120)
     hub.mark()
 
 
@@ -130,6 +128,10 @@ def _submitted(hub: Measured, servers: int) -> Found:
     took_s = time.monotonic() - began
     used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
     return {"wall_s": round(took_s, 1), "hub_cpu_s": round(used[0], 1), "commands_cpu_s": round(used[1], 1)}
+
+
+def _have_started(hub: Measured, servers: int) -> bool:
+    return hub.logged("seconds to start") >= servers
 
 
 def _queued() -> int:
@@ -153,9 +155,7 @@ def _watched(hub: Measured, act: Callable[[], object]) -> Found:
         "p50_ms": probe.percentile_ms(0.5),
         "p99_ms": probe.percentile_ms(0.99),
         "cpu_percent": round(100 * share),
-        "longest_step_cpu_ms": loop["cpu_ms"],
-        "longest_step_wall_ms": loop["wall_ms"],
-        "steps": loop["steps"][:3],
+        **loop,
     }
 
 
@@ -189,7 +189,7 @@ def _hub_start(hub: Measured, user: str) -> float:
     hub.mark()
     began = time.monotonic()
     hub.hub.api("POST", server_path(user), json={"interface": "lab", "memory": "1G"})
-    until(lambda: hub.logged("seconds to start") >= 1, 120, 0.01)
+    until(partial(_have_started, hub, 1), 120, 0.01)
     took_s = time.monotonic() - began
     hub.hub.stop_server(user)
     return took_s

@@ -67,4 +67,3 @@ class Probe:
         """The answer time that this share of the calls stayed under."""
         times = sorted(self.answers_s)
         return round(1000 * times[min(len(times) - 1, int(share * len(times)))], 1) if times else float("nan")
-

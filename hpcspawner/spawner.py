@@ -357,7 +357,9 @@ class HPCSpawner(BatchSpawnerBase):
         """Judge options of any origin, just before the start. A job that is there already is not judged again."""
         self.news = News()
         row = self._kept()
-        if row is not None and row.job_id and await has_ended(self.cluster, row):
+        # Housekeeping takes up many at once, by one listing.
+        seen_after = getattr(self.handler, "seen_after", None)
+        if row is not None and row.job_id and await has_ended(self.cluster, row, seen_after):
             # A follow-up may take its place.
             row = self._kept()
         try:
@@ -474,7 +476,7 @@ class HPCSpawner(BatchSpawnerBase):
             await news.close()
         row.environment = {}
         # A follow-up is asked for at once: it grows older in the queue while this server works.
-        self.ledger.wake.set()
+        self.ledger.wake.set(row.tag)
         return (await self._address()).address(row)
 
     def _kept(self) -> Row | None:
@@ -545,7 +547,7 @@ class HPCSpawner(BatchSpawnerBase):
         row, self.row, self.job_id = self.row, None, ""
         if row is not None:
             row.attached, row.on_report, row.environment = False, None, {}
-            self.ledger.wake.set()
+            self.ledger.wake.set(row.tag)
 
     async def _writer(self, row: Row) -> Write:
         """What makes the job that carries a ticket."""
@@ -686,7 +688,7 @@ class HPCSpawner(BatchSpawnerBase):
             return ServerAddress(naming, None)
         hub = self.hub
         files = [self.internal_certs_location, self.internal_trust_bundles[AUTHORITY]]
-        return ServerAddress(naming, await asyncio.to_thread(Tls.of, *files, hub.certfile, hub.keyfile, hub.cafile))
+        return ServerAddress(naming, await Tls.kept(*files, hub.certfile, hub.keyfile, hub.cafile))
 
     async def create_certs(self) -> dict[str, str]:
         """None are made on the Hub: the key is made on the node, and never leaves it."""

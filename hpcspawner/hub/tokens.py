@@ -4,10 +4,11 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
-from jupyterhub.utils import hash_token, url_escape_path, url_path_join
+from jupyterhub.utils import url_escape_path, url_path_join
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpcspawner.hub.internals import quick_hash
 from hpcspawner.jobs.ledger import Row, ledger
 
 
@@ -31,17 +32,18 @@ def hand_over(spawner: Any, token: str) -> bool:
 def _hand_over(session: Any, spawner: Any, token: str) -> None:
     fresh = orm.APIToken.find(session, spawner.api_token)
     if fresh is not None:
-        note, scopes = fresh.note, fresh.scopes
-        # Among them those of starts that an earlier Hub process did not live to finish.
-        for stale in _noted(session, spawner.orm_spawner.user, note):
-            if not stale.match(token):
+        noted = _noted(session, spawner.orm_spawner.user, fresh.note)
+        ours = next((known for known in noted if known.match(token)), None)
+        # Among the others those of starts that an earlier Hub process did not live to finish.
+        for stale in noted:
+            if stale is not (ours or fresh):
                 session.delete(stale)
-        session.commit()
-        if orm.APIToken.find(session, token) is None:
-            spawner.user.new_api_token(token, note=note, scopes=scopes)
+        if ours is None:
+            # In place: one commit, not four.
+            fresh.token = token
     if spawner.orm_spawner.oauth_client is not None:
         # The server shows its token as the OAuth client's secret.
-        spawner.orm_spawner.oauth_client.secret = hash_token(token)
+        spawner.orm_spawner.oauth_client.secret = quick_hash(token)
     session.commit()
 
 

@@ -16,7 +16,7 @@ from jupyterhub import orm
 from hpcspawner.errors import SchedulerError
 from hpcspawner.jobs.ledger import Row, job_name, ledger, now
 from hpcspawner.jobs.stop import end_job
-from hpcspawner.jobs.tasks import in_background
+from hpcspawner.jobs.tasks import Slices, in_background
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.state import JobState, JobStatus
@@ -35,14 +35,23 @@ async def survey(db: Any, cluster: Cluster, after: float) -> Jobs | None:
 
     `db` is JupyterHub's session: it knows the users and their servers.
     """
-    jobs = await cluster.queue.ours(ledger().keys.is_ours, after)
+    jobs = await cluster.queue.ours(_is_ours, after)
     if jobs is None:
         return None
+    slices = Slices()
+    await slices.pause()
     # What runs comes first, so that a follow-up in the queue finds its parent.
     for job_id in sorted(_unknown(jobs), key=lambda job_id: jobs[job_id].state in _WAITING):
         _take_up(db, cluster, jobs, job_id)
+        await slices.pause()
     ledger().surveyed = True
     return jobs
+
+
+def _is_ours(owner: str, tag: str) -> bool:
+    """Whether this Hub made the tag for the owner: a look in the ledger costs less than the proof."""
+    row = ledger().by_tag(tag)
+    return (row is not None and row.owner == owner) or ledger().keys.is_ours(owner, tag)
 
 
 def _unknown(jobs: Jobs) -> list[str]:
@@ -129,10 +138,15 @@ class Reaper:
     # Unknown when this process looked first.
     _spared: set[str] | None = None
 
-    def look(self, jobs: Jobs) -> None:
+    async def look(self, jobs: Jobs) -> None:
         """Cancel some of these jobs of ours, in the background, and name those that are unknown and kept."""
-        unwanted = [job_id for job_id, job in jobs.items() if _is_unwanted(job_id, job.tag, jobs)]
-        unknown = [job_id for job_id, job in jobs.items() if job_id not in unwanted and _is_unknown(job_id, job.tag)]
+        unwanted, unknown, slices = [], [], Slices()
+        for job_id, job in jobs.items():
+            if _is_unwanted(job_id, job.tag, jobs):
+                unwanted.append(job_id)
+            elif _is_unknown(job_id, job.tag):
+                unknown.append(job_id)
+            await slices.pause()
         if self._spared is None:
             self._spared = set(unknown)
         self._since = {job_id: self._since.get(job_id, now()) for job_id in (*unwanted, *unknown)}

@@ -20,7 +20,7 @@ from hpcspawner.errors import LedgerUnavailable, LedgerUnusable
 from hpcspawner.jobs.events import Action, Event, JobEvent, Outside
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.table import Store
-from hpcspawner.jobs.tasks import in_background
+from hpcspawner.jobs.tasks import Wake, in_background
 from hpcspawner.request.model import Choice
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
@@ -257,7 +257,7 @@ class Ledger:
     def __init__(self, store: Store, keys: Keys, log: logging.Logger, outside: Outside):
         self.keys = keys
         self.outside = outside
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         """Set when something has happened that housekeeping should look at before its time."""
         self.surveyed = False
         """Whether this process has looked in the scheduler's listing for jobs of ours that the ledger lacks."""
@@ -267,6 +267,7 @@ class Ledger:
         self._by_hash: dict[str, Row] = {}
         self._hashes: dict[str, tuple[str, str]] = {}
         self._ends: dict[tuple[str, str], Row] = {}
+        self._of_server: dict[tuple[str, str], dict[str, Row]] = {}
         if others := store.other_hubs_jobs():
             log.warning(
                 "hpcspawner: the ledger has %s living jobs of a Hub with another callback_url; this Hub leaves them "
@@ -331,7 +332,7 @@ class Ledger:
         """Know a job again whose row was lost; it is committed behind."""
         self._index(row)
         in_background(self.save(row), self._log)
-        self.wake.set()
+        self.wake.set(row.tag)
 
     async def put_back(self, row: Row) -> None:
         """Note that the scheduler has put a job back into its queue; its next run has the job's ticket to trade."""
@@ -374,7 +375,7 @@ class Ledger:
 
     def of(self, username: str, server: str) -> list[Row]:
         """The living jobs of one server, the oldest first."""
-        return [row for row in self._live.values() if (row.username, row.server) == (username, server)]
+        return list(self._of_server.get((username, server), {}).values())
 
     def by_tag(self, tag: str) -> Row | None:
         """The living job with this tag, or None."""
@@ -382,7 +383,7 @@ class Ledger:
 
     def following(self, row: Row) -> Iterator[Row]:
         """Jobs that wait to take this one's place."""
-        return (other for other in self.live() if other.follows == row.tag)
+        return (other for other in self.of(row.username, row.server) if other.follows == row.tag)
 
     def last_end(self, username: str, server: str) -> End | None:
         """How the last job of this server ended, if its user did not end it and it is not long ago."""
@@ -410,14 +411,22 @@ class Ledger:
             self._by_hash.pop(known, None)
         if row.end is None:
             self._live[row.tag] = row
+            self._of_server.setdefault((row.username, row.server), {})[row.tag] = row
             self._hashes[row.tag] = row.ticket_hash, row.report_key_hash
             self._by_hash.update({known: row for known in self._hashes[row.tag] if known})
             return
         self._live.pop(row.tag, None)
+        self._forget(row)
         self._ended[row.tag] = row.end.at
         last = self._ends.get((row.username, row.server))
         if last is None or last.end is None or last.end.at <= row.end.at:
             self._ends[row.username, row.server] = row
+
+    def _forget(self, row: Row) -> None:
+        of_server = self._of_server.get((row.username, row.server), {})
+        of_server.pop(row.tag, None)
+        if not of_server:
+            self._of_server.pop((row.username, row.server), None)
 
 
 _opened: list[Ledger] = []

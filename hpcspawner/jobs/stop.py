@@ -91,8 +91,8 @@ async def _cancelled(cluster: Cluster, row: Row) -> JobStatus | None:
         await asyncio.sleep(0.2)
 
 
-async def _listed(cluster: Cluster, row: Row) -> JobStatus:
-    status = await cluster.queue.status(row.job, now())
+async def _listed(cluster: Cluster, row: Row, after: float | None = None) -> JobStatus:
+    status = await cluster.queue.status(row.job, now() if after is None else after)
     if status.state is JobState.UNKNOWN and cluster.queue.error is None:
         # An absence takes two listings, and a Hub that has just started has only one.
         status = await cluster.queue.status(row.job, now())
@@ -125,12 +125,15 @@ async def _cancel(cluster: Cluster, row: Row, seen: JobStatus) -> bool:
     return True
 
 
-async def has_ended(cluster: Cluster, row: Row) -> bool:
-    """Whether the job is over by proof, in which case its end is recorded now; no is the answer of a slow scheduler."""
+async def has_ended(cluster: Cluster, row: Row, after: float | None = None) -> bool:
+    """Whether the job is over by proof, in which case its end is recorded now; no is the answer of a slow scheduler.
+
+    By a listing begun after this monotonic time, or after now.
+    """
     status = JobStatus(JobState.UNKNOWN)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_NOT_LONG_S):
-            status = await _listed(cluster, row)
+            status = await _listed(cluster, row, after)
     if status.state is JobState.ENDED:
         await finish(cluster, row, status)
     return status.state is JobState.ENDED
@@ -167,7 +170,8 @@ async def _finish(cluster: Cluster, row: Row, status: JobStatus) -> End:
     for follower in unneeded:
         in_background(end_job(cluster, follower, None), log)
     row.notify()
-    ledger().wake.set()
+    # What waits to take its place.
+    ledger().wake.set(row.tag, *(other.tag for other in ledger().of(row.username, row.server)))
     return end
 
 

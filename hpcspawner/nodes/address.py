@@ -9,19 +9,20 @@ import contextlib
 import ssl
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cryptography.x509 import CertificateSigningRequest
 from jupyterhub.utils import make_ssl_context
 
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import Row
+from hpcspawner.jobs.ledger import Row, now
 from hpcspawner.nodes.certificates import KEY, Authority
 from hpcspawner.nodes.server_names import server_name
 from hpcspawner.units import Walltime
 
 _PROBE_S = 5.0
+_LOOK_AGAIN_S = 10.0
 _NOT_FOUND = b"404"
 # Of a job whose choices were lost: not shorter than it may run.
 _LONG = "30d"
@@ -84,13 +85,37 @@ class Tls:
     context: ssl.SSLContext
 
     @classmethod
-    @cache
     def of(cls, folder: str, bundle: str, *own: str) -> "Tls":
         """JupyterHub's `internal_ssl`: folder, trust bundle of servers, and the Hub's certificate, key and authorities.
 
         Reads files: not on the loop.
         """
         return cls(Authority.of(folder, bundle), make_ssl_context(own[1], own[0], cafile=own[2]))
+
+    @classmethod
+    async def kept(cls, *place: str) -> "Tls":
+        """As `of`, read once and kept until a file changes, which is noticed after a few seconds."""
+        kept = _kept.get(place)
+        if kept is None or now() - kept.looked_at > _LOOK_AGAIN_S:
+            kept = _kept[place] = await asyncio.to_thread(_looked_at, place, kept)
+        return kept.tls
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    tls: Tls
+    stamp: tuple[Any, ...]
+    looked_at: float
+
+
+_kept: dict[tuple[str, ...], _Kept] = {}
+
+
+def _looked_at(place: tuple[str, ...], kept: _Kept | None) -> _Kept:
+    folder, *files = place
+    found = [Path(file).stat() for file in (f"{folder}/certipy.json", *files)]
+    stamp = tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in found)
+    return _Kept(kept.tls if kept is not None and kept.stamp == stamp else Tls.of(*place), stamp, now())
 
 
 @dataclass(frozen=True, slots=True)

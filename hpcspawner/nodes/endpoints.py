@@ -139,6 +139,8 @@ class TicketHandler(_LauncherHandler):
         if not row.wanted:
             self.refuse(410, "this server was stopped", "the server was stopped", row)
         if not row.job_id or row.ask is None:
+            # A job that runs is taken up before those that wait.
+            ledger().wake.set(row.tag)
             self.not_yet("the Hub does not look after this job yet")
         status = await row.ask(now())
         if status.state is JobState.ENDED:

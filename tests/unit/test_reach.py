@@ -257,6 +257,12 @@ async def test_who_poses_as_the_server_is_no_sign_of_life(internal, to_job):
         assert await to_job.sign(row_of(plain)) is Sign.NONE
 
 
-def test_what_is_kept_of_the_hubs_side_is_read_once(internal):
+async def test_what_is_kept_of_the_hubs_side_is_read_again_when_a_file_changes(internal, monkeypatch):
     files = [str(internal.folder / "internal"), str(Path(internal.own[2])), *internal.own]
-    assert address.Tls.of(*files) is address.Tls.of(*files)
+    first = await address.Tls.kept(*files)
+    assert await address.Tls.kept(*files) is first
+    monkeypatch.setattr(address, "_LOOK_AGAIN_S", 0.0)
+    assert await address.Tls.kept(*files) is first
+    own = Path(internal.own[0])
+    own.write_bytes(own.read_bytes() + b"\n")
+    assert await address.Tls.kept(*files) is not first
