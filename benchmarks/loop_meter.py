@@ -5,6 +5,7 @@ busy machine the loop also waits for others, and for the disk.
 """
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from jupyterhub.apihandlers.base import APIHandler
 _SHORTEST_S = 0.002
 _pauses: list[tuple[float, float]] = []
 _steps: list[tuple[float, str]] = []
+_collections: list[float] = []
+_began = [0.0]
 _run = asyncio.Handle._run
 
 
@@ -23,6 +26,7 @@ def install(c: Any) -> None:
     asyncio.Handle._run = _timed  # type: ignore[method-assign]
     selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
     selector.select = _Pauses(selector.select)
+    gc.callbacks.append(_collected)
     c.JupyterHub.extra_handlers.append((r"/api/bench/loop", _Loop))
 
 
@@ -50,6 +54,14 @@ def _timed(handle: Any) -> None:
         _steps.append((round(1000 * cpu, 1), _name(callback)))
 
 
+def _collected(phase: str, _facts: object) -> None:
+    """Note how long Python looks for what nobody needs, which stops all that it does."""
+    if phase == "start":
+        _began[:] = [time.thread_time()]
+    elif (cpu := time.thread_time() - _began[0]) > _SHORTEST_S:
+        _collections.append(round(1000 * cpu, 1))
+
+
 def _name(callback: Any) -> str:
     task = getattr(callback, "__self__", None)
     get = getattr(task, "get_coro", None)
@@ -74,5 +86,7 @@ class _Loop(APIHandler):
             "pause_cpu_ms": round(max((cpu for _, cpu in pauses), default=0.0), 1),
             "over_20_ms": sum(cpu > 20 for _, cpu in pauses),
             "steps": steps[:8],
+            "collections": sorted(_collections, reverse=True)[:8],
         }
+        _collections.clear()
         self.write(json.dumps(found))

@@ -717,7 +717,12 @@ class HPCSpawner(BatchSpawnerBase):
         """Find the job that an earlier Hub process started."""
         row = self.ledger.recall(self.user.name, self.name, state.get("hpcspawner", {}))
         # Without a server of JupyterHub's nobody checks it; then housekeeping takes the job up.
-        if row is not None and self.orm_spawner.server is not None:
+        if self.orm_spawner.server is None:
+            return
+        if row is None:
+            # Its start was never finished. JupyterHub would find that out by a stop of each such server, one by one.
+            self.server = None
+        else:
             self._wire(row)
             self._checked_at_boot = True
 

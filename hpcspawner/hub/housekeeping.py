@@ -60,7 +60,7 @@ class Housekeeping:
 
     def __post_init__(self) -> None:
         self._users = Users(self.app)
-        self._taking_up = TakingUp(self.app, self.cluster, self.limits.interval_s / 2, self.log)
+        self._taking_up = TakingUp(self.app, self._users, self.cluster, self.limits.interval_s / 2)
         self._reaper = Reaper(self.cluster, self.limits.orphan_grace_s, self.limits.dry_run, self.log)
 
     async def run(self) -> None:

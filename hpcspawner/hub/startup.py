@@ -1,6 +1,7 @@
 """What must hold, and what begins, when the Hub has put itself together."""
 
 import asyncio
+import gc
 import logging
 from pathlib import Path
 
@@ -54,6 +55,9 @@ async def _after_init() -> None:
         app.exit(1)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
+    # What is there by now stays until the Hub ends. To go through it again and again stops the loop each time.
+    gc.collect()
+    gc.freeze()
     # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.
     await app._start_future
     while True:

@@ -5,16 +5,15 @@ A few at a time, for each costs the Hub about what a click on Start does; a job 
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from hpcspawner.hub.users import Users
 from hpcspawner.jobs.ledger import Row, now
 from hpcspawner.jobs.stop import has_ended
 from hpcspawner.jobs.tasks import in_background
@@ -30,8 +29,8 @@ _LOOK_S = 0.01
 class TakingUp:
     """The line of jobs to be taken up. One that was not is left alone for `pause_s` seconds."""
 
-    def __init__(self, app: JupyterHub, cluster: Cluster, pause_s: float, log: logging.Logger):
-        self._app, self._cluster, self._pause_s, self._log = app, cluster, pause_s, log
+    def __init__(self, app: JupyterHub, users: Users, cluster: Cluster, pause_s: float):
+        self._app, self._users, self._cluster, self._pause_s, self._log = app, users, cluster, pause_s, app.log
         self._line: dict[str, Row] = {}
         self._first: dict[str, Row] = {}
         self._under_way: set[str] = set()
@@ -86,7 +85,7 @@ class TakingUp:
         if row.attached or row.end is not None or not row.wanted:
             return
         self._log.info("%s: taking up job %s", row.log_name, row.job_id or "(not known yet)")
-        user = self._app.users[orm.User.find(self._app.db, row.username)]
+        user = self._users.find(row.username)
         inside = _Inside(self._app, self._seen_after)
         await inside.spawn_single_user(user, row.server, options=dict(row.choices))
         spawner = user.spawners[row.server]

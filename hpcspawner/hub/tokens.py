@@ -30,17 +30,16 @@ def hand_over(spawner: Any, token: str) -> bool:
 
 
 def _hand_over(session: Any, spawner: Any, token: str) -> None:
-    fresh = orm.APIToken.find(session, spawner.api_token)
-    if fresh is not None:
-        noted = _noted(session, spawner.orm_spawner.user, fresh.note)
-        ours = next((known for known in noted if known.match(token)), None)
-        # Among the others those of starts that an earlier Hub process did not live to finish.
-        for stale in noted:
-            if stale is not (ours or fresh):
-                session.delete(stale)
-        if ours is None:
-            # In place: one commit, not four.
-            fresh.token = token
+    noted = _noted(session, spawner.orm_spawner.user, _note(spawner.user, spawner.name))
+    ours = next((known for known in noted if known.match(token)), None)
+    fresh = next((known for known in noted if known.match(spawner.api_token)), None)
+    # Among the others those of starts that an earlier Hub process did not live to finish.
+    for stale in noted:
+        if stale is not (ours or fresh):
+            session.delete(stale)
+    if ours is None and fresh is not None:
+        # In place: one commit, not four.
+        fresh.token = token
     if spawner.orm_spawner.oauth_client is not None:
         # The server shows its token as the OAuth client's secret.
         spawner.orm_spawner.oauth_client.secret = quick_hash(token)
@@ -70,12 +69,16 @@ def _revoke(app: JupyterHub, row: Row) -> None:
     # A start that waits for this end has a token already, which is still JupyterHub's own.
     next_one = spawner.api_token if spawner is not None and spawner.pending == "spawn" else ""
     if not any(other.attached for other in ledger().of(row.username, row.server) if other is not row):
-        base_url = url_path_join(user.base_url, url_escape_path(row.server), "/")
-        stale = (token for token in _noted(app.db, orm_user, f"Server at {base_url}") if token is not ours)
+        stale = (token for token in _noted(app.db, orm_user, _note(user, row.server)) if token is not ours)
         gone += [token for token in stale if not (next_one and token.match(next_one))]
     for token in gone:
         app.db.delete(token)
     app.db.commit()
+
+
+def _note(user: Any, server: str) -> str:
+    """What JupyterHub notes beside a server's token."""
+    return f"Server at {url_path_join(user.base_url, url_escape_path(server), '/')}"
 
 
 def _noted(session: Any, orm_user: orm.User, note: str) -> list[orm.APIToken]:

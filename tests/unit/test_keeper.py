@@ -562,7 +562,7 @@ class Line(take_up.TakingUp):
 
 @pytest.fixture
 def line(desk, hub):
-    return Line(hub, desk.cluster, 3600.0, logging.getLogger("test"))
+    return Line(hub, Users(hub), desk.cluster, 3600.0)
 
 
 async def test_a_few_are_taken_up_at_once_and_one_that_runs_before_those_that_wait(desk, line, until):
@@ -609,7 +609,7 @@ async def test_many_that_wait_are_found_in_one_listing(desk, hub, until, monkeyp
             started.append((server, self.seen_after))
 
     monkeypatch.setattr(take_up, "_Inside", Inside)
-    taking_up = take_up.TakingUp(hub, desk.cluster, 3600.0, logging.getLogger("test"))
+    taking_up = take_up.TakingUp(hub, Users(hub), desk.cluster, 3600.0)
     for row in await busy_rows(desk, 30):
         taking_up.add(row)
     await until(lambda: len(started) == 30)
