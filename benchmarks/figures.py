@@ -17,7 +17,7 @@ from benchmarks.meters import Probe, cpu_s, until
 
 USERS = [f"u{number:03}" for number in range(1, 101)]
 CALLERS = 20
-WATCH_S = 30
+WATCH_S = 20
 Found = dict[str, Any]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _HIDDEN_S = 60.0
 # will tell.
 _PUT_BACK_S = 30.0
 _SOON_S = 1.0
+_random = random.SystemRandom()
 _MAY_ANSWER = (JobState.RUNNING, JobState.UNKNOWN)
 _WAITING = (JobState.PENDING, JobState.HELD)
 
@@ -63,9 +65,13 @@ class Waiting:
             if row.changed.is_set():
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SOON_S if row.report else self.limits.poll_interval_s):
+                async with asyncio.timeout(_SOON_S if row.report else self._until_next_look_s()):
                     await row.changed.wait()
         emit(Action.ADOPT if known else Action.START, self.cluster, row)
+
+    def _until_next_look_s(self) -> float:
+        # A thousand that a slow listing has woken together must not wake together for ever.
+        return self.limits.poll_interval_s * _random.uniform(0.8, 1.0)
 
     async def _look(self, *, details: bool) -> JobState:
         row = self.row
