@@ -14,6 +14,7 @@ from support.hub import server_path
 
 from benchmarks.hubs import Measured, measured
 from benchmarks.meters import Probe, cpu_s, until
+from benchmarks.rounds import rounds
 
 USERS = [f"u{number:03}" for number in range(1, 101)]
 CALLERS = 20
@@ -214,5 +215,12 @@ def _answers(port: int) -> bool:
     return subprocess.run(argv, check=False).returncode == 0
 
 
-FIGURES = {"burst": burst, "waiting": waiting, "running": running, "start": start, "submits": submits}
+FIGURES = {
+    "burst": burst,
+    "waiting": waiting,
+    "running": running,
+    "start": start,
+    "submits": submits,
+    "rounds": rounds,
+}
 """By the names that `make bench ARGS=…` takes."""
