@@ -24,6 +24,7 @@ _AT_ONCE = 2
 # A start that can't find its job at once, for want of a scheduler or a database, keeps no other from its turn.
 _LONGEST_TURN_S = 5.0
 _LOOK_S = 0.01
+_COUNT_AGAIN_S = 1.0
 
 
 class TakingUp:
@@ -36,6 +37,8 @@ class TakingUp:
         self._under_way: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._workers: set[asyncio.Task[None]] = set()
+        self._counted: Any = None
+        self._counted_at = float("-inf")
         # One listing serves all that are in the line by then.
         self._seen_after = now()
 
@@ -86,7 +89,7 @@ class TakingUp:
             return
         self._log.info("%s: taking up job %s", row.log_name, row.job_id or "(not known yet)")
         user = self._users.find(row.username)
-        inside = _Inside(self._app, self._seen_after)
+        inside = _Inside(self._app, self._seen_after, self._counts())
         await inside.spawn_single_user(user, row.server, options=dict(row.choices))
         spawner = user.spawners[row.server]
         if (start := spawner._spawn_future) is not None:
@@ -95,6 +98,12 @@ class TakingUp:
             async with asyncio.timeout(_LONGEST_TURN_S):
                 while spawner.pending and not row.attached:
                     await asyncio.sleep(_LOOK_S)
+
+    def _counts(self) -> Any:
+        """How many servers the Hub has, for JupyterHub's limits and its metric: counted once a second."""
+        if now() - self._counted_at > _COUNT_AGAIN_S:
+            self._counted, self._counted_at = self._app.users.count_active_users(), now()
+        return self._counted
 
     def _ended(self, row: Row, start: asyncio.Future[Any]) -> None:
         if not start.cancelled() and (error := start.exception()) is not None:
@@ -112,15 +121,35 @@ class _Inside(BaseHandler):
     slow_spawn_timeout = 0
     """Nobody waits for an answer."""
 
-    def __init__(self, app: JupyterHub, seen_after: float = 0.0):
+    def __init__(self, app: JupyterHub, seen_after: float = 0.0, counts: Any = None):
         self.seen_after = seen_after
+        self._counts = counts
         start, headers = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1"), HTTPHeaders({"Host": "localhost"})
         request = HTTPServerRequest(start_line=start, headers=headers, connection=_NoConnection())  # type: ignore[arg-type]
         super().__init__(app.tornado_application, request)
 
+    @property
+    def users(self) -> Any:
+        """JupyterHub's, that count their servers no more: it does so at each start."""
+        return _Counted(super().users, self._counts)
+
     async def refresh_auth(self, user: Any, force: bool = False) -> Any:
         """Do without: the user was there when the job was asked for, and need not be now."""
         return user
+
+
+class _Counted:
+    """JupyterHub's users, with the number of their servers known."""
+
+    def __init__(self, users: Any, counts: Any):
+        self._users, self._counts = users, counts
+
+    def count_active_users(self) -> Any:
+        """As JupyterHub's."""
+        return self._users.count_active_users() if self._counts is None else self._counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._users, name)
 
 
 class _NoConnection:

@@ -602,16 +602,19 @@ async def test_many_that_wait_are_found_in_one_listing(desk, hub, until, monkeyp
     started = []
 
     class Inside:
-        def __init__(self, _app, seen_after):
+        def __init__(self, _app, seen_after, _counts):
             self.seen_after = seen_after
 
         async def spawn_single_user(self, user, server, **_):
             started.append((server, self.seen_after))
 
     monkeypatch.setattr(take_up, "_Inside", Inside)
+    counted, count = [], hub.users.count_active_users
+    monkeypatch.setattr(hub.users, "count_active_users", lambda: counted.append(1) or count())
     taking_up = take_up.TakingUp(hub, Users(hub), desk.cluster, 3600.0)
     for row in await busy_rows(desk, 30):
         taking_up.add(row)
     await until(lambda: len(started) == 30)
     assert len(desk._noted("calls")) <= 2
     assert len({seen_after for _, seen_after in started}) == 1
+    assert len(counted) < 30
