@@ -6,6 +6,7 @@ on the loop, which then stands still for as long as that database is silent.
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,10 +18,12 @@ from jupyterhub.utils import make_ssl_context
 
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.ledger import Row, now
+from hpcspawner.jobs.tasks import once
 from hpcspawner.nodes.certificates import KEY, Authority
 from hpcspawner.nodes.server_names import server_name
 from hpcspawner.units import Walltime
 
+_log = logging.getLogger(__name__)
 _PROBE_S = 5.0
 _LOOK_AGAIN_S = 10.0
 _NOT_FOUND = b"404"
@@ -97,7 +100,8 @@ class Tls:
         """As `of`, read once and kept until a file changes, which is noticed after a few seconds."""
         kept = _kept.get(place)
         if kept is None or now() - kept.looked_at > _LOOK_AGAIN_S:
-            kept = _kept[place] = await asyncio.to_thread(_looked_at, place, kept)
+            # Once for all who ask meanwhile: to read an authority's key takes a tenth of a second.
+            kept = await once(_reading, "\n".join(place), lambda: _look_at(place), _log)
         return kept.tls
 
 
@@ -109,6 +113,12 @@ class _Kept:
 
 
 _kept: dict[tuple[str, ...], _Kept] = {}
+_reading: dict[str, asyncio.Task[Any]] = {}
+
+
+async def _look_at(place: tuple[str, ...]) -> _Kept:
+    _kept[place] = await asyncio.to_thread(_looked_at, place, _kept.get(place))
+    return _kept[place]
 
 
 def _looked_at(place: tuple[str, ...], kept: _Kept | None) -> _Kept:

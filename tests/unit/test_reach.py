@@ -1,5 +1,6 @@
 """The way to a server: its address, and who is taken for it; over real TLS as JupyterHub's `internal_ssl` has it."""
 
+import asyncio
 import datetime
 from dataclasses import replace
 from pathlib import Path
@@ -266,3 +267,13 @@ async def test_what_is_kept_of_the_hubs_side_is_read_again_when_a_file_changes(i
     own = Path(internal.own[0])
     own.write_bytes(own.read_bytes() + b"\n")
     assert await address.Tls.kept(*files) is not first
+
+
+async def test_it_is_read_once_for_all_who_ask_at_once(internal, monkeypatch):
+    """Fifty servers that a Hub finds when it starts read fifty times, which took seconds."""
+    files = [str(internal.folder / "internal"), str(Path(internal.own[2])), *internal.own]
+    read, look = [], address._looked_at
+    monkeypatch.setattr(address, "_kept", {})
+    monkeypatch.setattr(address, "_looked_at", lambda *place: read.append(place) or look(*place))
+    found = await asyncio.gather(*(address.Tls.kept(*files) for _ in range(50)))
+    assert len({id(tls) for tls in found}) == len(read) == 1
