@@ -50,6 +50,10 @@ soak: ## Three hundred servers, started and stopped while this and that fails (a
 fuzz: .venv/.installed ## The fuzzer at every door. SECONDS=3600
 	@tests/attack/run --seconds $(SECONDS)
 
+.PHONY: bench
+bench: .venv/.installed build/npm/.installed ## What the Hub's own work costs, measured on the test cluster. ARGS="burst waiting:100"
+	@benchmarks/run $(ARGS)
+
 .PHONY: lint
 lint: ## Formatting, style, types, shell scripts.
 	@tests/run lint

@@ -99,7 +99,7 @@ class HPCSpawner(Watch):
             await news.close()
         job.environment = {}
         # A follow-up is asked for at once: it grows older in the queue while this server works.
-        self.ledger.wake.set()
+        self.ledger.wake.set(job.tag)
         return (await self._address()).address(job)
 
     def _kept(self) -> Job | None:
@@ -173,7 +173,7 @@ class HPCSpawner(Watch):
         job, self.job, self.job_id = self.job, None, ""
         if job is not None:
             job.release()
-            self.ledger.wake.set()
+            self.ledger.wake.set(job.tag)
 
     async def _writer(self, job: Job) -> Write:
         """What makes the job that carries a ticket."""
@@ -276,7 +276,12 @@ class HPCSpawner(Watch):
         """Find the job that an earlier Hub process started."""
         job = self.ledger.recall(self.user.name, self.name, state.get("hpcspawner", {}))
         # Without a server of JupyterHub's nobody checks it; then housekeeping takes the job up.
-        if job is not None and self.orm_spawner.server is not None:
+        if self.orm_spawner.server is None:
+            return
+        if job is None:
+            # Its start was never finished. JupyterHub would find that out by a stop of each such server, one by one.
+            self.server = None
+        else:
             self._wire(job)
             self._checked_at_boot = True
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import peers, redact, startup
+from hpcspawner.hub import internals, peers, redact, startup
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
 from hpcspawner.nodes.endpoints import handlers
@@ -63,6 +63,7 @@ def configure(
     if tls_to_nodes:
         c.JupyterHub.trusted_alt_names = resolvers.HubNames(c)
         resolvers.install_resolvers(c)
+    internals.install()
     peers.install()
     startup.schedule_startup()
     return profiles[0]

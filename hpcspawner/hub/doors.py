@@ -120,7 +120,9 @@ class Doors(Traits):
         """Judge options of any origin, just before the start. A job that is there already is not judged again."""
         self.news = News()
         job = self._kept()
-        if job is not None and job.record.job_id and await has_ended(job):
+        # Housekeeping takes up many at once, by one listing.
+        seen_after = getattr(self.handler, "seen_after", None)
+        if job is not None and job.record.job_id and await has_ended(job, seen_after):
             # A follow-up may take its place.
             job = self._kept()
         try:

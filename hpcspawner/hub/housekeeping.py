@@ -1,33 +1,33 @@
 """Housekeeping: every job of ours is looked after by a server of the Hub, or ended.
 
-Runs when the Hub has put itself together, whenever the ledger is stirred, and once in a while.
+All jobs are looked at when the Hub has put itself together and once in a while, in slices that hold up nobody; in
+between those of which the ledger says that something has happened.
 """
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from jupyterhub import orm
 from jupyterhub.app import JupyterHub
-from jupyterhub.handlers.base import BaseHandler
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from hpcspawner.hub.take_up import TakingUp
 from hpcspawner.hub.unknown_jobs import Reaper, survey
+from hpcspawner.hub.users import Users
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.ledger import Ledger
-from hpcspawner.jobs.stop import end_job, has_ended
-from hpcspawner.jobs.tasks import in_background, once
+from hpcspawner.jobs.stop import end_job
+from hpcspawner.jobs.tasks import Slices, in_background, once
+from hpcspawner.schedulers.state import JobState
 
 # What could not be done now is tried again soon; what is under way takes about as long.
 _SOON_S = 2.0
 _PRUNE_EVERY_S = 24 * 3600
 # JupyterHub waits a second between the end of a start that its user has cancelled and the stop of its server.
 _STOP_COMES_S = 5.0
-# Taking up a job costs the Hub about what a click on Start does.
-_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,50 +47,79 @@ class Housekeeping:
     ledger: Ledger
     limits: HousekeepingLimits
     log: logging.Logger
-    _adopting: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
-    _not_before: dict[str, float] = field(default_factory=dict)
     _tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     _ownerless: dict[str, float] = field(default_factory=dict)
     _unpolled: dict[str, float] = field(default_factory=dict)
     _pruned_at: float = float("-inf")
-    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
-    _reapers: dict[str, Reaper] = field(init=False)
+    # Jobs that can't wait for the next round, and when they and all of them are due.
+    _unsettled: set[str] = field(default_factory=set)
+    _soon_at: float = float("inf")
+    _round_at: float = float("-inf")
+    _users: Users = field(init=False)
+    _taking_up: TakingUp = field(init=False)
+    _reapers: tuple[Reaper, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._users = Users(self.app)
+        self._taking_up = TakingUp(self.app, self._users, self.limits.interval_s / 2)
         grace_s, dry_run = self.limits.orphan_grace_s, self.limits.dry_run
-        self._reapers = {one.name: Reaper(self.ledger, one, grace_s, dry_run, self.log) for one in self.ledger.clusters}
+        self._reapers = tuple(Reaper(self.ledger, one, grace_s, dry_run, self.log) for one in self.ledger.clusters)
 
     async def run(self) -> None:
         """Until the Hub ends."""
+        wake = self.ledger.wake
         while True:
-            self.ledger.wake.clear()
-            try:
-                settled = await self._round()
-            except Exception:
-                self._failed("housekeeping")
-                settled = False
+            named = wake.taken()
+            if named is None or now() >= self._round_at:
+                await self._round()
+            else:
+                due = self._unsettled if now() >= self._soon_at else set()
+                known = map(self.ledger.by_tag, dict.fromkeys([*named, *due]))
+                await self._look_at([job for job in known if job is not None])
+                # Something has happened to these: their launchers call, perhaps.
+                self._taking_up.first(named)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.limits.interval_s if settled else _SOON_S):
-                    await self.ledger.wake.wait()
+                async with asyncio.timeout(max(0.0, min(self._round_at, self._soon_at) - now())):
+                    await wake.wait()
 
     def _failed(self, what: str) -> None:
         """Log what went wrong, and leave JupyterHub's session fit for the others who share it."""
         self.log.exception("hpcspawner: %s failed; the next round is soon", what)
         self.app.db.rollback()
 
-    async def _round(self) -> bool:
-        """Look once at everything; whether nothing is left that can't wait."""
-        done = [await self._tried(job) for job in self.ledger.live()]
-        self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
+    async def _round(self) -> None:
+        """Look once at everything."""
+        try:
+            self._forget()
+            await self._look_at(self.ledger.live())
+            # Apart from the round: a scheduler that hangs must not hold up what needs none.
+            for reaper in self._reapers:
+                in_background(once(self._tasks, reaper.cluster.name, partial(self._reap, reaper), self.log), self.log)
+            if now() - self._pruned_at > _PRUNE_EVERY_S:
+                self._pruned_at = now()
+                await self.ledger.prune()
+            self._round_at = now() + self.limits.interval_s
+        except Exception:
+            self._failed("housekeeping")
+            self._round_at = now() + _SOON_S
+
+    def _forget(self) -> None:
+        """Drop what was noted of jobs that have ended."""
+        self._taking_up.forget()
+        self._unsettled = {tag for tag in self._unsettled if self.ledger.by_tag(tag)}
         self._ownerless = {tag: since for tag, since in self._ownerless.items() if self.ledger.by_tag(tag)}
         self._unpolled = {tag: since for tag, since in self._unpolled.items() if self.ledger.by_tag(tag)}
-        # Apart from the round: a scheduler that hangs must not hold up what needs none.
-        for reaper in self._reapers.values():
-            in_background(once(self._tasks, reaper.cluster.name, partial(self._reap, reaper), self.log), self.log)
-        if now() - self._pruned_at > _PRUNE_EVERY_S:
-            self._pruned_at = now()
-            await self.ledger.prune()
-        return all(done)
+
+    async def _look_at(self, jobs: Iterable[Job]) -> None:
+        """See to these jobs in slices; those that can't wait for the next round are looked at again soon."""
+        slices = Slices()
+        for job in jobs:
+            if await self._tried(job):
+                self._unsettled.discard(job.tag)
+            else:
+                self._unsettled.add(job.tag)
+            await slices.pause()
+        self._soon_at = now() + _SOON_S if self._unsettled else float("inf")
 
     async def _tried(self, job: Job) -> bool:
         try:
@@ -142,27 +171,23 @@ class Housekeeping:
 
     def _spawner(self, job: Job) -> Any:
         """What the Hub has for this server, or None."""
-        orm_user = orm.User.find(self.app.db, job.record.username)
-        user = self.app.users[orm_user] if orm_user is not None else None
+        user = self._users.find(job.record.username)
         return user.spawners.get(job.record.server) if user is not None else None
 
     def _take_up(self, job: Job, spawner: Any) -> bool:
         if not self._has_user(job):
             return self._give_up(job)
-        if (spawner is not None and (spawner.pending or spawner.active)) or job.tag in self._adopting:
+        if spawner is not None and (spawner.pending or spawner.active):
             return False
-        if now() < self._not_before.get(job.tag, 0.0):
-            return True
-        task = self._adopting[job.tag] = in_background(self._adopt(job), self.log)
-        task.add_done_callback(lambda _: self._adopting.pop(job.tag, None))
-        return False
+        self._taking_up.add(job)
+        return True
 
     def _has_user(self, job: Job) -> bool:
         """Whether the Hub still has this user and server; who is blocked gets nothing back."""
-        orm_user = orm.User.find(self.app.db, job.record.username)
-        if orm_user is None or job.record.username in self.app.authenticator.blocked_users:
+        user = self._users.find(job.record.username)
+        if user is None or job.record.username in self.app.authenticator.blocked_users:
             return False
-        return job.record.server == "" or job.record.server in orm_user.orm_spawners
+        return job.record.server == "" or job.record.server in user.orm_user.orm_spawners
 
     def _give_up(self, job: Job) -> bool:
         """End the job of a user or a server that the Hub does not know, after a time of grace."""
@@ -173,52 +198,10 @@ class Housekeeping:
         in_background(end_job(job, None), self.log)
         return True
 
-    async def _adopt(self, job: Job) -> None:
-        """Have the Hub start this server as if its user had asked; the start finds the job and waits for it."""
-        async with self._gate:
-            if job.record.job_id and await has_ended(job):
-                return
-            if job.attached or job.end is not None or not job.record.wanted:
-                return
-            self.log.info("%s: taking up job %s", job.log_name, job.record.job_id or "(not known yet)")
-            user = self.app.users[orm.User.find(self.app.db, job.record.username)]
-            try:
-                await _Inside(self.app).spawn_single_user(user, job.record.server, options=dict(job.record.choices))
-            except Exception as error:
-                # It stands on the server's page; where the job was not even reached, a later round tries again.
-                self._not_before[job.tag] = now() + self.limits.interval_s / 2
-                self.log.warning("%s: job %s was not taken up: %s", job.log_name, job.record.job_id, error)
-
     async def _reap(self, reaper: Reaper) -> None:
         """Take up what the ledger has lost, and cancel what is not wanted."""
         jobs = await survey(self.app.db, self.ledger, reaper.cluster, now() - self.limits.interval_s / 2)
         # Without a listing nothing was seen, so nothing has changed.
         if jobs is not None:
-            reaper.look(jobs)
-
-
-class _Inside(BaseHandler):
-    """JupyterHub starts servers from the handler of a web request; here nobody has sent one.
-
-    `takes_up` tells the spawner that this start is for a job that is there, and asks for no other.
-    """
-
-    takes_up = True
-
-    def __init__(self, app: JupyterHub):
-        start, headers = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1"), HTTPHeaders({"Host": "localhost"})
-        request = HTTPServerRequest(start_line=start, headers=headers, connection=_NoConnection())  # type: ignore[arg-type]
-        super().__init__(app.tornado_application, request)
-
-    async def refresh_auth(self, user: Any, force: bool = False) -> Any:
-        """Do without: the user was there when the job was asked for, and need not be now."""
-        return user
-
-
-class _NoConnection:
-    """As much of a connection as a handler touches before it answers."""
-
-    context = None
-
-    def set_close_callback(self, _callback: Any) -> None:
-        """Nothing is ever closed."""
+            self._taking_up.first(one.tag for one in jobs.values() if one.state is JobState.RUNNING)
+            await reaper.look(jobs)

@@ -4,10 +4,11 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
-from jupyterhub.utils import hash_token, url_escape_path, url_path_join
+from jupyterhub.utils import url_escape_path, url_path_join
 from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpcspawner.hub.internals import quick_hash
 from hpcspawner.jobs.job import Job
 
 
@@ -29,19 +30,19 @@ def hand_over(spawner: Any, token: str) -> bool:
 
 
 def _hand_over(session: Any, spawner: Any, token: str) -> None:
-    fresh = orm.APIToken.find(session, spawner.api_token)
-    if fresh is not None:
-        note, scopes = fresh.note, fresh.scopes
-        # Among them those of starts that an earlier Hub process did not live to finish.
-        for stale in _noted(session, spawner.orm_spawner.user, note):
-            if not stale.match(token):
-                session.delete(stale)
-        session.commit()
-        if orm.APIToken.find(session, token) is None:
-            spawner.user.new_api_token(token, note=note, scopes=scopes)
+    noted = _noted(session, spawner.orm_spawner.user, _note(spawner.user, spawner.name))
+    ours = next((known for known in noted if known.match(token)), None)
+    fresh = next((known for known in noted if known.match(spawner.api_token)), None)
+    # Among the others those of starts that an earlier Hub process did not live to finish.
+    for stale in noted:
+        if stale is not (ours or fresh):
+            session.delete(stale)
+    if ours is None and fresh is not None:
+        # In place: one commit, not four.
+        fresh.token = token
     if spawner.orm_spawner.oauth_client is not None:
         # The server shows its token as the OAuth client's secret.
-        spawner.orm_spawner.oauth_client.secret = hash_token(token)
+        spawner.orm_spawner.oauth_client.secret = quick_hash(token)
     session.commit()
 
 
@@ -68,12 +69,16 @@ def _revoke(app: JupyterHub, job: Job) -> None:
     # A start that waits for this end has a token already, which is still JupyterHub's own.
     next_one = spawner.api_token if spawner is not None and spawner.pending == "spawn" else ""
     if not any(other.attached for other in job.ledger.of(job.record.username, job.record.server) if other is not job):
-        base_url = url_path_join(user.base_url, url_escape_path(job.record.server), "/")
-        stale = (token for token in _noted(app.db, orm_user, f"Server at {base_url}") if token is not ours)
+        stale = (token for token in _noted(app.db, orm_user, _note(user, job.record.server)) if token is not ours)
         gone += [token for token in stale if not (next_one and token.match(next_one))]
     for token in gone:
         app.db.delete(token)
     app.db.commit()
+
+
+def _note(user: Any, server: str) -> str:
+    """What JupyterHub notes beside a server's token."""
+    return f"Server at {url_path_join(user.base_url, url_escape_path(server), '/')}"
 
 
 def _noted(session: Any, orm_user: orm.User, note: str) -> list[orm.APIToken]:

@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jupyterhub import orm
@@ -18,7 +19,7 @@ from hpcspawner.jobs.job import Job, digest, now
 from hpcspawner.jobs.ledger import Ledger, ServerName, job_name
 from hpcspawner.jobs.record import JobRecord
 from hpcspawner.jobs.stop import end_job
-from hpcspawner.jobs.tasks import in_background
+from hpcspawner.jobs.tasks import Slices, in_background
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.state import JobState, JobStatus
 
@@ -36,12 +37,18 @@ async def survey(db: Any, ledger: Ledger, cluster: Cluster, after: float) -> Job
 
     `db` is JupyterHub's session: it knows the users and their servers.
     """
-    jobs = await cluster.queue.ours(ledger.keys.is_ours, after)
+    jobs = await cluster.queue.ours(partial(_is_ours, ledger), after)
     if jobs is None:
         return None
-    _Survey(db, ledger, cluster, jobs).take_up_unknown()
+    await _Survey(db, ledger, cluster, jobs).take_up_unknown()
     ledger.surveyed.add(cluster.name)
     return jobs
+
+
+def _is_ours(ledger: Ledger, owner: str, tag: str) -> bool:
+    """Whether this Hub made the tag for the owner: a look in the ledger costs less than the proof."""
+    job = ledger.by_tag(tag)
+    return (job is not None and job.record.owner == owner) or ledger.keys.is_ours(owner, tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,14 @@ class _Survey:
     cluster: Cluster
     jobs: Jobs
 
-    def take_up_unknown(self) -> None:
-        known = self.ledger
+    async def take_up_unknown(self) -> None:
+        known, slices = self.ledger, Slices()
+        await slices.pause()
         unknown = [id for id, one in self.jobs.items() if not known.by_tag(one.tag) and not known.has_ended(one.tag)]
         # What runs comes first, so that a follow-up in the queue finds its parent.
         for job_id in sorted(unknown, key=lambda job_id: self.jobs[job_id].state in _WAITING):
             self._take_up(job_id)
+            await slices.pause()
 
     def _take_up(self, job_id: str) -> None:
         """Make a record for a job whose server is proven and has no other job that lives."""
@@ -148,12 +157,15 @@ class Reaper:
     # Unknown when this process looked first.
     _spared: set[str] | None = None
 
-    def look(self, jobs: Jobs) -> None:
+    async def look(self, jobs: Jobs) -> None:
         """Cancel some of these jobs of ours, in the background, and name those that are unknown and kept."""
-        unwanted = [job_id for job_id, one in jobs.items() if self._is_unwanted(job_id, one.tag, jobs)]
-        unknown = [
-            job_id for job_id, one in jobs.items() if job_id not in unwanted and self._is_unknown(job_id, one.tag)
-        ]
+        unwanted, unknown, slices = [], [], Slices()
+        for job_id, one in jobs.items():
+            if self._is_unwanted(job_id, one.tag, jobs):
+                unwanted.append(job_id)
+            elif self._is_unknown(job_id, one.tag):
+                unknown.append(job_id)
+            await slices.pause()
         if self._spared is None:
             self._spared = set(unknown)
         self._since = {job_id: self._since.get(job_id, now()) for job_id in (*unwanted, *unknown)}

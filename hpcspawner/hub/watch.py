@@ -107,4 +107,4 @@ class Watch(Doors):
             return ServerAddress(naming, None)
         hub = self.hub
         files = [self.internal_certs_location, self.internal_trust_bundles[AUTHORITY]]
-        return ServerAddress(naming, await asyncio.to_thread(Tls.of, *files, hub.certfile, hub.keyfile, hub.cafile))
+        return ServerAddress(naming, await Tls.kept(*files, hub.certfile, hub.keyfile, hub.cafile))

@@ -21,7 +21,7 @@ from hpcspawner.jobs.job import Job, digest, now
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.record import End, JobRecord
 from hpcspawner.jobs.table import Store
-from hpcspawner.jobs.tasks import in_background
+from hpcspawner.jobs.tasks import Wake, in_background
 from hpcspawner.schedulers.cluster import Cluster, Clusters
 
 _KEEP_ENDED_S = 30 * 24 * 3600
@@ -37,7 +37,7 @@ class Ledger:
 
     def __init__(self, store: Store, keys: Keys, log: logging.Logger, clusters: Clusters, outside: Outside):
         self.keys, self.clusters, self.outside = keys, clusters, outside
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         """Set when something has happened that housekeeping should look at before its time."""
         self.surveyed: set[str] = set()
         """Clusters in whose listing this process has looked for jobs of ours that the ledger lacks."""
@@ -46,7 +46,8 @@ class Ledger:
         self._ended: dict[str, float] = {}
         self._by_hash: dict[str, Job] = {}
         self._hashes: dict[str, tuple[str, str]] = {}
-        self._ends: dict[tuple[str, str], Job] = {}
+        self._ends: dict[ServerName, Job] = {}
+        self._of_server: dict[ServerName, dict[str, Job]] = {}
         self._warn_of_other_hubs()
         try:
             self._load()
@@ -166,7 +167,7 @@ class Ledger:
         """Know a job again whose record was lost; it is committed behind."""
         self._index(job)
         in_background(self.save(job), self._log)
-        self.wake.set()
+        self.wake.set(job.tag)
 
     async def put_back(self, job: Job) -> None:
         """Note that the scheduler has put a job back into its queue; its next run has the job's ticket to trade."""
@@ -210,7 +211,7 @@ class Ledger:
 
     def of(self, username: str, server: str) -> list[Job]:
         """The living jobs of one server, the oldest first."""
-        return [job for job in self._live.values() if (job.record.username, job.record.server) == (username, server)]
+        return list(self._of_server.get((username, server), {}).values())
 
     def by_tag(self, tag: str) -> Job | None:
         """The living job with this tag, or None."""
@@ -218,7 +219,8 @@ class Ledger:
 
     def following(self, job: Job) -> Iterator[Job]:
         """Jobs that wait to take this one's place."""
-        return (other for other in self.live() if other.record.follows == job.tag)
+        siblings = self.of(job.record.username, job.record.server)
+        return (other for other in siblings if other.record.follows == job.tag)
 
     def last_end(self, username: str, server: str) -> End | None:
         """How the last job of this server ended, if its user did not end it and it is not long ago."""
@@ -242,19 +244,27 @@ class Ledger:
         self._store.close()
 
     def _index(self, job: Job) -> None:
+        server = (job.record.username, job.record.server)
         for known in self._hashes.pop(job.tag, ()):
             self._by_hash.pop(known, None)
         if job.end is None:
             self._live[job.tag] = job
+            self._of_server.setdefault(server, {})[job.tag] = job
             self._hashes[job.tag] = job.record.ticket_hash, job.record.report_key_hash
             self._by_hash.update({known: job for known in self._hashes[job.tag] if known})
             return
         self._live.pop(job.tag, None)
+        self._forget(job, server)
         self._ended[job.tag] = job.end.at
-        server = (job.record.username, job.record.server)
         last = self._ends.get(server)
         if last is None or last.end is None or last.end.at <= job.end.at:
             self._ends[server] = job
+
+    def _forget(self, job: Job, server: ServerName) -> None:
+        of_server = self._of_server.get(server, {})
+        of_server.pop(job.tag, None)
+        if not of_server:
+            self._of_server.pop(server, None)
 
 
 def _is_as_late(known: Job, copy: dict[str, Any]) -> bool:

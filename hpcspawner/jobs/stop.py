@@ -88,8 +88,8 @@ async def _cancelled(job: Job) -> JobStatus | None:
         await asyncio.sleep(0.2)
 
 
-async def _listed(job: Job) -> JobStatus:
-    status = await job.cluster.queue.status(job.listed, now())
+async def _listed(job: Job, after: float | None = None) -> JobStatus:
+    status = await job.cluster.queue.status(job.listed, now() if after is None else after)
     if status.state is JobState.UNKNOWN and job.cluster.queue.error is None:
         # An absence takes two listings, and a Hub that has just started has only one.
         status = await job.cluster.queue.status(job.listed, now())
@@ -122,12 +122,15 @@ async def _cancel(job: Job, seen: JobStatus) -> bool:
     return True
 
 
-async def has_ended(job: Job) -> bool:
-    """Whether the job is over by proof, in which case its end is recorded now; no is the answer of a slow scheduler."""
+async def has_ended(job: Job, after: float | None = None) -> bool:
+    """Whether the job is over by proof, in which case its end is recorded now; no is the answer of a slow scheduler.
+
+    By a listing begun after this monotonic time, or after now.
+    """
     status = JobStatus(JobState.UNKNOWN)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_NOT_LONG_S):
-            status = await _listed(job)
+            status = await _listed(job, after)
     if status.state is JobState.ENDED:
         await finish(job, status)
     return status.state is JobState.ENDED
@@ -162,7 +165,9 @@ async def _finish(job: Job, status: JobStatus) -> End:
     for follower in unneeded:
         in_background(end_job(follower, None), log)
     job.notify()
-    job.ledger.wake.set()
+    # What waits to take its place.
+    siblings = job.ledger.of(job.record.username, job.record.server)
+    job.ledger.wake.set(job.tag, *(other.tag for other in siblings))
     return end
 
 

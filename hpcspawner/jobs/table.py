@@ -1,16 +1,17 @@
-"""The ledger in a database: one thread, one transaction for each change."""
+"""The ledger in a database: one thread, one transaction for all changes that wait for it."""
 
 import asyncio
 import contextlib
 import logging
 import os
 import stat
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, delete, insert, or_, select, update
+from sqlalchemy import Connection, Engine, create_engine, delete, insert, or_, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -19,6 +20,8 @@ from hpcspawner.jobs.schema import CLUSTERS, JOBS, prepare
 from hpcspawner.units import printable
 
 _Value = TypeVar("_Value")
+# A row and who waits for it to be committed.
+_Change = tuple[dict[str, Any], Future[None]]
 
 # SQLite lets others wait this long for its one lock; a backup or a slow disk holds it for seconds.
 LOCK_TIMEOUT_S = 30
@@ -32,6 +35,7 @@ class Store:
         self._url, self._hub, self._log = url, hub, log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="hpcspawner-ledger")
         self._engine: Engine | None = None
+        self._unwritten: deque[_Change] = deque()
         self.created_at = 0.0
         """When the ledger was made, in seconds since 1970; known once something was read."""
 
@@ -81,7 +85,10 @@ class Store:
 
     async def write(self, row: dict[str, Any]) -> None:
         """Commit one row, by its tag; a caller that is cancelled leaves it to be committed."""
-        await self._off_the_loop(lambda: self._write(row))
+        committed: Future[None] = Future()
+        self._unwritten.append((row, committed))
+        self._thread.submit(self._write_all)
+        await asyncio.shield(asyncio.wrap_future(committed))
 
     async def prune(self, before: float) -> None:
         """Drop rows that ended before this time (seconds since 1970)."""
@@ -138,10 +145,33 @@ class Store:
                 connection.execute(delete(CLUSTERS).where(CLUSTERS.c.hub == self._hub, CLUSTERS.c.name == name))
                 connection.execute(insert(CLUSTERS).values(hub=self._hub, name=name, profile=text))
 
-    def _write(self, row: dict[str, Any]) -> None:
-        with self._opened().begin() as connection:
-            if not connection.execute(update(JOBS).where(JOBS.c.tag == row["tag"]).values(row)).rowcount:
-                connection.execute(insert(JOBS).values({**row, "hub": self._hub}))
+    def _write_all(self) -> None:
+        """Commit what waits, in one transaction; where that fails, each by itself: one row's fault is its own."""
+        changes = []
+        # Nobody else takes any out.
+        while self._unwritten:
+            changes.append(self._unwritten.popleft())
+        if changes and not self._written(changes, last=len(changes) == 1):
+            for change in changes:
+                self._written([change], last=True)
+
+    def _written(self, changes: list[_Change], *, last: bool) -> bool:
+        """Whether these are committed; those who wait hear of a failure if this was the `last` try."""
+        try:
+            with self._opened().begin() as connection:
+                for row, _ in changes:
+                    self._write(connection, row)
+        except BaseException as error:
+            for _, committed in changes if last else ():
+                committed.set_exception(error)
+            return last
+        for _, committed in changes:
+            committed.set_result(None)
+        return True
+
+    def _write(self, connection: Connection, row: dict[str, Any]) -> None:
+        if not connection.execute(update(JOBS).where(JOBS.c.tag == row["tag"]).values(row)).rowcount:
+            connection.execute(insert(JOBS).values({**row, "hub": self._hub}))
 
     def _prune(self, before: float) -> None:
         with self._opened().begin() as connection:

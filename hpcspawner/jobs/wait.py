@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _FRESH_S = 120.0
 # will tell.
 _PUT_BACK_S = 30.0
 _SOON_S = 1.0
+_random = random.SystemRandom()
 _MARK_IS_GONE = (
     "%s: job %s is cancelled: the scheduler shows it without the Hub's mark, %s. A job_submit plugin, a cli_filter or "
     "a wrapper of the submit command has changed it. Leave it alone there, or choose another place for it "
@@ -75,9 +77,13 @@ class Waiting:
             if job.changed.is_set():
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SOON_S if job.report else self.limits.poll_interval_s):
+                async with asyncio.timeout(_SOON_S if job.report else self._until_next_look_s()):
                     await job.changed.wait()
         job.is_ready(adopted=known)
+
+    def _until_next_look_s(self) -> float:
+        # A thousand that a slow listing has woken together must not wake together for ever.
+        return self.limits.poll_interval_s * _random.uniform(0.8, 1.0)
 
     async def _look(self, *, details: bool) -> JobState:
         job = self.job

@@ -6,22 +6,26 @@ on the loop, which then stands still for as long as that database is silent.
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cryptography.x509 import CertificateSigningRequest
 from jupyterhub.utils import make_ssl_context
 
-from hpcspawner.jobs.job import Job
+from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.keys import Keys
+from hpcspawner.jobs.tasks import once
 from hpcspawner.nodes.certificates import KEY, Authority
 from hpcspawner.nodes.server_names import server_name
 from hpcspawner.units import Walltime
 
+_log = logging.getLogger(__name__)
 _PROBE_S = 5.0
+_LOOK_AGAIN_S = 10.0
 _NOT_FOUND = b"404"
 # Of a job whose choices were lost: not shorter than it may run.
 _LONG = "30d"
@@ -84,13 +88,44 @@ class Tls:
     context: ssl.SSLContext
 
     @classmethod
-    @cache
     def of(cls, folder: str, bundle: str, *own: str) -> "Tls":
         """JupyterHub's `internal_ssl`: folder, trust bundle of servers, and the Hub's certificate, key and authorities.
 
         Reads files: not on the loop.
         """
         return cls(Authority.of(folder, bundle), make_ssl_context(own[1], own[0], cafile=own[2]))
+
+    @classmethod
+    async def kept(cls, *place: str) -> "Tls":
+        """As `of`, read once and kept until a file changes, which is noticed after a few seconds."""
+        kept = _kept.get(place)
+        if kept is None or now() - kept.looked_at > _LOOK_AGAIN_S:
+            # Once for all who ask meanwhile: to read an authority's key takes a tenth of a second.
+            kept = await once(_reading, "\n".join(place), lambda: _look_at(place), _log)
+        return kept.tls
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    tls: Tls
+    stamp: tuple[Any, ...]
+    looked_at: float
+
+
+_kept: dict[tuple[str, ...], _Kept] = {}
+_reading: dict[str, asyncio.Task[Any]] = {}
+
+
+async def _look_at(place: tuple[str, ...]) -> _Kept:
+    _kept[place] = await asyncio.to_thread(_looked_at, place, _kept.get(place))
+    return _kept[place]
+
+
+def _looked_at(place: tuple[str, ...], kept: _Kept | None) -> _Kept:
+    folder, *files = place
+    found = [Path(file).stat() for file in (f"{folder}/certipy.json", *files)]
+    stamp = tuple((file.st_mtime_ns, file.st_size, file.st_ino) for file in found)
+    return _Kept(kept.tls if kept is not None and kept.stamp == stamp else Tls.of(*place), stamp, now())
 
 
 @dataclass(frozen=True, slots=True)

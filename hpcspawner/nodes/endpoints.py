@@ -151,6 +151,8 @@ class TicketHandler(_LauncherHandler):
         if not job.record.wanted:
             self.refuse(410, "this server was stopped", "the server was stopped", job)
         if not job.record.job_id or job.ask is None:
+            # A job that runs is taken up before those that wait.
+            self.ledger.wake.set(job.tag)
             self.not_yet("the Hub does not look after this job yet")
         status = await job.ask(now())
         if status.state is JobState.ENDED:

@@ -61,6 +61,10 @@ END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
 IDLE_END = "idle-end"
+FIRST_LOOK_S = 0.05
+LAST_LOOK_S = 0.2
+LOOK_ANYWAY_S = 1.0
+CONNECT_S = 1.0
 ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
@@ -82,6 +86,8 @@ MISSING_CODE = 127
 WRONG_TIME = (9, 10)
 WRONG_NAME = (62, 64)
 
+EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - not to bind to
+OWN_ADDRESS = "127.0.0.1"
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WARNING = signal.SIGUSR1
 NOTED = (WARNING, signal.SIGUSR2)
@@ -449,6 +455,14 @@ def listeners(port):
                 if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port:
                     found["socket:[%s]" % row[9]] = int(row[7])
     return found
+
+
+def connects(host, port):
+    """Whether somebody takes connections on `port`, which costs far less to find out than who it is."""
+    with contextlib.suppress(OSError):
+        socket.create_connection((OWN_ADDRESS if host in EVERY_ADDRESS else host, port), CONNECT_S).close()
+        return True
+    return False
 
 
 def owner(port, leader):
@@ -974,11 +988,18 @@ class Job:
 
     def _has_port(self, host, deadline):
         """Wait until the server listens or nothing is left to wait for; False if its port is somebody else's."""
-        pause_s = 0.1
+        pause_s = FIRST_LOOK_S
         others = 0
+        looked_at = time.monotonic()
         while not self._ending():
             ended = self._ended()
-            who = owner(self.port, (self.front or self.server).pid)
+            # Who it is stands in /proc, which is long on a busy node. It is read when somebody is there; and now and
+            # then all the same, for a node may not let us connect.
+            if not (ended or connects(host, self.port) or time.monotonic() - looked_at >= LOOK_ANYWAY_S):
+                who = "nobody"
+            else:
+                who = owner(self.port, (self.front or self.server).pid)
+                looked_at = time.monotonic()
             if who == "server":
                 return True
             if ended:
@@ -990,7 +1011,7 @@ class Job:
             if time.monotonic() >= deadline:
                 raise EndError("never-listened", self._too_late())
             self.signals.pause(pause_s)
-            pause_s = min(pause_s * 1.02, 0.5)
+            pause_s = min(pause_s * 1.02, LAST_LOOK_S)
         return True
 
     def _too_late(self):

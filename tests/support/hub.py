@@ -63,6 +63,8 @@ class Hub:
     """Started by `with`; everything it started is gone afterwards. `config` replaces the one line that is ours."""
 
     public = _PUBLIC
+    programs = Path(sys.executable).parent
+    """Where `jupyterhub` is."""
 
     def __init__(self, folder, site, *, host="127.0.0.1", config=_OURS, extra="", users=()):
         self.folder, self.host = Path(folder), host
@@ -112,7 +114,7 @@ class Hub:
         self.process = subprocess.Popen(
             [
                 *prefix,
-                str(Path(sys.executable).parent / "jupyterhub"),
+                str(self.programs / "jupyterhub"),
                 "-f",
                 str(self.folder / "jupyterhub_config.py"),
             ],

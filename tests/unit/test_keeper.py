@@ -12,11 +12,14 @@ import types
 
 import pytest
 from jupyterhub import orm
+from sqlalchemy import event
 from tornado import web
 from tornado.web import Application
 
 from hpcspawner.hub import housekeeping as module
+from hpcspawner.hub import take_up
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
+from hpcspawner.hub.users import Users
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.record import End
 from hpcspawner.schedulers.state import Cause
@@ -59,7 +62,7 @@ def test_the_hub_can_start_a_server_that_no_web_request_has_asked_for():
     """JupyterHub does so from a handler; tornado refuses to make one of a request that lacks what HTTP asks for."""
     hub = types.SimpleNamespace(base_url="/hub/", server=types.SimpleNamespace(base_url="/hub/"))
     app = types.SimpleNamespace(hub=hub, tornado_application=Application([], hub=hub, log=logging.getLogger()))
-    assert module._Inside(app).request.host == "localhost"
+    assert take_up._Inside(app).request.host == "localhost"
 
 
 async def test_a_job_that_ends_while_it_is_taken_up_is_not_replaced_by_another(desk):
@@ -473,3 +476,145 @@ async def test_a_round_that_fails_is_told_and_the_next_one_comes(desk, housekeep
         desk.shows(desk.line(row, "CANCELLED"))
         desk.kept.wake.set()
         await until(lambda: row.end)
+
+
+# --- what a look costs
+
+
+@pytest.fixture
+def questions(hub):
+    """What JupyterHub's database is asked."""
+    asked = []
+    engine = hub.db.get_bind()
+    event.listen(engine, "before_cursor_execute", lambda _c, _k, statement, *_: asked.append(statement))
+    return asked
+
+
+async def busy_rows(desk, count, **fields):
+    """Jobs of one user's servers of which each waits for something, so that nothing is to be done with them."""
+    rows = [await desk.submitted(str(number), f"s{number}", **fields) for number in range(count)]
+    desk.shows(*map(desk.line, rows))
+    return rows
+
+
+async def test_a_stir_looks_at_the_job_that_it_names_and_at_no_other(desk, housekeeping, until, monkeypatch):
+    seen = []
+
+    async def see_to(_self, row):
+        seen.append(row.tag)
+        return True
+
+    monkeypatch.setattr(Housekeeping, "_see_to", see_to)
+    rows = await busy_rows(desk, 20)
+    async with housekeeping(interval_s=3600):
+        await until(lambda: len(seen) == len(rows))
+        seen.clear()
+        desk.kept.wake.set(rows[3].tag, rows[7].tag)
+        await until(lambda: seen)
+        await asyncio.sleep(0.1)
+        assert seen == [rows[3].tag, rows[7].tag]
+
+
+async def test_a_look_at_many_servers_asks_the_database_for_each_user_once(desk, hub, questions):
+    """With as many questions as servers, each look held up the Hub for seconds."""
+    await busy_rows(desk, 50, follows=await desk.submitted("99"))
+    keeper = Housekeeping(hub, desk.cluster, HABITS, logging.getLogger("test"))
+    await keeper._look_at(desk.kept.live())
+    assert len([one for one in questions if "FROM users" in one]) == 1
+    questions.clear()
+    await keeper._look_at(desk.kept.live())
+    assert questions == []
+    for row in desk.kept.live():
+        row.end = End(Cause.STOPPED, "", time.time())
+
+
+async def test_a_user_who_is_deleted_renamed_or_made_again_is_noticed(hub):
+    users = Users(hub)
+    first = users.find("alice")
+    assert users.find("alice") is first
+    first.orm_user.name = "alicia"
+    hub.db.commit()
+    assert users.find("alice") is None
+    assert users.find("alicia") is first
+    hub.users.delete(first)
+    assert users.find("alicia") is None
+    hub.db.add(orm.User(name="alicia"))
+    hub.db.commit()
+    assert users.find("alicia") not in (None, first)
+
+
+# --- the line of jobs to be taken up
+
+
+class Line(take_up.TakingUp):
+    """Notes whom it takes up, and takes as long as it is told."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.begun, self.go_on = [], asyncio.Event()
+
+    async def _adopt(self, row):
+        self.begun.append(row.job_id)
+        await self.go_on.wait()
+        if row.job_id == "3":
+            raise web.HTTPError(503)
+
+
+@pytest.fixture
+def line(desk, hub):
+    return Line(hub, Users(hub), desk.cluster, 3600.0)
+
+
+async def test_a_few_are_taken_up_at_once_and_one_that_runs_before_those_that_wait(desk, line, until):
+    rows = await busy_rows(desk, 6)
+    for row in rows:
+        line.add(row)
+    await until(lambda: line.begun == ["0", "1"])
+    line.first([rows[5].tag, "of another"])
+    line.go_on.set()
+    await until(lambda: len(line.begun) == 6)
+    assert line.begun[2] == "5"
+
+
+async def test_one_that_could_not_be_taken_up_has_its_next_turn_later(desk, line, until):
+    rows = await busy_rows(desk, 4)
+    line.go_on.set()
+    for row in rows:
+        line.add(row)
+    await until(lambda: len(line.begun) == 4 and not line._workers)
+    for row in rows:
+        line.add(row)
+    await until(lambda: len(line.begun) == 7)
+    assert line.begun.count("3") == 1
+
+
+async def test_one_that_is_in_the_line_is_there_once(desk, line, until):
+    rows = await busy_rows(desk, 4)
+    for row in rows * 3:
+        line.add(row)
+    line.go_on.set()
+    await until(lambda: not line._workers)
+    assert sorted(line.begun) == ["0", "1", "2", "3"]
+
+
+async def test_many_that_wait_are_found_in_one_listing(desk, hub, until, monkeypatch):
+    """A thousand starts of which each wants a listing of its own took minutes, and the controller's time."""
+    started = []
+
+    class Inside:
+        def __init__(self, _app, seen_after, _counts):
+            self.seen_after = seen_after
+
+        async def spawn_single_user(self, user, server, **_):
+            started.append((server, self.seen_after))
+
+    monkeypatch.setattr(take_up, "_Inside", Inside)
+    counted, count = [], hub.users.count_active_users
+    monkeypatch.setattr(hub.users, "count_active_users", lambda: counted.append(1) or count())
+    taking_up = take_up.TakingUp(hub, Users(hub), desk.cluster, 3600.0)
+    for row in await busy_rows(desk, 30):
+        taking_up.add(row)
+    await until(lambda: len(started) == 30)
+    assert len(desk._noted("calls")) <= 2
+    assert len({seen_after for _, seen_after in started}) == 1
+    assert len(counted) < 30

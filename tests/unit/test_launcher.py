@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -954,6 +955,53 @@ def test_a_port_shared_with_another_program_is_not_the_servers(tmp_path):
         assert launcher.owner(port, other.pid) == "other"
         other.kill()
         other.communicate()
+
+
+class Looks:
+    """A job whose server has just been started, as far as it waits for the port; its looks at it are counted."""
+
+    def __init__(self, port, pause=lambda: None):
+        self.port, self.looks = port, 0
+        self.server = types.SimpleNamespace(code=None, pid=os.getsid(0))
+        self.signals = types.SimpleNamespace(pause=lambda _: self._pause())
+        self._then = pause
+
+    def _pause(self):
+        self.looks += 1
+        assert self.looks < 1000, "it looks for ever"
+        self._then()
+
+    def _ending(self):
+        return False
+
+    def has_port(self):
+        return launcher.Job._has_port(self, "", time.monotonic() + 60)
+
+
+@pytest.fixture
+def proofs(monkeypatch):
+    """How often the owner of a port is looked up in /proc."""
+    asked, owner = [], launcher.owner
+    monkeypatch.setattr(launcher, "owner", lambda *whose: asked.append(whose) or owner(*whose))
+    return asked
+
+
+def test_who_listens_is_looked_up_once_when_somebody_answers(proofs, monkeypatch):
+    monkeypatch.setattr(launcher, "LOOK_ANYWAY_S", 3600)
+    with socket.socket() as server:
+        server.bind(("", 0))
+        job = Looks(server.getsockname()[1])
+        job._then = lambda: job.looks == 20 and server.listen()
+        assert job.has_port()
+    assert (job.looks, len(proofs)) == (20, 1)
+
+
+def test_a_node_that_lets_nobody_connect_is_looked_at_all_the_same(proofs, monkeypatch):
+    monkeypatch.setattr(launcher, "LOOK_ANYWAY_S", 0)
+    monkeypatch.setattr(launcher, "connects", lambda *_: False)
+    with holding_a_port() as port:
+        assert Looks(port).has_port()
+    assert len(proofs) == 1
 
 
 def test_a_line_of_the_log_that_is_cut_is_left_out(tmp_path):

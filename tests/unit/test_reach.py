@@ -1,5 +1,6 @@
 """The way to a server: its address, and who is taken for it; over real TLS as JupyterHub's `internal_ssl` has it."""
 
+import asyncio
 import datetime
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,22 @@ async def test_who_poses_as_the_server_is_no_sign_of_life(internal, to_job):
         assert await to_job.sign(row_of(plain)) is Sign.NONE
 
 
-def test_what_is_kept_of_the_hubs_side_is_read_once(internal):
+async def test_what_is_kept_of_the_hubs_side_is_read_again_when_a_file_changes(internal, monkeypatch):
     files = [str(internal.folder / "internal"), str(Path(internal.own[2])), *internal.own]
-    assert address.Tls.of(*files) is address.Tls.of(*files)
+    first = await address.Tls.kept(*files)
+    assert await address.Tls.kept(*files) is first
+    monkeypatch.setattr(address, "_LOOK_AGAIN_S", 0.0)
+    assert await address.Tls.kept(*files) is first
+    own = Path(internal.own[0])
+    own.write_bytes(own.read_bytes() + b"\n")
+    assert await address.Tls.kept(*files) is not first
+
+
+async def test_it_is_read_once_for_all_who_ask_at_once(internal, monkeypatch):
+    """Fifty servers that a Hub finds when it starts read fifty times, which took seconds."""
+    files = [str(internal.folder / "internal"), str(Path(internal.own[2])), *internal.own]
+    read, look = [], address._looked_at
+    monkeypatch.setattr(address, "_kept", {})
+    monkeypatch.setattr(address, "_looked_at", lambda *place: read.append(place) or look(*place))
+    found = await asyncio.gather(*(address.Tls.kept(*files) for _ in range(50)))
+    assert len({id(tls) for tls in found}) == len(read) == 1

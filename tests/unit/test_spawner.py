@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+import types
 
 import batchspawner
 import pytest
@@ -396,3 +397,31 @@ def test_reading_the_configuration_outside_a_hub_starts_nothing(site):
     """`jupyterhub token` reads it too."""
     configured(site)
     assert not startup._keep
+
+
+class Loaded:
+    """A server as the next Hub process finds it in JupyterHub's table."""
+
+    name, user = "", types.SimpleNamespace(name="alice")
+
+    def __init__(self, row, server="its address"):
+        self.ledger = types.SimpleNamespace(recall=lambda *_: row)
+        self.orm_spawner = types.SimpleNamespace(server=server)
+        self.server, self.wired = server, []
+        self._checked_at_boot = False
+
+    def _wire(self, row):
+        self.wired.append(row)
+
+
+def test_a_start_that_was_never_finished_leaves_jupyterhubs_table_without_a_stop():
+    """A thousand stops held up the Hub's start for a quarter of a minute; housekeeping takes the jobs up."""
+    loaded = Loaded(None)
+    HPCSpawner.load_state(loaded, {})
+    assert (loaded.server, loaded.wired, loaded._checked_at_boot) == (None, [], False)
+
+
+def test_a_server_with_a_job_is_checked_when_the_hub_starts():
+    loaded = Loaded("row")
+    HPCSpawner.load_state(loaded, {"hpcspawner": {}})
+    assert (loaded.server, loaded.wired, loaded._checked_at_boot) == ("its address", ["row"], True)

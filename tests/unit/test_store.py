@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from support.jobs import a_record
 
 from hpcspawner.errors import LedgerUnusable
@@ -377,3 +378,52 @@ async def test_journals_are_for_the_hub_alone_too(opened, file):
             assert {mode(path) for path in journals} == {0o600}
     finally:
         os.umask(before)
+
+
+# --- many changes at once
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """How many transactions were committed since."""
+    begun = []
+
+    def prepared(engine):
+        created_at = schema.prepare(engine)
+        event.listen(engine, "commit", lambda _: begun.append(1))
+        return created_at
+
+    monkeypatch.setattr(store_module, "prepare", prepared)
+    return begun
+
+
+async def held_up(store, *rows):
+    """These rows are written while the store's thread is busy with something else; what became of each."""
+    free = threading.Event()
+    store._thread.submit(free.wait)
+    writing = [asyncio.create_task(store.write(row)) for row in rows]
+    await asyncio.sleep(0)
+    free.set()
+    return await asyncio.gather(*writing, return_exceptions=True)
+
+
+async def test_what_waits_together_is_committed_together(opened, commits):
+    store = opened()
+    store.load(0)
+    commits.clear()
+    assert await held_up(store, *(a_row(f"h{number}") for number in range(50))) == [None] * 50
+    assert len(commits) == 1
+    assert tags(opened()) == {f"h{number}" for number in range(50)}
+
+
+async def test_the_last_of_several_changes_of_a_row_is_kept(opened):
+    await held_up(opened(), a_row(), a_row(job_id="12"), a_row(job_id="12", port=20000))
+    (row,) = opened().load(0)
+    assert (row["job_id"], row["port"]) == ("12", 20000)
+
+
+async def test_a_row_that_the_database_refuses_is_its_own_callers_alone(opened):
+    outcomes = await held_up(opened(), a_row("h1"), a_row("h2", owner=None), a_row("h3"))
+    assert [type(outcome) for outcome in outcomes if outcome] == [IntegrityError]
+    assert isinstance(outcomes[1], IntegrityError)
+    assert tags(opened()) == {"h1", "h3"}

@@ -1,0 +1,160 @@
+"""Taking up jobs that no server of the Hub looks after: each by a start that finds its job and waits for it.
+
+A few at a time, for each costs the Hub about what a click on Start does; a job that runs comes before those that wait.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from jupyterhub.app import JupyterHub
+from jupyterhub.handlers.base import BaseHandler
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+
+from hpcspawner.hub.users import Users
+from hpcspawner.jobs.job import Job, now
+from hpcspawner.jobs.stop import has_ended
+from hpcspawner.jobs.tasks import in_background
+
+# So few that whoever asks the Hub for something meanwhile waits for no more than a few steps of these.
+_AT_ONCE = 2
+# A start that can't find its job at once, for want of a scheduler or a database, keeps no other from its turn.
+_LONGEST_TURN_S = 5.0
+_LOOK_S = 0.01
+_COUNT_AGAIN_S = 1.0
+
+
+class TakingUp:
+    """The line of jobs to be taken up. One that was not is left alone for `pause_s` seconds."""
+
+    def __init__(self, app: JupyterHub, users: Users, pause_s: float):
+        self._app, self._users, self._pause_s, self._log = app, users, pause_s, app.log
+        self._line: dict[str, Job] = {}
+        self._first: dict[str, Job] = {}
+        self._under_way: set[str] = set()
+        self._not_before: dict[str, float] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._counted: Any = None
+        self._counted_at = float("-inf")
+        # One listing serves all that are in the line by then.
+        self._seen_after = now()
+
+    def add(self, job: Job) -> None:
+        """Have a job taken up when its turn comes, unless that has just failed."""
+        if job.tag in self._under_way or job.tag in self._first or now() < self._not_before.get(job.tag, 0.0):
+            return
+        if not self._workers:
+            self._seen_after = now()
+        self._line[job.tag] = job
+        while len(self._workers) < min(_AT_ONCE, len(self._line)):
+            worker = in_background(self._work(), self._log)
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    def first(self, tags: Iterable[str]) -> None:
+        """Take up those of these jobs that are in the line before the others."""
+        for tag in tags:
+            if tag in self._line:
+                self._first[tag] = self._line.pop(tag)
+
+    def forget(self) -> None:
+        """Drop what was noted of jobs that may be tried again."""
+        self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
+
+    async def _work(self) -> None:
+        while line := self._first or self._line:
+            tag = next(iter(line))
+            job = line.pop(tag)
+            self._under_way.add(tag)
+            try:
+                await self._adopt(job)
+            except Exception as error:
+                self._was_not(job, error)
+            finally:
+                self._under_way.discard(tag)
+
+    def _was_not(self, job: Job, error: object) -> None:
+        """Note that a job was not taken up. It stands on the server's page; a later round tries again."""
+        self._not_before[job.tag] = now() + self._pause_s
+        self._log.warning("%s: job %s was not taken up: %s", job.log_name, job.record.job_id, error)
+
+    async def _adopt(self, job: Job) -> None:
+        """Have the Hub start this server as if its user had asked; the start finds the job and waits for it."""
+        if job.record.job_id and await has_ended(job, self._seen_after):
+            return
+        if job.attached or job.end is not None or not job.record.wanted:
+            return
+        self._log.info("%s: taking up job %s", job.log_name, job.record.job_id or "(not known yet)")
+        user = self._users.find(job.record.username)
+        inside = _Inside(self._app, self._seen_after, self._counts())
+        await inside.spawn_single_user(user, job.record.server, options=dict(job.record.choices))
+        spawner = user.spawners[job.record.server]
+        if (start := spawner._spawn_future) is not None:
+            start.add_done_callback(partial(self._ended, job))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_TURN_S):
+                while spawner.pending and not job.attached:
+                    await asyncio.sleep(_LOOK_S)
+
+    def _counts(self) -> Any:
+        """How many servers the Hub has, for JupyterHub's limits and its metric: counted once a second."""
+        if now() - self._counted_at > _COUNT_AGAIN_S:
+            self._counted, self._counted_at = self._app.users.count_active_users(), now()
+        return self._counted
+
+    def _ended(self, job: Job, start: asyncio.Future[Any]) -> None:
+        if not start.cancelled() and (error := start.exception()) is not None:
+            self._was_not(job, error)
+
+
+class _Inside(BaseHandler):
+    """JupyterHub starts servers from the handler of a web request; here nobody has sent one.
+
+    `takes_up` tells the spawner that this start is for a job that is there, and asks for no other; `seen_after` that a
+    listing begun after this monotonic time says enough about that job.
+    """
+
+    takes_up = True
+    slow_spawn_timeout = 0
+    """Nobody waits for an answer."""
+
+    def __init__(self, app: JupyterHub, seen_after: float = 0.0, counts: Any = None):
+        self.seen_after = seen_after
+        self._counts = counts
+        start, headers = RequestStartLine("GET", app.hub.base_url, "HTTP/1.1"), HTTPHeaders({"Host": "localhost"})
+        request = HTTPServerRequest(start_line=start, headers=headers, connection=_NoConnection())  # type: ignore[arg-type]
+        super().__init__(app.tornado_application, request)
+
+    @property
+    def users(self) -> Any:
+        """JupyterHub's, that count their servers no more: it does so at each start."""
+        return _Counted(super().users, self._counts)
+
+    async def refresh_auth(self, user: Any, force: bool = False) -> Any:
+        """Do without: the user was there when the job was asked for, and need not be now."""
+        return user
+
+
+class _Counted:
+    """JupyterHub's users, with the number of their servers known."""
+
+    def __init__(self, users: Any, counts: Any):
+        self._users, self._counts = users, counts
+
+    def count_active_users(self) -> Any:
+        """As JupyterHub's."""
+        return self._users.count_active_users() if self._counts is None else self._counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._users, name)
+
+
+class _NoConnection:
+    """As much of a connection as a handler touches before it answers."""
+
+    context = None
+
+    def set_close_callback(self, _callback: Any) -> None:
+        """Nothing is ever closed."""

@@ -1,0 +1,38 @@
+"""JupyterHub's users by name, without a question to its database for each.
+
+JupyterHub keeps those it has met by their numbers alone, and asks the database for a name each time: with a thousand
+servers that is a thousand questions for every look at all of them.
+"""
+
+from typing import Any
+
+from jupyterhub import orm
+from jupyterhub.app import JupyterHub
+from sqlalchemy import inspect
+
+
+class Users:
+    """The users of a Hub. One that is renamed or deleted is noticed."""
+
+    def __init__(self, app: JupyterHub):
+        self._app = app
+        self._numbers: dict[str, int] = {}
+
+    def find(self, name: str) -> Any:
+        """JupyterHub's object for this user, or None where there is no such user."""
+        user = self._known(name)
+        if user is None:
+            orm_user = orm.User.find(self._app.db, name)
+            user = self._app.users[orm_user] if orm_user is not None else None
+            if user is None:
+                self._numbers.pop(name, None)
+            else:
+                self._numbers[name] = user.id
+        return user
+
+    def _known(self, name: str) -> Any:
+        # As a plain dictionary: JupyterHub's own look-up asks the database for what it does not have.
+        user = dict.get(self._app.users, self._numbers.get(name))
+        if user is None or user.name != name or not inspect(user.orm_user).persistent:
+            return None
+        return user
