@@ -12,8 +12,11 @@ from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.hub.users import Users
 from hpcspawner.jobs.events import Outside
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import Ledger, close_ledger, open_ledger
+from hpcspawner.jobs.ledger import Ledger
+from hpcspawner.jobs.table import Store
+from hpcspawner.schedulers.cluster import Cluster, Clusters
 from hpcspawner.schedulers.state import JobState, JobStatus
+from hpcspawner.site.profile import find_shipped, load
 
 SERVERS_PER_USER = 10
 
@@ -26,18 +29,24 @@ def rounds(_lab: Path, spawner: str, servers: int = 10_000) -> dict[str, Any]:
 async def _measured(servers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         keys = Keys(b"s" * 32, "hub")
-        ledger = open_ledger(f"sqlite:///{folder}/ledger", lambda: keys, logging.getLogger(), Outside(bool, ()))
+        log = logging.getLogger()
+        clusters = Clusters([Cluster.of(load(find_shipped("slurm-minimal.toml")), Path(folder), log)], _no_more)
+        ledger = Ledger(Store(f"sqlite:///{folder}/ledger", keys.hub, log), keys, log, clusters, Outside(bool, ()))
         try:
             keeper, jobs = await _filled(ledger, servers)
             one = ledger.live()[:1]
             return {
                 "servers": servers,
                 **await _longest("round", lambda: keeper._look_at(ledger.live())),
-                **await _longest("listing", lambda: keeper._reaper.look(jobs)),
+                **await _longest("listing", lambda: keeper._reapers[0].look(jobs)),
                 **await _longest("stir", lambda: keeper._look_at(one)),
             }
         finally:
-            close_ledger()
+            ledger.close()
+
+
+def _no_more(_profile: Any) -> Cluster:
+    raise RuntimeError("no cluster is retired here")
 
 
 async def _filled(ledger: Ledger, servers: int) -> tuple[Housekeeping, dict[str, JobStatus]]:
@@ -46,15 +55,14 @@ async def _filled(ledger: Ledger, servers: int) -> tuple[Housekeeping, dict[str,
     jobs = {}
     for number in range(servers):
         name, server = f"u{number // SERVERS_PER_USER}", f"s{number % SERVERS_PER_USER}"
-        row = ledger.new_row(name, server, name)
-        row.submitted(str(number))
-        ledger._index(row)
-        jobs[row.job_id] = JobStatus(JobState.PENDING, owner=name, tag=row.tag)
+        job = ledger.new_job((name, server), name, ledger.clusters.default)
+        job.submitted(str(number))
+        ledger._index(job)
+        jobs[job.record.job_id] = JobStatus(JobState.PENDING, owner=name, tag=job.tag)
         user = users.setdefault(name, types.SimpleNamespace(spawners={}))
-        user.spawners[server] = types.SimpleNamespace(row=row, ready=False, unpolled=False)
-    cluster: Any = types.SimpleNamespace(client=types.SimpleNamespace(log=logging.getLogger()))
+        user.spawners[server] = types.SimpleNamespace(job=job, ready=False, unpolled=False)
     app: Any = types.SimpleNamespace(log=logging.getLogger(), users={}, db=None)
-    keeper = Housekeeping(app, cluster, HousekeepingLimits(60, 300, dry_run=True), app.log)
+    keeper = Housekeeping(app, ledger, HousekeepingLimits(60, 300, dry_run=True), app.log)
     known: Any = Users(app)
     known.find = users.get
     keeper._users = known

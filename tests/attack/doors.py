@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
+from support.jobs import a_cluster
 from support.schedulers import EVERY
 
 from attack.anatomy import ALICE, Scripts, full_site
@@ -86,7 +87,9 @@ def shown_in_form(values: Mapping[str, Any]) -> None:
         problems: tuple[Any, ...] = ()
     except RequestError as error:
         problems = error.problems
-    page = render_form(profile, Draft(values, problems, note="".join(problem.message for problem in problems)))
+    page = render_form(
+        a_cluster(profile), (), Draft(values, problems, note="".join(problem.message for problem in problems))
+    )
     page.encode()
     _only_our_elements(page)
 
@@ -140,7 +143,7 @@ def profile(data: bytes) -> None:
     except ProfileError as error:
         str(error).encode()
         return
-    text = str(render_form(found, Draft({})))
+    text = str(render_form(a_cluster(found), (), Draft({})))
     _only_our_elements(text)
     try:
         request = make({}, found, ALICE)

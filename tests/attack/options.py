@@ -212,6 +212,7 @@ def _offers(profile: SiteProfile) -> dict[str, Sequence[Any]]:
     partitions = profile.partitions
     features = [name for one in partitions for name in one.features]
     return {
+        "cluster": [profile.name],
         "partition": [one.name for one in partitions],
         "environment": [one.name for one in profile.environments],
         "interface": [one.name for one in profile.interfaces],

@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 
 import pytest
 import requests
-from attack.anatomy import HOME, LABEL, SCHEDULERS, dissect
+from attack.anatomy import HOME, LABEL, dissect
 from attack.options import CANARY, Bodies
 from cluster.conftest import drained, jobs_of, on_head, queue_is_empty_within, shown
 from support.hub import PASSWORD, server_path
+from support.schedulers import EVERY
 
 from hpcspawner.errors import RequestError
 from hpcspawner.request.form import read
@@ -125,7 +126,7 @@ class Field:
     def _is_as_the_gate_said(self, user, outcome):
         request = self.judge(user, outcome.body) or self.judge(user, {})
         theirs = dissect(on_head("scontrol", "write", "batch_script", outcome.job_id, "-"))
-        ours = dissect(render(request, SCHEDULERS["slurm"], self.profile.job, LABEL, HOME))
+        ours = dissect(render(request, EVERY["slurm"], self.profile.job, LABEL, HOME))
         asked, seen = request.resources, shown(outcome.job_id)
         assert (seen["Partition"], seen["WorkDir"], seen["StdOut"]) == (asked.partition, "/", "/dev/null")
         assert seen["TimeLimit"] == Walltime(-(-asked.walltime.seconds // 60) * 60).clock()

@@ -7,6 +7,7 @@ import pwd
 import types
 
 import pytest
+from support.jobs import PROFILE, a_cluster, clusters_of
 
 from hpcspawner.errors import AccountRefused, RequestError
 from hpcspawner.hub import startup_checks
@@ -105,10 +106,11 @@ def test_a_hub_of_an_ordinary_account_may_have_jobs(monkeypatch):
 def spawner_of(name, profile, prefix=("sudo", "-n", "-u", "{user}")):
     """As much of a spawner as judging takes."""
     profile = profile.model_copy(update={"scheduler": profile.scheduler.model_copy(update={"command_prefix": prefix})})
+    cluster = a_cluster(profile)
     spawner = types.SimpleNamespace(
         user=types.SimpleNamespace(name=name),
-        cluster=types.SimpleNamespace(profile=profile),
-        ledger=None,
+        cluster=cluster,
+        ledger=types.SimpleNamespace(clusters=clusters_of(cluster)),
         allow_root=False,
         log=None,
     )
@@ -142,6 +144,10 @@ async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
 # --- said at the Hub's start
 
 
+def cluster_of(scheduler):
+    return a_cluster(PROFILE.model_copy(update={"scheduler": Access(type=scheduler)}))
+
+
 @pytest.mark.parametrize(
     ("uid", "allow_root", "told"),
     [
@@ -153,14 +159,14 @@ async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
 )
 def test_a_hub_that_runs_all_jobs_as_itself_says_so(monkeypatch, caplog, uid, allow_root, told):
     monkeypatch.setattr(os, "geteuid", lambda: uid)
-    startup_checks.tell_whose_jobs(APP, Access(type="local"), allow_root=allow_root)
+    startup_checks.tell_whose_jobs(APP, [cluster_of("local")], allow_root=allow_root)
     assert len(caplog.records) == 1
     assert "ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is 'local', its" in caplog.text
     assert told in caplog.text
 
 
 def test_a_hub_that_runs_jobs_as_their_users_has_nothing_to_say(caplog):
-    startup_checks.tell_whose_jobs(APP, Access(type="slurm"), allow_root=False)
+    startup_checks.tell_whose_jobs(APP, [cluster_of("slurm")], allow_root=False)
     assert caplog.text == ""
 
 

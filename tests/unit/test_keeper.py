@@ -518,7 +518,7 @@ async def test_a_stir_looks_at_the_job_that_it_names_and_at_no_other(desk, house
 async def test_a_look_at_many_servers_asks_the_database_for_each_user_once(desk, hub, questions):
     """With as many questions as servers, each look held up the Hub for seconds."""
     await busy_rows(desk, 50, follows=await desk.submitted("99"))
-    keeper = Housekeeping(hub, desk.cluster, HABITS, logging.getLogger("test"))
+    keeper = Housekeeping(hub, desk.kept, HABITS, logging.getLogger("test"))
     await keeper._look_at(desk.kept.live())
     assert len([one for one in questions if "FROM users" in one]) == 1
     questions.clear()
@@ -611,7 +611,7 @@ async def test_many_that_wait_are_found_in_one_listing(desk, hub, until, monkeyp
     monkeypatch.setattr(take_up, "_Inside", Inside)
     counted, count = [], hub.users.count_active_users
     monkeypatch.setattr(hub.users, "count_active_users", lambda: counted.append(1) or count())
-    taking_up = take_up.TakingUp(hub, Users(hub), desk.cluster, 3600.0)
+    taking_up = take_up.TakingUp(hub, Users(hub), 3600.0)
     for row in await busy_rows(desk, 30):
         taking_up.add(row)
     await until(lambda: len(started) == 30)

@@ -377,6 +377,7 @@ async def test_a_job_whose_row_was_lost_is_told_of_at_once_and_found_by_its_laun
     assert not start.row.was_lost
     assert desk.kept.by_ticket(desk.kept.keys.ticket(start.row.tag)) is start.row
     desk.shows(desk.line(start.row))
+    assert await start.goes_on()
     listens(start.row)
     await asyncio.wait_for(start.task, 30)
     assert sum(text.startswith(LOST) for text in await start.told()) == 1
@@ -422,8 +423,7 @@ async def test_a_new_job_without_its_mark_fails_and_is_cancelled(started, desk, 
 async def test_a_mark_that_somebody_changes_later_ends_nothing(started, desk, monkeypatch, fields):
     monkeypatch.setattr(wait, "_UNMARKED_S", 0.0)
     start = await started("PENDING")
-    for name, value in fields.items():
-        setattr(start.row, name, value)
+    put(start.row, **fields)
     desk.shows(desk.line(start.row, "PENDING").rpartition("|")[0] + "|mine")
     assert await start.goes_on(3)
     assert desk.cancelled == []

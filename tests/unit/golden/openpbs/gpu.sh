@@ -15,7 +15,9 @@ hpc_job=$PBS_JOBID
 hpc_folder="$HOME"/.hpcspawner
 hpc_name=jupyter-alice-@-h3f2a9c0b1d4e55.log
 export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/${hpc_name/@/$hpc_job}"
-hpc_begins="hpcspawner: job $hpc_job on $(uname -n), $(date)"
+# As the scheduler calls it, where it says so.
+hpc_node=${SLURMD_NODENAME:-$(uname -n)}
+hpc_begins="hpcspawner: job $hpc_job on $hpc_node, $(date)"
 # Appended to: the scheduler may run this job again, on another node. A full disk shows at the first line only.
 HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null || echo 0)
 if ! (umask 077 && mkdir -p -- "$hpc_folder" && echo "$hpc_begins" >>"$HPC_LOG") 2>/dev/null; then
@@ -53,7 +55,7 @@ done
 # Starts the launcher. It and its settings come through pipes: a here-document may need a file, and the disk be full.
 hpc_launch() {
   { set +aeuvx +o posix; } 2>/dev/null
-  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"bind": "--bind=", "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/scratch/it'"'"'s here", "environment": "Science stack, image torch", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it'"'"'s here"}, "wrap": ["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it'"'"'s here", "/images/torch.simg"]}')
+  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"alone": [], "bind": "--bind=", "ca": "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "containers": [["apptainer", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it'"'"'s here", "/images/torch.simg"], ["singularity", "exec", "--nv", "--bind=/scratch", "--bind=/scratch/it'"'"'s here", "/images/torch.simg"]], "directory": "/scratch/it'"'"'s here", "environment": "Science stack", "files": {"inside.sh": "#!/bin/sh\n# Runs inside a container image: looks for the programs and becomes the server, in the one process that has entered it.\n# What it finds goes into the file \"inside\" beside it, for the launcher: \"command\", \"alone\" or \"missing NAME\".\n#\n#   sh inside.sh COUNT PROGRAM... COUNT ALONE... COMMAND...\n#\n# The programs must be there for COMMAND to run. Where the first of them is not, ALONE runs, if it is there: a server\n# that knows nothing of a Hub and listens as the folder \"alone\" says.\nhere=${0%/*}\n\nfound() {\n  printf '"'"'%s\\n'"'"' \"$*\" >\"$here/inside.new\" && mv \"$here/inside.new\" \"$here/inside\"\n}\n\nfirst=$2 missing='"'"''"'"' count=$1\nshift\nwhile [ \"$count\" -gt 0 ]; do\n  # An image'"'"'s shell may be any.\n  if [ -z \"$missing\" ] && ! command -v \"$1\" >/dev/null 2>&1; then missing=$1; fi\n  shift\n  count=$((count - 1))\ndone\n\ncount=$1\nshift\nif [ \"$missing\" = \"$first\" ] && [ \"$count\" -gt 0 ] && command -v \"$1\" >/dev/null 2>&1; then\n  # Of all words that are left, the first COUNT alone.\n  left=$# first=1\n  while [ \"$left\" -gt 0 ]; do\n    if [ \"$first\" -le \"$count\" ]; then set -- \"$@\" \"$1\"; fi\n    shift\n    left=$((left - 1)) first=$((first + 1))\n  done\n  # The Hub'"'"'s secrets are for the proxy in front, which has them outside.\n  for name in $(env | sed -n '"'"'s/^\\(JUPYTERHUB_[A-Za-z0-9_]*\\|JPY_API_TOKEN\\)=.*/\\1/p'"'"'); do unset \"$name\"; done\n  export JUPYTER_CONFIG_PATH=\"$here/alone${JUPYTER_CONFIG_PATH:+:$JUPYTER_CONFIG_PATH}\"\n  found alone\n  exec \"$@\"\nfi\nshift \"$count\"\nif [ -n \"$missing\" ]; then\n  found \"missing $missing\"\n  exit 127\nfi\nfound command\nexec \"$@\""}, "hidden": ["PYTHONHOME", "PYTHONPATH"], "idle_limit_s": null, "image": "torch", "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-notebook"], "proxy": "", "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/tree", "JUPYTERHUB_ROOT_DIR": "/scratch/it'"'"'s here"}, "version": 1}')
   (
     for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
       export "HPC_SET_$hpc_one=${!hpc_one}"
@@ -164,7 +166,7 @@ if ! type module >/dev/null 2>&1; then
   done
 fi
 hpc_no_module() {
-  echo "no \`module\` command on $(uname -n); looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
+  echo "no \`module\` command on $hpc_node; looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
 }
 if ! type module >/dev/null 2>&1; then
   command_not_found_handle() {
@@ -194,7 +196,7 @@ hpc_step() {
 hpc_prefix() {
   local hpc_file
   if [ ! -d "$1/bin" ]; then
-    hpc_why="there is no folder $1/bin on $(uname -n)"
+    hpc_why="there is no folder $1/bin on $hpc_node"
     return 1
   fi
   hpc_file=$1/bin/activate
@@ -232,8 +234,8 @@ hpc_conda() {
   for hpc_root in "${hpc_roots[@]}"; do
     if [ -d "$hpc_root/envs/$1/bin" ]; then hpc_prefix "$hpc_root/envs/$1"; return; fi
   done
-  hpc_why="$hpc_tried could not activate it on $(uname -n); the job's log says why"
-  [ -n "$hpc_tried" ] || hpc_why="no conda on $(uname -n): looked on the PATH, in CONDA_EXE,"' ~/miniconda3, ~/miniforge3, ~/anaconda3, ~/.conda'
+  hpc_why="$hpc_tried could not activate it on $hpc_node; the job's log says why"
+  [ -n "$hpc_tried" ] || hpc_why="no conda on $hpc_node: looked on the PATH, in CONDA_EXE,"' ~/miniconda3, ~/miniforge3, ~/anaconda3, ~/.conda'
   hpc_why="$hpc_why; job.conda of the site's profile names the folder of another conda"
   return 1
 }

@@ -15,7 +15,9 @@ hpc_job=$PBS_JOBID
 hpc_folder="$HOME"/.hpcspawner
 hpc_name=jupyter-alice-@-h3f2a9c0b1d4e55.log
 export HPC_JOB="$hpc_job" HPC_LOG="$hpc_folder/${hpc_name/@/$hpc_job}"
-hpc_begins="hpcspawner: job $hpc_job on $(uname -n), $(date)"
+# As the scheduler calls it, where it says so.
+hpc_node=${SLURMD_NODENAME:-$(uname -n)}
+hpc_begins="hpcspawner: job $hpc_job on $hpc_node, $(date)"
 # Appended to: the scheduler may run this job again, on another node. A full disk shows at the first line only.
 HPC_LOG_START=$(stat -L -c %s "$HPC_LOG" 2>/dev/null || echo 0)
 if ! (umask 077 && mkdir -p -- "$hpc_folder" && echo "$hpc_begins" >>"$HPC_LOG") 2>/dev/null; then
@@ -53,7 +55,7 @@ done
 # Starts the launcher. It and its settings come through pipes: a here-document may need a file, and the disk be full.
 hpc_launch() {
   { set +aeuvx +o posix; } 2>/dev/null
-  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "directory": "/home/alice", "environment": "plain", "idle": null, "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-lab"], "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "wrap": []}')
+  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"alone": [], "bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "containers": [], "directory": "/home/alice", "environment": "plain", "files": {}, "hidden": [], "idle_limit_s": null, "image": "", "limit_s": 300, "ports": [20000, 20100], "programs": ["jupyterhub-singleuser", "jupyter-lab"], "proxy": "", "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "version": 1}')
   (
     for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
       export "HPC_SET_$hpc_one=${!hpc_one}"
@@ -164,7 +166,7 @@ if ! type module >/dev/null 2>&1; then
   done
 fi
 hpc_no_module() {
-  echo "no \`module\` command on $(uname -n); looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
+  echo "no \`module\` command on $hpc_node; looked in" '/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt'"; job.modules_init of the site's profile names the file to read"
 }
 if ! type module >/dev/null 2>&1; then
   command_not_found_handle() {
