@@ -525,7 +525,7 @@ async def test_a_look_at_many_servers_asks_the_database_for_each_user_once(desk,
     await keeper._look_at(desk.kept.live())
     assert questions == []
     for row in desk.kept.live():
-        row.end = End(Cause.STOPPED, "", time.time())
+        row.ended(End(Cause.STOPPED, "", time.time()))
 
 
 async def test_a_user_who_is_deleted_renamed_or_made_again_is_noticed(hub):
@@ -554,15 +554,15 @@ class Line(take_up.TakingUp):
         self.begun, self.go_on = [], asyncio.Event()
 
     async def _adopt(self, row):
-        self.begun.append(row.job_id)
+        self.begun.append(row.record.job_id)
         await self.go_on.wait()
-        if row.job_id == "3":
+        if row.record.job_id == "3":
             raise web.HTTPError(503)
 
 
 @pytest.fixture
 def line(desk, hub):
-    return Line(hub, Users(hub), desk.cluster, 3600.0)
+    return Line(hub, Users(hub), 3600.0)
 
 
 async def test_a_few_are_taken_up_at_once_and_one_that_runs_before_those_that_wait(desk, line, until):
