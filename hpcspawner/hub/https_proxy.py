@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-_HOOK = Path(__file__).parent / "proxy" / "public.js"
+_HOOK = Path(__file__).parents[1] / "nodes" / "proxy" / "public.js"
 _DAY_S = 24 * 3600
 
 
