@@ -1,0 +1,50 @@
+"""One Hub for two clusters, one with Slurm and one with Torque. Start it with: jupyterhub -f jupyterhub_config.py"""
+
+from pathlib import Path
+
+import hpcspawner
+
+c = get_config()
+here = Path(__file__).parent
+
+# ---- What the clusters offer, the default one first, and the Hub's public address as compute nodes reach it.
+
+hpcspawner.configure(
+    c,
+    [here / "comet.toml", here / "tscc.toml"],
+    callback_url="https://hub.example.org",
+    # Only where the nodes' own store does not know who signed the Hub's certificate:
+    # ca_file="/etc/jupyterhub/ca.pem",
+)
+
+# ---- The public side: HTTPS.
+
+c.JupyterHub.bind_url = "https://:443"
+c.JupyterHub.ssl_cert = "/etc/jupyterhub/hub.pem"
+c.JupyterHub.ssl_key = "/etc/jupyterhub/hub.key"
+
+# ---- The clusters' side. Servers on compute nodes ask the Hub here who their visitor is. Empty: every address of this
+# machine. Better name the one in the clusters' own network, such as "10.0.0.1".
+
+c.JupyterHub.hub_ip = ""
+c.JupyterHub.hub_port = 8081
+
+# Or at the public address, where the environments on the nodes trust its certificate; hub_ip can be left out then:
+# c.Spawner.hub_connect_url = "https://hub.example.org"
+
+# ---- Who may log in. User names must be those of the clusters; jobs are submitted under them, by the sudo rule that
+# README.md shows.
+
+c.JupyterHub.authenticator_class = "pam"
+c.PAMAuthenticator.allowed_groups = {"hpcusers"}
+
+# ---- What else a site may want to change; the values are the defaults.
+
+# Seconds that one listing of the queue is good for, for all servers together.
+# c.HPCSpawner.poll_interval_s = 10
+
+# Seconds from a running job to a listening server; waiting in the queue is not counted.
+# c.HPCSpawner.start_limit_s = 300
+
+# Several servers for each user, each with a name, on one cluster or both:
+c.JupyterHub.allow_named_servers = True

@@ -1,0 +1,123 @@
+"""Two clusters behind one Hub: servers on both at once, one of them away for a while, one taken out."""
+
+import pytest
+from cluster.conftest import NODES, jobs_of, queue_is_empty_within
+from support.faults import within
+from support.hub import EXAMPLES, Hub, example, server_path
+from support.schedulers import HAS_TORQUE, PATHS
+
+KIND = "torque" if HAS_TORQUE else "slurm"
+# In front of the second cluster's commands: while the file is there, its scheduler does not answer.
+COMMAND = """\
+#!/bin/bash
+if [ -e {folder}/away ]; then
+    echo "{refusal}" >&2
+    exit {code}
+fi
+exec {program} "$@"
+"""
+REFUSALS = {
+    "torque": ("Unable to communicate with head(10.77.0.1): Connection refused", 111),
+    "slurm": ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1),
+}
+PROGRAMS = {"torque": ("qsub", "qstat", "qdel", "qmgr"), "slurm": ("sbatch", "squeue", "scancel", "sacct", "scontrol")}
+WHERE = "import socket; print(socket.gethostname())"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, lab):
+    folder = tmp_path_factory.mktemp("several")
+    # Users run these too.
+    for parent in (folder, *folder.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    refusal, code = REFUSALS[KIND]
+    commands = folder / "commands"
+    commands.mkdir(mode=0o755)
+    for name in PROGRAMS[KIND]:
+        file = commands / name
+        program = f"{PATHS[KIND][0]}/{name}" if KIND == "torque" else f"/usr/bin/{name}"
+        file.write_text(COMMAND.format(folder=folder, refusal=refusal, code=code, program=program))
+        file.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(folder, lab):
+    config = example("several-clusters", folder, {})
+    for name, kind in (("comet", "slurm"), ("tscc", KIND)):
+        text = (EXAMPLES / "several-clusters" / f"{name}.toml").read_text(encoding="utf-8")
+        path = PATHS["slurm"] if name == "comet" else [str(folder / "commands"), *PATHS[KIND]]
+        text = text.replace("/opt/jupyter/bin", f"{lab}/env/bin")
+        text = text.replace(f'type = "{"slurm" if name == "comet" else "torque"}"', f'type = "{kind}"\npath = {path}')
+        (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+    with Hub(folder, None, host="10.77.0.1", config=config, users=("alice", "bob")) as running:
+        yield running
+        (folder / "away").unlink(missing_ok=True)
+        running.stop_servers()
+    queue_is_empty_within(60, "alice")
+    queue_is_empty_within(60, "bob")
+
+
+def options(cluster, **more):
+    return {"cluster": cluster, "partition": "debug", "walltime": "10m", **more}
+
+
+async def test_servers_of_one_user_run_on_two_clusters_while_one_does_not_answer(hub, folder):
+    hub.spawn("alice", options("comet"))
+    hub.spawn("alice", options("tscc"), name="b")
+    assert await hub.run("alice", WHERE) in NODES
+    assert await hub.run("alice", WHERE, name="b") in NODES
+    before = jobs_of("alice")
+    assert len(before) == 2
+
+    (folder / "away").touch()
+    # The other cluster starts and stops servers as ever.
+    hub.spawn("bob", options("comet"))
+    hub.stop_server("bob")
+    assert await hub.run("alice", WHERE, name="b") in NODES
+    answer = hub.api("POST", server_path("bob", "c"), json=options("tscc"))
+    assert answer.status_code in (201, 202), answer.text
+    said = next(event["message"] for event in hub.events("bob", "c") if "does not answer" in event["message"])
+    assert said.startswith("The scheduler does not answer at the moment.")
+    (folder / "away").unlink()
+    hub.wait_ready("bob", "c")
+    assert await hub.run("bob", WHERE, name="c") in NODES
+    hub.stop_server("bob", "c")
+    assert jobs_of("alice") == before
+
+
+def test_a_cluster_that_there_is_not_is_refused_with_those_that_there_are(hub):
+    answer = hub.api("POST", server_path("bob"), json={"cluster": "stratus"})
+    assert answer.status_code == 400
+    assert "'stratus' is not a cluster of this Hub. Choose one of: comet, tscc." in answer.text
+    assert not jobs_of("bob")
+
+
+def test_the_form_begins_with_the_cluster_and_shows_what_that_one_offers(hub):
+    session = hub.log_in("bob")
+    first = session.get(f"{hub.url}/hub/spawn/bob", timeout=30).text
+    assert 'name="cluster" value="comet"' in first
+    assert "gpu-shared" in first
+    second = session.get(f"{hub.url}/hub/spawn/bob?cluster=tscc", timeout=30).text
+    assert 'name="cluster" value="tscc"' in second
+    assert "gpu-shared" not in second
+    assert "Queue" in second
+
+
+async def test_a_cluster_that_is_taken_out_keeps_its_servers_to_their_end(hub, folder):
+    servers = hub.servers("alice")
+    assert set(servers) == {"", "b"}
+    config = folder / "jupyterhub_config.py"
+    config.write_text(config.read_text().replace('[here / "comet.toml", here / "tscc.toml"]', 'here / "comet.toml"'))
+    hub.terminate()
+    hub.start()
+    within(60, lambda: all(hub.servers("alice").get(name, {}).get("ready") for name in ("", "b")), hub.log)
+    assert (
+        "cluster tscc is not configured now. No new server starts there; these jobs go on until they end:" in hub.log()
+    )
+    assert await hub.run("alice", WHERE, name="b") in NODES
+    answer = hub.api("POST", server_path("bob"), json=options("tscc"))
+    assert answer.status_code == 400, answer.text
+    hub.stop_server("alice", "b")
+    hub.stop_server("alice")
+    queue_is_empty_within(60, "alice")
