@@ -9,7 +9,6 @@ from hpcspawner.programs import launcher
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.script.render import log_path
 from hpcspawner.site.profile import Job as JobSettings
-from hpcspawner.units import Walltime
 
 RENEWED_AFTER = frozenset({Cause.WALL_TIME, Cause.NODE_FAILED, Cause.PREEMPTED})
 """The ends after which a follow-up job takes over: all that neither the server nor its user wanted."""
@@ -105,11 +104,8 @@ def _was_killed(report: Report) -> bool:
 
 def _time_was_up(job: Job) -> bool:
     """Whether the wall time explains an end that the scheduler says nothing about."""
-    try:
-        walltime_s = Walltime.parse(job.record.choices.get("walltime")).seconds
-    except ValueError:
-        return False
-    return bool(job.record.started_at) and time.time() - job.record.started_at > walltime_s - _BEGAN_LATE_S
+    ends_at = job.record.ends_at
+    return bool(ends_at) and time.time() > ends_at - _BEGAN_LATE_S
 
 
 def _says_less(record: Record, report: Report | None) -> bool:

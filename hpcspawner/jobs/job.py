@@ -147,7 +147,7 @@ class Job:
         self.inherited = self.answered = False
         self.report = None
         # `run` and `started_at` stay: the next run must prove that it is another and later one.
-        self.change(host="", port=0, report_key_hash="", submitted_at=since, ends_at=0.0)
+        self.change(host="", port=0, report_key_hash="", submitted_at=since)
 
     def mark_unwanted(self) -> None:
         """End the job's rights at once: a launcher that calls gets nothing."""

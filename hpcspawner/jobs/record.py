@@ -10,6 +10,7 @@ from sqlalchemy.types import TypeEngine
 from hpcspawner.request.model import Choice
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.state import Cause
+from hpcspawner.units import Walltime
 
 # Without the number of bits MySQL keeps seven digits, which is some minutes of a time since 1970.
 SECONDS = Float(53)
@@ -69,8 +70,7 @@ class JobRecord:
     `runs` how often the scheduler had started the job by then.
 
     Times are seconds since 1970, 0 where unknown: `asked_at` when the last submit began, `submitted_at` since when the
-    job waits in the queue, `started_at` when its present run began, `expected_at` when the scheduler expects to start
-    it, `ends_at` when its wall time ends. `ended_at` is None until the job is over; the fields after it say why.
+    job waits in the queue, `started_at` when its present run began. `ended_at` is None until the job is over; the fields after it say why.
     Secrets are kept as hashes.
     """
 
@@ -88,8 +88,6 @@ class JobRecord:
     asked_at: float = _kept(SECONDS, 0.0)
     submitted_at: float = _kept(SECONDS, 0.0)
     started_at: float = _kept(SECONDS, 0.0)
-    expected_at: float = _kept(SECONDS, 0.0)
-    ends_at: float = _kept(SECONDS, 0.0)
     ticket_hash: str = _kept(String(64), "")
     run: str = _kept(String(200), "")
     runs: int = _kept(Integer(), 0)
@@ -112,6 +110,19 @@ class JobRecord:
     def log_name(self) -> str:
         """The server as JupyterHub's log calls it."""
         return f"{self.username}:{self.server}" if self.server else self.username
+
+    @property
+    def walltime_s(self) -> int:
+        """The wall time that was asked for, in seconds; 0 where that is not known."""
+        try:
+            return Walltime.parse(self.choices.get("walltime")).seconds
+        except ValueError:
+            return 0
+
+    @property
+    def ends_at(self) -> float:
+        """When the wall time of the present run ends, in seconds since 1970; 0 where that is not known."""
+        return self.started_at + self.walltime_s if self.started_at and self.walltime_s else 0.0
 
     @property
     def end(self) -> End | None:

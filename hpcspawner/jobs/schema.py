@@ -102,9 +102,6 @@ def _version_2(connection: Connection) -> None:
             change.alter_column(JOBS.name, old, new_column_name=new, existing_type=Float(53), existing_nullable=False)
     if "cluster" not in there:
         change.add_column(JOBS.name, Column("cluster", String(64), nullable=False, server_default=""))
-    for name in ("expected_at", "ends_at"):
-        if name not in there:
-            change.add_column(JOBS.name, Column(name, Float(53), nullable=False, server_default="0"))
     CLUSTERS.create(connection, checkfirst=True)
 
 

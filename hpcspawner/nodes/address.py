@@ -21,14 +21,13 @@ from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.tasks import once
 from hpcspawner.nodes.certificates import KEY, Authority
 from hpcspawner.nodes.server_names import server_name
-from hpcspawner.units import Walltime
 
 _log = logging.getLogger(__name__)
 _PROBE_S = 5.0
 _LOOK_AGAIN_S = 10.0
 _NOT_FOUND = b"404"
 # Of a job whose choices were lost: not shorter than it may run.
-_LONG = "30d"
+_LONG_S = 30 * 24 * 3600
 
 
 # A busy node misses a connection or two; a dead one misses them all.
@@ -144,8 +143,8 @@ class ServerAddress:
         """A certificate for this run of the job, on the node that the scheduler has named."""
         if self.tls is None:
             return {}
-        life = Walltime.parse(str(job.record.choices.get("walltime") or _LONG))
-        return await self.tls.authority.certify(request, self._host(job), life.seconds)
+        life_s = job.record.walltime_s or _LONG_S
+        return await self.tls.authority.certify(request, self._host(job), life_s)
 
     async def answers(self, job: Job, path: str) -> bool:
         """Whether the server answers within a few seconds, and knows the place: another on that port would not."""

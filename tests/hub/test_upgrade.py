@@ -48,7 +48,7 @@ async def test_what_an_earlier_hub_started_runs_and_waits_on_under_this_one(make
         hub.wait_ready("alice")
         hub.wait_ready("alice", "second")
         assert jobs(ledger) == before, "every job of before is there, and no other"
-        assert {"cluster", "submitted_at", "ends_at"} <= columns(ledger)
+        assert {"cluster", "submitted_at", "started_at"} <= columns(ledger)
         assert await hub.run("alice", "import os; print(os.getppid() != 1)") == "True"
         assert started
         hub.stop_server("alice", "second")
