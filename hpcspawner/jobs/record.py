@@ -70,7 +70,8 @@ class JobRecord:
     `runs` how often the scheduler had started the job by then.
 
     Times are seconds since 1970, 0 where unknown: `asked_at` when the last submit began, `submitted_at` since when the
-    job waits in the queue, `started_at` when its present run began. `ended_at` is None until the job is over; the fields after it say why.
+    job waits in the queue, `started_at` when its present run began. `ended_at` is None until the job is over; the
+    fields after it say why.
     Secrets are kept as hashes.
     """
 

@@ -962,7 +962,7 @@ class Looks:
 
     def __init__(self, port, pause=lambda: None):
         self.port, self.looks = port, 0
-        self.server = types.SimpleNamespace(code=None, pid=os.getsid(0))
+        self.server, self.front = types.SimpleNamespace(code=None, pid=os.getsid(0)), None
         self.signals = types.SimpleNamespace(pause=lambda _: self._pause())
         self._then = pause
 
@@ -973,6 +973,9 @@ class Looks:
 
     def _ending(self):
         return False
+
+    def _ended(self):
+        return launcher.Job._ended(self)
 
     def has_port(self):
         return launcher.Job._has_port(self, "", time.monotonic() + 60)

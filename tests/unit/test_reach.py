@@ -212,9 +212,11 @@ async def test_where_nothing_is_nothing_answers(to_job, host):
 
 
 @pytest.mark.parametrize("run", [SHOWN, "r" * 30], ids=["with TLS", "without"])
-async def test_a_sign_of_life_is_had_without_a_word(internal, to_job, run):
+async def test_a_sign_of_life_is_had_without_a_word(internal, to_job, run, until):
     async with Listener(await named(internal) if run == SHOWN else None) as server:
         assert await to_job.sign(row_of(server, run=run)) is Sign.PROVEN
+        # The kernel takes a connection before the listener hears of it.
+        await until(lambda: server.calls)
     assert server.calls == 1
     assert server.read == b""
 
