@@ -68,6 +68,21 @@ class Lab:
             self.on("head", "slurmctld")
             within(90, self._controllers_are_back, "slurmctld or pbs_server does not answer again")
 
+    def forget_jobs(self):
+        """A slurmctld that has lost all its state: it knows no job, and its ids begin anew."""
+        self.end("slurmctld")
+        for file in (self.folder / "spool" / "ctld").iterdir():
+            if file.is_file():
+                file.unlink()
+        self.on("head", "slurmctld")
+        within(90, self.controllers_answer, "slurmctld does not answer again")
+        within(90, self._nodes_are_idle, "the nodes do not come back")
+
+    def _nodes_are_idle(self):
+        asked = ["sinfo", "--noheader", "--Node", "--format=%T"]
+        states = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60, cwd="/").stdout
+        return set(states.split()) == {"idle"}
+
     def _controllers_are_back(self):
         """Whether both answer. Torque's is started as a service manager would: again, where it has ended by itself."""
         pidfile = self.folder / "run" / "pbs_server.pid"
