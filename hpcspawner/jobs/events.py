@@ -75,15 +75,17 @@ def log_line(event: Event) -> None:
     """One line in the Hub's log for each move."""
     if not isinstance(event, Moved):
         return
-    job, record = event.job, event.job.record
-    where = f"{record.host}:{record.port}" if record.port else record.host
-    why = f"({record.cause}): {record.message}" if event.after is Stage.ENDED else where
-    level = logging.INFO if event.after in _WORDS else logging.DEBUG
-    words = _WORDS.get(event.after, f"is {event.after.value}")
-    job.cluster.client.log.log(level, "%s: job %s %s %s", record.log_name, record.job_id or "(none)", words, why)
+    record = event.job.record
+    said = _WORDS.get(event.after, "")
+    if event.after is Stage.QUEUED and event.before is not Stage.INTENT:
+        said = ""  # back in the queue, which is said with the reason where it is seen
+    level = logging.INFO if said else logging.DEBUG
+    words = said.format(record=record) or f"is {event.after.value}"
+    event.job.cluster.client.log.log(level, "%s: job %s %s", record.log_name, record.job_id or "(none)", words)
 
 
 _WORDS = {
-    Stage.LISTENING: "listens on",
-    Stage.ENDED: "has ended",
+    Stage.QUEUED: "submitted for {record.owner}",
+    Stage.LISTENING: "listens on {record.host}:{record.port}",
+    Stage.ENDED: "has ended ({record.cause}): {record.message}",
 }

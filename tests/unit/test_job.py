@@ -94,14 +94,16 @@ def test_a_job_that_was_put_back_starts_once_more():
     assert [event.after.value for event in events] == ["queued", "running", "listening", "ready"]
 
 
-def test_the_hubs_log_has_a_line_where_the_server_listens_and_why_it_ended(caplog):
+def test_the_hubs_log_says_when_a_job_was_submitted_where_its_server_listens_and_why_it_ended(caplog):
     caplog.set_level(logging.INFO)
     job = at(Stage.LISTENING)
+    log_line(Moved(job, Stage.INTENT, Stage.QUEUED))
     log_line(Moved(job, Stage.RUNNING, Stage.LISTENING))
     job.ended(End(Cause.IDLE, "It was idle.", time.time()))
     log_line(Moved(job, Stage.LISTENING, Stage.ENDED))
     log_line(Refusal("ticket", "wrong"))
     assert [record.getMessage() for record in caplog.records] == [
+        "alice: job 12 submitted for alice",
         "alice: job 12 listens on n1:20000",
         "alice: job 12 has ended (idle): It was idle.",
     ]
