@@ -256,7 +256,8 @@ def _must_start(field, door, outcome):
     if not _may_start(field, door, outcome):
         # A refusal that comes after `slow_spawn_timeout` stands on the server's page; there is no job either way.
         late = (201, 202, 302) if door != "link" and not outcome.job_id else ()
-        assert outcome.status in ((200,) if door == "link" else (400, *late)), f"{door}: {outcome}"
+        # 413: the body was longer than any may be.
+        assert outcome.status in ((200,) if door == "link" else (400, 413, *late)), f"{door}: {outcome}"
         return False
     request = field.judge("u001", outcome.body)
     asked = request.resources if request else None
