@@ -2,7 +2,10 @@
 # shellcheck disable=SC2154 # lane and pytest_options are of tests/run
 # What each suite of tests/run needs and runs. Sourced by it, after tests/cluster/lab/common.sh; never run.
 
-without_drills=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
+# What sites have beyond Slurm and one environment: containers, OpenPBS, several clusters, plugins, names of any kind.
+of_sites=(tests/cluster/test_{containers,openpbs,several_clusters,site_options,site_plugins,sites,names}.py)
+elsewhere=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
+elsewhere+=("${of_sites[@]/#/--ignore=}")
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.
 by_test=(-n 3 --dist worksteal)
 by_file=(-n 2 --dist loadfile)
@@ -17,7 +20,8 @@ suite() {
     hub) environment environment proxy && run_pytest .venv tests/hub "${by_file[@]}" ;;
     hub-5.5) environment environment-5.5 proxy && run_pytest .venv-5.5 tests/hub -m both_hubs "${by_file[@]}" ;;
     package) environment environment proxy && run_pytest .venv tests/package ;;
-    cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${without_drills[@]}" ;;
+    cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${elsewhere[@]}" ;;
+    cluster-sites) environment environment proxy && on_head .venv "${of_sites[@]}" ;;
     cluster-5.5) environment environment-5.5 proxy && on_head .venv-5.5 tests/cluster -m both_hubs ;;
     # In one process: the last of them compares the page about reliability with what the others found.
     drills) environment environment proxy && on_head .venv tests/cluster/test_drills*.py tests/cluster/test_stand_ins.py ;;
@@ -31,7 +35,7 @@ suite() {
 install_programs() {
     local programs=()
     ! wants lint unit || programs+=(shellcheck)
-    ! wants hub hub-5.5 cluster cluster-5.5 drills || programs+=(chromium fonts-dejavu-core sudo)
+    ! wants hub hub-5.5 cluster cluster-sites cluster-5.5 drills || programs+=(chromium fonts-dejavu-core sudo)
     ! wants hub hub-5.5 || programs+=(nginx-light apache2-bin)
     [ ${#programs[@]} -eq 0 ] || apt_install "$LOGS/apt.log" "${programs[@]}"
 }

@@ -212,7 +212,7 @@ def _bodies(field, door, hostility=0.5):
 
 
 def _recorded():
-    """Every job of these users that the accounting has ever heard of, with when it was submitted: ids may come again."""
+    """Id and time of submit of every job of these users that the accounting has heard of: ids may come again."""
     asked = ["--starttime=2000-01-01", f"--user={','.join(USERS)}", "--format=JobIDRaw,Submit"]
     return {tuple(line.split("|")) for line in on_head("sacct", "-XnP", "--duplicates", *asked).split()}
 
