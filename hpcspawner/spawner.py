@@ -1,22 +1,17 @@
 """HPCSpawner: the Hub's lifecycle calls, each a few lines that hand on."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, LedgerUnusable, SchedulerNotSetUp
-from hpcspawner.hub import startup, tokens
-from hpcspawner.hub.hub_ledger import open_ledger
+from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, SchedulerNotSetUp
+from hpcspawner.hub import tokens
 from hpcspawner.hub.unknown_jobs import survey
 from hpcspawner.hub.watch import Watch, leaving
-from hpcspawner.jobs import secret
 from hpcspawner.jobs.job import Job, now
-from hpcspawner.jobs.keys import Keys
-from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, finish
 from hpcspawner.jobs.submit import Write, obtain
@@ -25,7 +20,6 @@ from hpcspawner.jobs.wait import Limits, Waiting
 from hpcspawner.nodes.address import Patience
 from hpcspawner.pages.pages import as_hub_error, for_the_log
 from hpcspawner.schedulers.base import Submission
-from hpcspawner.schedulers.cluster import Clusters
 from hpcspawner.schedulers.state import JobState
 from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
@@ -35,33 +29,10 @@ _TRIES_TO_STORE = 3
 _RENEW_AGAIN_S = 600.0
 
 
-@cache
-def _clusters(sites: tuple[str, ...], spool: str, log: Any) -> Clusters:
-    """Once for a Hub, however many spawners there are."""
-    return Clusters.of(sites, Path(spool), log)
-
-
 class HPCSpawner(Watch):
     """Starts single-user servers as batch jobs, as the profiles of the site's clusters offer them."""
 
     _renew_after = 0.0
-
-    @property
-    def ledger(self) -> Ledger:
-        """The Hub's record of its jobs, opened when it is first needed."""
-        try:
-            return open_ledger(self.ledger_url, self.keys, self._make_clusters, self.log)
-        except LedgerUnusable as error:
-            # Before JupyterHub drops the servers that it can't find in there.
-            self.log.critical("hpcspawner: %s The Hub stops.", error)
-            raise SystemExit(1) from None
-
-    def _make_clusters(self) -> Clusters:
-        return _clusters(tuple(self.sites), self.spool, self.log)
-
-    def keys(self) -> Keys:
-        """What this Hub derives from its secret, which is read, or made, now. Raises SecretUnusable."""
-        return Keys(secret.kept(Path(self.secret_file), self.log), self._hub_id, startup.cookie_secret())
 
     # Life: start, poll, stop.
 
@@ -296,14 +267,6 @@ class HPCSpawner(Watch):
         return {name: str(value) for name, value in super().get_env().items()}
 
     # Small facts.
-
-    @property
-    def _hub_id(self) -> str:
-        """Tells this Hub from another on the same cluster."""
-        return hashlib.sha256(self._callback().encode()).hexdigest()
-
-    def _callback(self) -> str:
-        return f"{self.callback_url.rstrip('/')}{self.hub.base_url}api/hpcspawner"
 
     async def _ca(self) -> str | None:
         if not self.ca_file:

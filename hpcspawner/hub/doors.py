@@ -1,17 +1,23 @@
 """Where options come in: form, link, REST, stored options. All lead to `request.gate.make`."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jupyterhub import apihandlers
 from traitlets import default
 
-from hpcspawner.errors import AccountRefused, Problem, Reason, RequestError, ServerLost
-from hpcspawner.hub import audit
+from hpcspawner.errors import AccountRefused, LedgerUnusable, Problem, Reason, RequestError, ServerLost
+from hpcspawner.hub import audit, startup
+from hpcspawner.hub.hub_ledger import open_ledger
 from hpcspawner.hub.traits import Traits
+from hpcspawner.jobs import secret
 from hpcspawner.jobs.job import Job
+from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
@@ -39,6 +45,12 @@ def chosen(options: object, clusters: Clusters) -> Cluster:
     return found
 
 
+@cache
+def _clusters(sites: tuple[str, ...], spool: str, log: Any) -> Clusters:
+    """Once for a Hub, however many spawners there are."""
+    return Clusters.of(sites, Path(spool), log)
+
+
 class Doors(Traits):
     """The spawner's methods that JupyterHub hands options to."""
 
@@ -62,8 +74,20 @@ class Doors(Traits):
 
     @property
     def ledger(self) -> Ledger:
-        """The Hub's record of its jobs."""
-        raise NotImplementedError
+        """The Hub's record of its jobs, opened when it is first needed."""
+        try:
+            return open_ledger(self.ledger_url, self.keys, self._make_clusters, self.log)
+        except LedgerUnusable as error:
+            # Before JupyterHub drops the servers that it can't find in there.
+            self.log.critical("hpcspawner: %s The Hub stops.", error)
+            raise SystemExit(1) from None
+
+    def _make_clusters(self) -> Clusters:
+        return _clusters(tuple(self.sites), self.spool, self.log)
+
+    def keys(self) -> Keys:
+        """What this Hub derives from its secret, which is read, or made, now. Raises SecretUnusable."""
+        return Keys(secret.kept(Path(self.secret_file), self.log), self._hub_id, startup.cookie_secret())
 
     @property
     def cluster(self) -> Cluster:
@@ -207,3 +231,11 @@ class Doors(Traits):
         if access.prefix:
             return accounts.of_user(self.user.name, access.min_uid, own=not access.helper)
         return accounts.of_hub(allow_root=self.allow_root)
+
+    @property
+    def _hub_id(self) -> str:
+        """Tells this Hub from another on the same cluster."""
+        return hashlib.sha256(self._callback().encode()).hexdigest()
+
+    def _callback(self) -> str:
+        return f"{self.callback_url.rstrip('/')}{self.hub.base_url}api/hpcspawner"
