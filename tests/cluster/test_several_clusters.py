@@ -1,5 +1,9 @@
 """Two clusters behind one Hub: servers on both at once, one of them away for a while, one taken out."""
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from cluster.conftest import NODES, jobs_of, queue_is_empty_within
 from support.faults import within
@@ -25,34 +29,32 @@ WHERE = "import socket; print(socket.gethostname())"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, lab):
-    folder = tmp_path_factory.mktemp("several")
-    # Users run these too.
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
+def commands():
+    """A folder that users reach, as pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="commands-"))
+    folder.chmod(0o755)
     refusal, code = REFUSALS[KIND]
-    commands = folder / "commands"
-    commands.mkdir(mode=0o755)
     for name in PROGRAMS[KIND]:
-        file = commands / name
         program = f"{PATHS[KIND][0]}/{name}" if KIND == "torque" else f"/usr/bin/{name}"
-        file.write_text(COMMAND.format(folder=folder, refusal=refusal, code=code, program=program))
-        file.chmod(0o755)
-    return folder
+        (folder / name).write_text(COMMAND.format(folder=folder, refusal=refusal, code=code, program=program))
+        (folder / name).chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def hub(folder, lab):
+def hub(commands, lab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several")
     config = example("several-clusters", folder, {})
     for name, kind in (("comet", "slurm"), ("tscc", KIND)):
         text = (EXAMPLES / "several-clusters" / f"{name}.toml").read_text(encoding="utf-8")
-        path = PATHS["slurm"] if name == "comet" else [str(folder / "commands"), *PATHS[KIND]]
+        path = PATHS["slurm"] if name == "comet" else [str(commands), *PATHS[KIND]]
         text = text.replace("/opt/jupyter/bin", f"{lab}/env/bin")
         text = text.replace(f'type = "{"slurm" if name == "comet" else "torque"}"', f'type = "{kind}"\npath = {path}')
         (folder / f"{name}.toml").write_text(text, encoding="utf-8")
     with Hub(folder, None, host="10.77.0.1", config=config, users=("alice", "bob")) as running:
         yield running
-        (folder / "away").unlink(missing_ok=True)
+        (commands / "away").unlink(missing_ok=True)
         running.stop_servers()
     queue_is_empty_within(60, "alice")
     queue_is_empty_within(60, "bob")
@@ -60,30 +62,6 @@ def hub(folder, lab):
 
 def options(cluster, **more):
     return {"cluster": cluster, "partition": "debug", "walltime": "10m", **more}
-
-
-async def test_servers_of_one_user_run_on_two_clusters_while_one_does_not_answer(hub, folder):
-    hub.spawn("alice", options("comet"))
-    hub.spawn("alice", options("tscc"), name="b")
-    assert await hub.run("alice", WHERE) in NODES
-    assert await hub.run("alice", WHERE, name="b") in NODES
-    before = jobs_of("alice")
-    assert len(before) == 2
-
-    (folder / "away").touch()
-    # The other cluster starts and stops servers as ever.
-    hub.spawn("bob", options("comet"))
-    hub.stop_server("bob")
-    assert await hub.run("alice", WHERE, name="b") in NODES
-    answer = hub.api("POST", server_path("bob", "c"), json=options("tscc"))
-    assert answer.status_code in (201, 202), answer.text
-    said = next(event["message"] for event in hub.events("bob", "c") if "does not answer" in event["message"])
-    assert said.startswith("The scheduler does not answer at the moment.")
-    (folder / "away").unlink()
-    hub.wait_ready("bob", "c")
-    assert await hub.run("bob", WHERE, name="c") in NODES
-    hub.stop_server("bob", "c")
-    assert jobs_of("alice") == before
 
 
 def test_a_cluster_that_there_is_not_is_refused_with_those_that_there_are(hub):
@@ -104,10 +82,31 @@ def test_the_form_begins_with_the_cluster_and_shows_what_that_one_offers(hub):
     assert "Queue" in second
 
 
-async def test_a_cluster_that_is_taken_out_keeps_its_servers_to_their_end(hub, folder):
-    servers = hub.servers("alice")
-    assert set(servers) == {"", "b"}
-    config = folder / "jupyterhub_config.py"
+async def test_servers_of_one_user_run_on_two_clusters_while_one_is_away_and_when_it_is_taken_out(hub, commands):
+    hub.spawn("alice", options("comet"))
+    hub.spawn("alice", options("tscc"), name="b")
+    assert await hub.run("alice", WHERE) in NODES
+    assert await hub.run("alice", WHERE, name="b") in NODES
+    before = jobs_of("alice")
+    assert len(before) == 2
+
+    (commands / "away").touch()
+    # The other cluster starts and stops servers as ever.
+    hub.spawn("bob", options("comet"))
+    hub.stop_server("bob")
+    assert await hub.run("alice", WHERE, name="b") in NODES
+    answer = hub.api("POST", server_path("bob", "c"), json=options("tscc"))
+    assert answer.status_code in (201, 202), answer.text
+    said = next(event["message"] for event in hub.events("bob", "c") if "does not answer" in event["message"])
+    assert said.startswith("The scheduler does not answer at the moment.")
+    (commands / "away").unlink()
+    hub.wait_ready("bob", "c")
+    assert await hub.run("bob", WHERE, name="c") in NODES
+    hub.stop_server("bob", "c")
+    assert jobs_of("alice") == before
+
+    # Taken out of the configuration, it keeps its servers to their end.
+    config = hub.folder / "jupyterhub_config.py"
     config.write_text(config.read_text().replace('[here / "comet.toml", here / "tscc.toml"]', 'here / "comet.toml"'))
     hub.terminate()
     hub.start()
