@@ -111,7 +111,7 @@ class LedgerUnavailable(HPCSpawnerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The Hub can't write its record of jobs at the moment, so no job was submitted. Please try again later."
+            "The Hub can't write its record of jobs at the moment, so it submitted no job. Please try again later."
         )
 
 

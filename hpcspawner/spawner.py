@@ -124,13 +124,13 @@ class HPCSpawner(BatchSpawnerBase):
         help="""
         PEM file with the authority that signed the Hub's certificate.
 
-        It travels in the job script. Empty: the compute node's own store is trusted.
+        It travels in the job script. Empty: the launcher trusts the compute node's own store.
         """,
     )
     spool = Unicode(
         config=True,
         help="""
-        Folder of the embedded `local` scheduler; other schedulers do not use it.
+        Folder of the embedded `local` scheduler; other schedulers ignore it.
 
         Default: `hpcspawner-spool` in the Hub's working directory.
         """,
@@ -141,16 +141,16 @@ class HPCSpawner(BatchSpawnerBase):
         help="""
         Folders put at the end of every job's PATH, on the compute node.
 
-        For machines where the Hub's own environment is also there for jobs; the profile's environments win.
+        For machines where jobs can use the Hub's own environment; the profile's environments come first.
         """,
     )
     poll_interval_s = Float(
         10.0,
         config=True,
         help="""
-        Seconds that a listing of the batch system's queue is good for.
+        Seconds for which the Hub reuses one listing of the scheduler's queue.
 
-        One listing serves all users' servers. Below about 5 a busy controller notices; above about 30 the waiting
+        One listing serves all users' servers. Values below about 5 load a busy controller; above about 30 the waiting
         page lags. A started server reports itself at once.
         """,
     )
@@ -167,7 +167,8 @@ class HPCSpawner(BatchSpawnerBase):
         10.0,
         config=True,
         help="""
-        Seconds that a stop waits for the scheduler to confirm; after that it is confirmed in the background.
+        Seconds that stopping a server waits for the scheduler's confirmation; after that the Hub waits in the
+        background.
 
         JupyterHub shows "stopping" during this time.
         """,
@@ -185,10 +186,10 @@ class HPCSpawner(BatchSpawnerBase):
     secret_file = Unicode(
         config=True,
         help="""
-        File with the secret of which marks of jobs, tokens of servers and keys for reports are derived.
+        File with the secret from which the Hub derives job tags, server tokens and report keys.
 
         Made at the first start, with 32 random bytes in hexadecimal digits and mode 0600; the Hub does not start with
-        one that other accounts may read. Keep it: without it servers that run are not recognised. Default:
+        one that other accounts may read. Keep it: without it the Hub does not recognise running servers. Default:
         `hpcspawner_secret` beside the Hub's own database where that is SQLite, else in the Hub's working directory.
         """,
     )
@@ -198,27 +199,27 @@ class HPCSpawner(BatchSpawnerBase):
         help="""
         Seconds between two rounds of housekeeping.
 
-        In each, jobs without a server of the Hub are taken up again, and jobs that nobody wants are cancelled. News of
-        a job does not wait for it.
+        In each round the Hub takes up jobs that no server object has yet, and cancels jobs that no server needs. A
+        change of a job's state does not wait for the next round.
         """,
     )
     orphan_grace_s = Float(
         300.0,
         config=True,
         help="""
-        Seconds that a job of this Hub is left alone which no server wants: its server was stopped or removed.
+        Seconds before the Hub cancels one of its jobs that no server needs, because the server was stopped or removed.
 
-        After that it is cancelled, at most three jobs in a round. A job that the ledger does not know is taken up
-        again where its tag proves whose server it is; else it is kept if it was there before the Hub's start.
+        The Hub cancels at most three such jobs in a round. It takes up a job that is missing from the ledger where the
+        job's tag proves which server it belongs to; otherwise it keeps the job if it is older than the Hub's start.
         """,
     )
     reaper_dry_run = Bool(
         False,
         config=True,
         help="""
-        Only write to the log which jobs would be cancelled because nobody wants them.
+        Only log the jobs that would be cancelled because no server needs them.
 
-        For a first look on a site with jobs of other Hubs; servers that are stopped are ended all the same.
+        For a first try on a site with jobs of other Hubs. Stopping a server still cancels its job.
         """,
     )
 
@@ -228,8 +229,9 @@ class HPCSpawner(BatchSpawnerBase):
         help="""
         Let all jobs run as root, where the Hub runs as root and the site runs jobs as the Hub's own account.
 
-        Every user is root then: only for a container that has no other account and nothing to lose. Without it such a
-        Hub submits no job. It changes nothing where jobs run as their users: root gets none there.
+        Every user is root then: use it only in a container that has no other account and nothing to lose. Without it
+        such a Hub submits no job. It changes nothing where jobs run as their users: there the Hub submits no job for
+        root.
         """,
     )
 
@@ -238,21 +240,21 @@ class HPCSpawner(BatchSpawnerBase):
         default_value="job",
         config=True,
         help="""
-        Whom a server's certificate names: its job, or only its node.
+        What a server's certificate identifies: its job (safe) or only its node (weaker).
 
-        "job": `j<nonce>.<node>.<certificate_zone>`, so that nobody else on the node can pose as this server. "host" is
-        weaker: another user's server on the same node has a certificate for the same name. It is for proxies that
-        can't be taught where such names lead, on clusters whose nodes are never shared.
+        "job": `j<nonce>.<node>.<certificate_zone>`, so that no other server on the node can pose as this one. "host" is
+        weaker: another user's server on the same node has a certificate for the same name. Use it only for proxies that
+        can't resolve such names, on clusters where users never share nodes.
         """,
     )
     certificate_zone = Unicode(
         ZONE,
         config=True,
         help="""
-        The zone of the names of servers.
+        DNS zone of the servers' names.
 
         The Hub and configurable-http-proxy need no name server for the default. Another zone is the site's own, with
-        wildcard DNS: `<anything>.<node>.<zone>` must lead to the node.
+        wildcard DNS: `<anything>.<node>.<zone>` must resolve to the node.
         """,
     )
 
@@ -349,7 +351,7 @@ class HPCSpawner(BatchSpawnerBase):
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
-        note = "These choices come from a link. Nothing has been started yet; look them over and press Start."
+        note = "A link filled in this form. No server has been started yet: check the choices and press Start."
         draft.set(Draft(read(query_data), note=note))
         raise LinkFillsForm
 
@@ -375,7 +377,7 @@ class HPCSpawner(BatchSpawnerBase):
         self.user_options = dict(row.choices)
         if options and dict(options) != row.choices:
             await self.news.say(
-                "This server has a job already, so that one is used; other choices count from the next."
+                "This server already has a job. Your new choices will apply the next time you start it."
             )
 
     def _check_taken_up(self, row: Row | None) -> None:
@@ -409,9 +411,9 @@ class HPCSpawner(BatchSpawnerBase):
             if not options or not self._stored_options():
                 raise
             request = await self._judge({})
-            self.log.info("%s: the last choice is not offered any more: %s", self._log_name, error)
+            self.log.info("%s: the last choice is no longer offered: %s", self._log_name, error)
             if self.news is not None:
-                await self.news.say(f"Your last choice is not offered any more, so the defaults are used. {error}")
+                await self.news.say(f"Your last choice is no longer offered, so the form shows the defaults. {error}")
             return request
 
     def _stored_options(self) -> bool:
@@ -444,7 +446,7 @@ class HPCSpawner(BatchSpawnerBase):
         """Submit a job, or take up the one that is there, and wait until its server listens; the server's address."""
         cluster, news = self.cluster, self.news
         if news is None:
-            raise RuntimeError("start() was called before the options were judged")
+            raise RuntimeError("start() was called before the options were checked")
         row = None
         try:
             await self._old_jobs_have_ended()
@@ -453,7 +455,7 @@ class HPCSpawner(BatchSpawnerBase):
             row = row or self._new_row()
             await self._adopt(row)
             write = await self._writer(row)
-            await news.say("Asking the scheduler for a job" if not row.asked_at else "Looking for the job", 5)
+            await news.say("Submitting the job" if not row.asked_at else "Looking for the job", 5)
             adopted = bool(row.job_id)
             await obtain(cluster, row, write, news.say)
             self.job_id = row.job_id
@@ -500,7 +502,7 @@ class HPCSpawner(BatchSpawnerBase):
         for row in self.ledger.of(self.user.name, self.name):
             if not row.wanted:
                 if self.news:
-                    await self.news.say(f"Waiting for the end of this server's last job {row.job_id}".rstrip(), 2)
+                    await self.news.say(f"Waiting for this server's previous job {row.job_id} to end".rstrip(), 2)
                 await end_job(self.cluster, row, None)
 
     def _new_row(self, follows: Row | None = None) -> Row:
@@ -553,7 +555,7 @@ class HPCSpawner(BatchSpawnerBase):
 
         def write(ticket: str) -> Submission:
             if request is None:
-                raise RuntimeError("a job that is there is never submitted again")
+                raise RuntimeError("an existing job is never submitted again")
             home = CallHome(
                 url=self._callback(),
                 ticket=ticket,
@@ -795,7 +797,7 @@ class HPCSpawner(BatchSpawnerBase):
 
 async def _say_away(news: News | None) -> None:
     if news is not None:
-        await news.say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
+        await news.say("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
 
 
 async def _quiet(_: str) -> None:

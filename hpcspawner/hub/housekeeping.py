@@ -73,7 +73,7 @@ class Housekeeping:
 
     def _failed(self, what: str) -> None:
         """Log what went wrong, and leave JupyterHub's session fit for the others who share it."""
-        self.log.exception("hpcspawner: %s failed; the next round is soon", what)
+        self.log.exception("hpcspawner: %s failed; housekeeping tries again in the next round", what)
         self.app.db.rollback()
 
     async def _round(self) -> bool:
@@ -93,7 +93,7 @@ class Housekeeping:
         try:
             return await self._see_to(row)
         except Exception:
-            self._failed(f"looking after job {row.job_id} of {row.log_name}")
+            self._failed(f"checking job {row.job_id} of {row.log_name}")
             return False
 
     async def _see_to(self, row: Row) -> bool:
@@ -166,7 +166,7 @@ class Housekeeping:
         since = self._ownerless.setdefault(row.tag, now())
         if now() - since < self.limits.orphan_grace_s:
             return True
-        self.log.warning("%s: the Hub knows no such server any more; job %s is ended", row.log_name, row.job_id)
+        self.log.warning("%s: the Hub no longer has this server; ending job %s", row.log_name, row.job_id)
         in_background(end_job(self.cluster, row, None), self.log)
         return True
 

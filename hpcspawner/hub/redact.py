@@ -81,7 +81,7 @@ def _clean(record: logging.LogRecord) -> None:
         _clean_message(record)
         _clean_traceback(record)
     except Exception as error:
-        record.msg, record.args = "a line that could not be looked through for secrets (%s)", (type(error).__name__,)
+        record.msg, record.args = "a log line that could not be searched for secrets (%s)", (type(error).__name__,)
         record.exc_info = record.exc_text = None
 
 

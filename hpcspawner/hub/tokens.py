@@ -23,7 +23,7 @@ def hand_over(spawner: Any, token: str) -> bool:
     except SQLAlchemyError as error:
         # JupyterHub shares this session among all that it does.
         session.rollback()
-        spawner.log.error("%s: its token can't be stored, trying again: %s", spawner._log_name, error)
+        spawner.log.error("%s: the server's token can't be stored, trying again: %s", spawner._log_name, error)
         return False
     return True
 
@@ -52,7 +52,7 @@ def revoke(row: Row) -> bool:
         _revoke(app, row)
     except SQLAlchemyError as error:
         app.db.rollback()
-        app.log.error("%s: the token of its server can't be revoked, trying again: %s", row.log_name, error)
+        app.log.error("%s: the server's token can't be revoked, trying again: %s", row.log_name, error)
         return False
     return True
 

@@ -269,8 +269,8 @@ class Ledger:
         self._ends: dict[tuple[str, str], Row] = {}
         if others := store.other_hubs_jobs():
             log.warning(
-                "hpcspawner: the ledger has %s living jobs of a Hub with another callback_url; this Hub leaves them "
-                "alone. If the address of this Hub has changed, cancel them or set the old address again.",
+                "hpcspawner: the ledger has %s unfinished jobs of a Hub with another callback_url; this Hub leaves "
+                "them alone. If the address of this Hub has changed, cancel them or set the old address again.",
                 others,
             )
         try:
@@ -280,7 +280,8 @@ class Ledger:
             raise store.unusable(error) from error
         if lost := [row for row in self.live() if not keys.is_ours(row.owner, row.tag)]:
             log.warning(
-                "hpcspawner: %s living jobs have marks of another secret, so their servers are not recognised. Put the "
+                "hpcspawner: %s unfinished jobs have tags from another secret, so the Hub does not recognise their "
+                "servers. Put the "
                 "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s",
                 len(lost),
                 ", ".join(row.job_id or f"one of {row.owner}" for row in lost),
@@ -304,7 +305,7 @@ class Ledger:
         try:
             await self._store.write(row.stored())
         except SQLAlchemyError as error:
-            self._log.error("%s: no job is submitted, for the ledger can't be written: %s", row.log_name, error)
+            self._log.error("%s: no job was submitted, because the ledger can't be written: %s", row.log_name, error)
             raise LedgerUnavailable from error
         self._index(row)
 
@@ -353,7 +354,7 @@ class Ledger:
         if (row.username, row.server) != (username, server) or not self.keys.is_ours(row.owner, tag):
             return known
         self._log.warning(
-            "%s: job %s is taken from JupyterHub's own database: the ledger, made on %s, does not know %s",
+            "%s: took job %s from JupyterHub's own database, because the ledger, made on %s, has no record of %s",
             *(row.log_name, row.job_id, self.age, "where it runs now" if known else "it"),
         )
         self.restore(row)

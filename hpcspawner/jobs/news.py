@@ -91,7 +91,7 @@ class News:
 
 def _sentence(job_id: str, status: JobStatus, explained: str, starts: str) -> str:
     if status.state is JobState.RUNNING:
-        return f"Job {job_id} runs on {status.host}; the server is starting"
+        return f"Job {job_id} is running on {status.host}; the server is starting"
     because = f": {explained}" if explained else ""
     expected = f" Expected start: {starts}." if starts else ""
     return f"Job {job_id} is {status.state.value}{because}{expected}"

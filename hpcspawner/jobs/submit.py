@@ -37,7 +37,7 @@ async def obtain(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
 async def _obtain(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
     if row.asked_at and not row.job_id:
         # The Hub ended in the middle of a submit. It goes on without the Hub, so its outcome may be late.
-        await say("Looking whether the scheduler has the job already")
+        await say("Checking whether the scheduler already has the job")
         await find_job(cluster, row, row.asked_at + cluster.client.access.command_timeout_s + _STRAGGLER_S)
     while row.wanted and not row.job_id:
         await _ask(cluster, row, write, say)
@@ -58,7 +58,7 @@ async def _ask(cluster: Cluster, row: Row, write: Write, say: Say) -> None:
             row.mark_unwanted()
             row.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
             raise
-        await say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
+        await say("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
         await find_job(cluster, row, 0.0)
     except SchedulerError as error:
         row.end = End(Cause.NOT_STARTED, str(error), time.time())
@@ -104,7 +104,10 @@ async def find_job(cluster: Cluster, row: Row, sure_after: float) -> None:
         elif cluster.queue.error is None:
             hidden_since = hidden_since or now()
             if now() - hidden_since > _HIDDEN_S:
-                error = SchedulerUnreachable("The scheduler did not say whether it took the job, and hides it.")
+                error = SchedulerUnreachable(
+                    "The scheduler did not confirm the submission, and the Hub is not "
+                    "allowed to see whether the job exists."
+                )
                 row.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
                 raise error
         if proofs < _PROOFS:

@@ -34,7 +34,7 @@ class _LauncherHandler(APIHandler):
         self._jupyterhub_user = None
         self._resolve_roles_and_scopes()
         if self.request.method != "POST":
-            self.refuse(405, "a launcher's call is a POST")
+            self.refuse(405, "a launcher's call must be a POST")
 
     def check_xsrf_cookie(self) -> None:
         """Do without: no cookie gives any right here."""
@@ -80,8 +80,8 @@ class _LauncherHandler(APIHandler):
         if limited.is_first:
             whose = f"{row.log_name}: " if row else ""
             self.log.warning(
-                "%scalls from %s are limited: too many were refused or repeated within %.0f s; the rest get 429 and no "
-                "line here",
+                "%scalls from %s are limited: too many were refused or repeated within %.0f s; further calls get 429 "
+                "and are not logged",
                 *(whose, self.request.remote_ip, WINDOW_S),
             )
         self.set_header("Retry-After", str(limited.retry_after_s))
@@ -116,12 +116,12 @@ class TicketHandler(_LauncherHandler):
         try:
             bound = await self._bind(row, call, host)
         except SchedulerError:
-            self.not_yet("the scheduler does not say how often it has started this job")
+            self.not_yet("the scheduler did not say how often it has started this job")
         if not bound:
             self._not_valid("presented again", row)
         if not row.environment:
             row.notify()
-            self.not_yet("the Hub does not look after this job yet")
+            self.not_yet("the Hub is not handling this job yet")
         await self._hand_out(row, call)
 
     def _not_valid(self, why: str, row: Row | None) -> NoReturn:
@@ -132,14 +132,14 @@ class TicketHandler(_LauncherHandler):
         try:
             return call.mark
         except ValueError:
-            self.refuse(400, "malformed launcher call: csr is no signing request for a key on P-256", row=row)
+            self.refuse(400, "malformed launcher call: csr is not a signing request for a key on P-256", row=row)
 
     async def _host(self, row: Row) -> str:
         """Where the scheduler says that the job runs, asked now."""
         if not row.wanted:
             self.refuse(410, "this server was stopped", "the server was stopped", row)
         if not row.job_id or row.ask is None:
-            self.not_yet("the Hub does not look after this job yet")
+            self.not_yet("the Hub is not handling this job yet")
         status = await row.ask(now())
         if status.state is JobState.ENDED:
             self.refuse(410, "the scheduler says that this job has ended", "the job has ended", row)
@@ -155,17 +155,20 @@ class TicketHandler(_LauncherHandler):
         if row.certify is not None and call.request is None:
             # Its set-up has failed, or it has found no way to make a key: it may say so, and gets nothing else.
             self.log.info(
-                "%s: job %s sent no signing request from %s; it gets no environment", row.log_name, row.job_id, row.host
+                "%s: job %s sent no signing request from %s, so the Hub sends it no environment",
+                row.log_name,
+                row.job_id,
+                row.host,
             )
             answer["environment"] = {}
         elif row.certify is not None and call.request is not None:
             answer.update(await row.certify(call.request))
             if row.run != call.mark or not row.wanted:
                 # Meanwhile another run has taken its place, or the server was stopped.
-                self._not_valid("no longer this run's", row)
-            self.log.info("%s: job %s runs on %s and got its certificate", row.log_name, row.job_id, row.host)
+                self._not_valid("from an earlier run of the job", row)
+            self.log.info("%s: job %s is running on %s and got its certificate", row.log_name, row.job_id, row.host)
         else:
-            self.log.info("%s: job %s runs on %s and got its environment", row.log_name, row.job_id, row.host)
+            self.log.info("%s: job %s is running on %s and got its environment", row.log_name, row.job_id, row.host)
         self.answer(200, answer)
 
     async def _bind(self, row: Row, call: TicketRequest, host: str) -> bool:
@@ -209,7 +212,7 @@ class ReportHandler(_LauncherHandler):
         if row.report or not row.wanted:
             self.refuse(410, "this server has ended", row=row)
         if row.certify is not None and not row.run.startswith(certificates.KEY):
-            self.refuse(409, "this server has no certificate", "a server without TLS", row)
+            self.refuse(409, "this server has no certificate", "the server has no TLS", row)
         if not row.port:
             self.log.info("%s: job %s listens on %s:%s", row.log_name, row.job_id, row.host, call.port)
             row.listening(call.port)

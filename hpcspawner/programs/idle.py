@@ -79,7 +79,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
         if _is_busy(app):
             busy_at[0] = time.time()
         elif time.time() - max(_worked_at(app), busy_at[0]) > limit_s:
-            app.log.warning("Nobody has worked here for %d seconds; the server ends itself.", limit_s)
+            app.log.warning("The server was idle for %d seconds and shuts down.", limit_s)
             open(os.path.join(os.path.dirname(__file__), ENDED), "w").close()
             _watches[0].stop()
             app.stop()

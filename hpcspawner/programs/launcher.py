@@ -78,8 +78,8 @@ WARNING = signal.SIGUSR1
 NOTED = (WARNING, signal.SIGUSR2)
 ADVICE = {
     400: "it runs another version of hpcspawner than the one that wrote this job. Start the server again.",
-    403: "it is not valid, or was used before. Start the server again.",
-    404: "it knows no such address or job. Start the server again; if that fails, tell the Hub's administrators.",
+    403: "it is not valid, or the job used it before. Start the server again.",
+    404: "it knows no such address or job. Start the server again; if that fails, contact the Hub's administrators.",
     410: "this server was stopped or replaced in the meantime. Start it again if you still need it.",
 }
 
@@ -293,7 +293,7 @@ def answered(response, data, what):
             return json.loads(data.decode("utf-8") or "{}")
     except ValueError:
         pass
-    raise HubBusyError("an answer that is too long or no JSON")
+    raise HubBusyError("an answer that is too long or not JSON")
 
 
 class Hub:
@@ -325,9 +325,9 @@ class Hub:
                 tries -= 1
                 left = deadline - time.monotonic() - 1  # the last try has a second to be answered
                 if not tries or left <= 0:
-                    raise HubBusyError("The Hub gave no answer (last try: %s)." % busy) from None
+                    raise HubBusyError("The Hub did not answer (last try: %s)." % busy) from None
                 if pause_s == FIRST_PAUSE_S:
-                    say("the Hub gives no answer yet (%s); trying on" % busy)
+                    say("the Hub has not answered yet (%s); trying again" % busy)
                 # Jitter also on what the Hub asked for: many jobs may have been sent away at once.
                 wait_s = min(busy.wait_s, MOST_WAIT_S) + pause_s * _random.uniform(0.5, 1)
             if self._signals.until(stopped, min(wait_s, left)):
@@ -347,7 +347,7 @@ class Hub:
                     time.sleep(pause_s)
                     pause_s = min(2 * pause_s, LAST_PAUSE_S)
                 except Exception as error:
-                    say("the Hub did not take the warning. %s" % error)
+                    say("could not send the warning to the Hub. %s" % error)
                     return
 
         threading.Thread(target=work, daemon=True).start()
@@ -480,7 +480,7 @@ def take_port(host, ports, tried):
     """A free port that is not in `tried`, and the socket that holds it."""
     numbers = [number for number in range(ports[0], ports[1] + 1) if number not in tried] if ports else [0]
     _random.shuffle(numbers)
-    why = "every one was tried"
+    why = "all of them were tried"
     for number in numbers:
         try:
             held = hold(host, number)
@@ -789,7 +789,7 @@ class Job:
         try:
             os.chdir(native(directory))
         except OSError as error:
-            message = "The directory %s can't be entered on %s: %s." % (directory, NODE, error.strerror)
+            message = "The directory %s can't be opened on %s: %s." % (directory, NODE, error.strerror)
             raise EndError("bad-directory", message) from None
         wrap, programs = self.wrap, self.settings["programs"]
         for program in wrap[:1] or programs:
@@ -818,7 +818,7 @@ class Job:
         self._require(code not in (1, 127), program)
         if code != 0:
             how = "gave no answer within %d s" % PROBE_S if code is None else "ended with exit code %d" % code
-            message = "%s could not enter %s: it %s. See the job's log." % (wrap[0], self.place, how)
+            message = "%s could not open %s: it %s. See the job's log." % (wrap[0], self.place, how)
             raise EndError("missing-program", message, MISSING_CODE)
 
     def _start(self):
@@ -837,9 +837,9 @@ class Job:
             self.server = Server([*self.wrap, *self.settings["command"]], extra, self.signals)
             if self._has_port(host, deadline):
                 return
-            say("port %d was taken by somebody else; trying another" % self.port)
+            say("another process took port %d; trying another port" % self.port)
             self.server.end()
-        raise EndError("no-port", "Others on %s were faster to take each of 4 ports." % NODE)
+        raise EndError("no-port", "Other processes on %s took each of the 4 ports that the server tried." % NODE)
 
     def _watched(self):
         """Variables for the server that have it end when it is idle; none where there is no limit."""
@@ -904,10 +904,10 @@ class Job:
         idle_s = self._idle_s() if code == 0 and not self._ending() else None
         if idle_s is not None:
             self.server.end()
-            return EndError("idle", "The server was idle for %s and ended itself." % span(idle_s), 0, 0)
+            return EndError("idle", "The server was idle for %s and shut down." % span(idle_s), 0, 0)
         message = "%s %s on %s." % (self.title, how, NODE)
         if number == signal.SIGKILL:
-            message += " Often that means: more memory was used than the job asked for."
+            message += " This often means that the server used more memory than the job asked for."
         self.server.end()
         reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
         return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
@@ -938,7 +938,7 @@ class Job:
                 self.hub.ask("/report", body, END_REPORT_S, lambda: False, tries=3)
                 self._remove_spare_log()
             except (HubError, HubBusyError) as error:
-                say("the Hub was not told of the end. %s" % error)
+                say("could not report the end to the Hub. %s" % error)
         return end.code
 
 

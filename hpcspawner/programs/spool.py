@@ -84,7 +84,7 @@ class Spool:
         try:
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except NotADirectoryError:
-            raise SpoolError(NOT_OURS, f"{self.folder} is a link; name the folder itself") from None
+            raise SpoolError(NOT_OURS, f"{self.folder} is a symbolic link; name the folder itself") from None
         try:
             if os.fstat(folder).st_uid != os.getuid():
                 raise SpoolError(NOT_OURS, f"{self.folder} belongs to another account")

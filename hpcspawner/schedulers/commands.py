@@ -81,7 +81,7 @@ class Client:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
             raise SchedulerUnreachable(
-                "The scheduler took the job but its answer could not be read.", shlex.join(argv), answer.message
+                "The scheduler accepted the job, but its answer could not be read.", shlex.join(argv), answer.message
             ) from error
 
     async def cancel(self, user: str, job_id: str) -> None:
@@ -106,7 +106,7 @@ class Client:
             return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:
             raise SchedulerNotSetUp(
-                f"It can't be told how often job {job_id} was started: {error}",
+                f"The Hub can't find out how often job {job_id} was started: {error}",
                 shlex.join(argv),
                 answer.message[:200],
                 "leave job.requeue out of the profile: this installation does not say when a job runs again",
@@ -122,7 +122,7 @@ class Client:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
                 found = await self._record(job_id, commands, mark) or found
         except Exception as error:
-            self._complain("record", f"how job {job_id} ended could not be found out: {error}")
+            self._complain("record", f"could not find out how job {job_id} ended: {error}")
             return None
         return found
 
@@ -228,7 +228,7 @@ class Client:
             message, cure = fault
             return SchedulerNotSetUp(message, command, answer.message, cure)
         if answer.code < 0 or self.scheduler.unreachable(answer):
-            return SchedulerUnreachable("The scheduler does not answer.", command, answer.message)
+            return SchedulerUnreachable("The scheduler is not answering.", command, answer.message)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
     def _not_started(self, answer: Answer) -> tuple[str, str] | None:
@@ -249,10 +249,11 @@ class Client:
             return "The scheduler's commands are not set up on the Hub.", cure
         if _NO_LIBRARY in answer.err:
             cure = "name the folder of the library as LD_LIBRARY_PATH in scheduler.variables, or have ldconfig know it"
-            return "A command of the scheduler's lacks a library on the Hub.", cure
+            return "A command of the scheduler lacks a library on the Hub.", cure
         if answer.code in _NO_PROGRAM:
-            cure = "see that the program and what it needs are there and may be run; scheduler.path names its folder"
-            return "A command of the scheduler's can't be run on the Hub.", cure
+            cure = "check that the program and the files it needs exist and can be executed; scheduler.path names "
+            "its folder"
+            return "A command of the scheduler can't be run on the Hub.", cure
         return None
 
     def _cure(self) -> str:

@@ -69,9 +69,9 @@ _WRONG_STATE = 170  # PBSE_BADSTATE: for qdel, the job is complete
 _SIGNALS, _SHELL_SIGNALS, _LAST_SIGNAL = 256, 128, 64
 _TERM = 15
 _LIMITS = {
-    -10: Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for and was ended by Torque."),
+    -10: Record(Cause.OUT_OF_MEMORY, "Torque ended the job because it used more memory than it asked for."),
     -11: WALL_TIME,
-    -12: Record(Cause.WALL_TIME, "The job used up its CPU time and was ended by Torque."),
+    -12: Record(Cause.WALL_TIME, "Torque ended the job because it used up its CPU time."),
 }
 
 # What Slurm's qstat says of -x, and Slurm's qsub where no file is named. (Torque's are no Perl.)
@@ -82,15 +82,17 @@ _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]
 
 # Comments of Torque's own scheduler, without "Not Running: " and the full stop.
 _REASONS = {
-    "Draining system to allow starving job to run": "Nodes are kept free for a job that has waited for long.",
-    "Job would cross dedicated time boundary": "The job would not end before a time set aside for something else.",
-    "No available resources on nodes": "Other jobs use what you asked for.",
+    "Draining system to allow starving job to run": "The scheduler is keeping nodes free for a job that has waited a "
+    "long time.",
+    "Job would cross dedicated time boundary": "The job would not end before a time that is reserved for other work.",
+    "No available resources on nodes": "Other jobs are using what you asked for.",
     "Not enough of the right type of nodes are available": "The nodes that you asked for are busy or down.",
-    "Queue job limit has been reached": "As many jobs of this queue run as may run at once.",
+    "Queue job limit has been reached": "This queue has reached its limit of running jobs.",
     "Queue not started": "The queue does not start jobs at the moment.",
-    "Server job limit has been reached": "As many jobs run as may run at once.",
-    "User has reached queue running job limit": "You have as many jobs running as one user may have in this queue.",
-    "User has reached server running job limit": "You have as many jobs running as one user may have.",
+    "Server job limit has been reached": "The cluster has reached its limit of running jobs.",
+    "User has reached queue running job limit": "You have reached the limit of running jobs that one user may have "
+    "in this queue.",
+    "User has reached server running job limit": "You have reached the limit of running jobs that one user may have.",
 }
 
 
@@ -149,7 +151,7 @@ class Torque:
         """`12.server`, or `12` from Slurm's qsub: as the listing writes it."""
         job_id = out.removesuffix("\n")
         if not _SUBMITTED.fullmatch(job_id):
-            raise ValueError(f"qsub printed no job id but {out[:200]!r}")
+            raise ValueError(f"qsub printed this instead of a job id: {out[:200]!r}")
         return job_id
 
     def query_command(self, mark: str) -> list[str]:
@@ -193,7 +195,9 @@ class Torque:
             return None
         status = attributes.get("exit_status", "")
         if "Job deleted as result of dependency" in attributes.get("comment", ""):
-            return Record(Cause.NOT_STARTED, "The job was dropped because the one that it was to follow ended well.")
+            return Record(
+                Cause.NOT_STARTED, "The follow-up job was removed because the job before it finished normally."
+            )
         if re.fullmatch(r"-?\d{1,5}", status, re.ASCII):
             return replace(_ended_with(int(status)), node=attributes.get("exec_host", "").partition("/")[0])
         # A job that was deleted before its start has no exit_status.
@@ -228,7 +232,7 @@ class Torque:
         words = answer.err + answer.out
         if "ruserok" in words:
             return (
-                "have the server take jobs from the Hub's machine: qmgr -c 'set server submit_hosts += HUB', or "
+                "let the server accept jobs from the Hub's machine: qmgr -c 'set server submit_hosts += HUB', or "
                 "qmgr -c 'set server allow_node_submit = true' where it is a node"
             )
         if answer.code == _NO_DEFAULT_SERVER or _NO_SERVER.search(words):

@@ -6,25 +6,25 @@ from collections.abc import Mapping
 # Option: what to do in its place.
 _SLURM: Mapping[str, str] = {
     "job-name": "the Hub names its jobs itself",
-    "comment": 'the Hub knows its jobs by it; write tag = "job-name" in [scheduler], and the comment is yours',
+    "comment": 'the Hub recognises its jobs by it; write tag = "job-name" in [scheduler], and the comment is yours',
     "output": "the job script opens its own log; job.log names the folder",
     "error": "the job script opens its own log; job.log names the folder",
     "input": "the job script reads nothing",
     "chdir": "the launcher goes to the user's folder; defaults.directory and [directories] name it",
-    "export": "the job gets what the scheduler's commands get; scheduler.variables adds to it, and "
+    "export": "the job gets the environment of the scheduler's commands; scheduler.variables adds to it, and "
     'job.leave_out = ["export"] leaves the option out',
-    "export-file": "the job gets what the scheduler's commands get; scheduler.variables adds to it",
-    "array": "a server is one job",
+    "export-file": "the job gets the environment of the scheduler's commands; scheduler.variables adds to it",
+    "array": "each server is one job",
     "dependency": "the Hub makes follow-up jobs by it",
     "kill-on-invalid-dep": "the Hub makes follow-up jobs by it",
-    "clusters": "the Hub asks one cluster alone; give the other one a Hub or a profile of its own",
-    "cluster-constraint": "the Hub asks one cluster alone; give the other one a Hub or a profile of its own",
+    "clusters": "the Hub asks only one cluster; give the other one its own Hub or profile",
+    "cluster-constraint": "the Hub asks only one cluster; give the other one its own Hub or profile",
     "requeue": "write job.requeue = true",
-    "no-requeue": "it is what a job has without job.requeue",
+    "no-requeue": "it is the default without job.requeue",
     "signal": "write limits.warning",
     "uid": "the job is submitted as its user",
     "gid": "the job is submitted as its user",
-    "wrap": "the job script is the Hub's",
+    "wrap": "the Hub writes the job script",
     "wait": "the Hub does not wait for the end of a job in sbatch",
     "test-only": "no job would be submitted",
     "parsable": "the Hub's own",
@@ -38,20 +38,20 @@ _SLURM: Mapping[str, str] = {
 # Full names that begin like one of those; other beginnings sbatch completes itself.
 _SLURMS_OWN_WORDS = frozenset({"wait-all-nodes"})
 _TORQUE: Mapping[str, str] = {
-    "N": "the Hub knows its jobs by it",
+    "N": "the Hub recognises its jobs by it",
     "o": "the job script opens its own log; job.log names the folder",
     "e": "the job script opens its own log; job.log names the folder",
     "j": "the job script opens its own log; job.log names the folder",
     "k": "the job script opens its own log; job.log names the folder",
-    "C": "no line of the job script is an option",
+    "C": "the job script contains no options",
     "S": "the job script is bash",
-    "t": "a server is one job",
+    "t": "each server is one job",
     "r": "write job.requeue",
-    "q": "partitions[].name is the queue; another server's queue is another profile's",
+    "q": "partitions[].name is the queue; write another profile for another server's queue",
     "P": "the job is submitted as its user",
     "u": "the job is submitted as its user",
-    "I": "a job of the Hub's is no session",
-    "X": "a job of the Hub's is no session",
+    "I": "the Hub's jobs are not interactive",
+    "X": "the Hub's jobs are not interactive",
     "z": "the Hub reads what qsub prints",
     "F": "the job script takes no arguments",
 }
@@ -97,8 +97,8 @@ _OWN = {
     "LC_ALL": "the Hub reads what the commands print, which must not be translated",
     "LANG": "the Hub reads what the commands print, which must not be translated",
     "LANGUAGE": "the Hub reads what the commands print, which must not be translated",
-    "LD_PRELOAD": "a library for every command is installed by the system's own means",
-    **dict.fromkeys(("HOME", "USER", "LOGNAME", "SHELL"), "these are the user's own"),
+    "LD_PRELOAD": "install a library for every command system-wide",
+    **dict.fromkeys(("HOME", "USER", "LOGNAME", "SHELL"), "they belong to the user"),
 }
 # They stand for options of commands and for layouts of their answers.
 _OPTIONS = re.compile(
@@ -109,5 +109,5 @@ _OPTIONS = re.compile(
 def why_no_variable(name: str) -> str:
     """What to do in place of a variable for the commands that would change their answers; "" for others."""
     if _OPTIONS.fullmatch(name):
-        return "it is an option of a command, or changes what it prints; write options as job.directives"
+        return "it sets an option of a command or changes what the command prints; write options as job.directives"
     return _OWN.get(name, "")

@@ -63,7 +63,7 @@ def _modules(line: str) -> str:
     for word in line.split():
         if not _MODULE.fullmatch(word):
             raise ValueError(
-                f"{shown(word)} is no module: it begins with '-', or has a quote, '$', '`', ';' or '&' in it"
+                f"{shown(word)} is not a module name: it begins with '-' or contains a quote, '$', '`', ';' or '&'"
             )
     return line
 
@@ -128,7 +128,7 @@ class Access(Frozen):
         dict[Variable, Value], Field(description="What the scheduler's commands find in their environment.")
     ] = {}
     tag: Annotated[
-        Literal["comment", "job-name"], Field(description="Where the Hub's mark of a job stands (slurm only).")
+        Literal["comment", "job-name"], Field(description="Where the Hub writes its tag of a job (slurm only).")
     ] = "comment"
     min_uid: Annotated[
         int, Field(ge=1, le=2**31, strict=True, description="Jobs run only for accounts with this uid or a higher one.")
@@ -161,7 +161,7 @@ class Partition(Frozen):
     max_walltime: WalltimeText
     max_nodes: Count = 1
     whole_nodes: Annotated[
-        bool, Field(description="The scheduler gives whole nodes: cpus and memory aren't asked.")
+        bool, Field(description="The scheduler gives whole nodes: the form does not ask for cpus and memory.")
     ] = False
     max_cpus: Annotated[Count, Field(description="Per node.")] = 1
     max_memory: Annotated[MemoryText | None, Field(description="Per node.")] = None
@@ -271,7 +271,7 @@ class Limits(Frozen):
 
     queue: Annotated[WalltimeText, Field(description="Longest time in the queue.")] = Walltime(7 * 86400)
     idle: Annotated[
-        WalltimeText | None, Field(description="Servers idle for this long end by themselves; None: as the user likes.")
+        WalltimeText | None, Field(description="Servers idle for this long end by themselves; None: no limit.")
     ] = None
     renewals: Annotated[
         int, Field(ge=0, le=1000, strict=True, description="How often a server may start again; 0: not offered.")
@@ -285,7 +285,7 @@ class Job(Frozen):
     """What the admin adds to every job."""
 
     directives: tuple[Directive, ...] = ()
-    leave_out: Annotated[tuple[Line, ...], Field(description="Options that the scheduler is not given.")] = ()
+    leave_out: Annotated[tuple[Line, ...], Field(description="Options left out of the submit command.")] = ()
     prologue: Annotated[Script, Field(description="Bash, run before the environment is set up.")] = ""
     epilogue: Annotated[Script, Field(description="Bash, run after the server has ended.")] = ""
     log: Annotated[HomePath, Field(description="Folder for the jobs' log files, on the compute node.")] = (
@@ -296,13 +296,13 @@ class Job(Frozen):
         str | None, Field(pattern=r"^0?[0-7]{3}$", description="The jobs' umask; none: the node's own, as at a login.")
     ] = None
     modules_init: Annotated[
-        HomePath | None, Field(description="File that brings `module`; none: those that a login reads.")
+        HomePath | None, Field(description="File that defines `module`; none: the files that a login reads.")
     ] = None
-    conda: Annotated[HomePath | None, Field(description="Folder of the conda that environments are activated by.")] = (
-        None
-    )
+    conda: Annotated[HomePath | None, Field(description="Folder of the conda that activates the environments.")] = None
     container_command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("apptainer",)
-    gpu_options: Annotated[tuple[Line, ...], Field(description="What gives a container the node's GPUs.")] = ("--nv",)
+    gpu_options: Annotated[tuple[Line, ...], Field(description="Options that give a container the node's GPUs.")] = (
+        "--nv",
+    )
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
     requeue: Annotated[
         bool, Field(description="The scheduler may start a job again after a failure of its node or a preemption.")
@@ -430,7 +430,7 @@ def find_shipped(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     have = sorted({path.name for folder in _shipped_folders() for path in folder.glob("*.toml")})
-    raise FileNotFoundError(f"no profile {name!r} is shipped; there are: {', '.join(have) or 'none'}")
+    raise FileNotFoundError(f"no profile named {name!r} is shipped; the shipped ones are: {', '.join(have) or 'none'}")
 
 
 def _shipped_folders() -> Iterator[Path]:
@@ -496,7 +496,7 @@ def _repeated_names(data: dict[str, Any]) -> Iterator[str]:
             names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
             for name, count in Counter(names).items():
                 if count > 1:
-                    yield f"{table}: {name!r} stands {count} times; give each a name of its own"
+                    yield f"{table}: {name!r} appears {count} times; give each entry its own name"
 
 
 def _cross_checks(profile: SiteProfile) -> list[str]:
@@ -539,7 +539,8 @@ def _names_there(profile: SiteProfile) -> Iterator[str]:
     for place, kind, texts in _scheduler_names(profile):
         for text in texts:
             if not names.is_name(text, scheduler, kind):
-                yield f"{place}: {shown(text)} is no name of a {kind} there: {names.allowed(scheduler, kind)}"
+                yield f"{place}: {shown(text)} is not a valid {kind} name for this scheduler: "
+                f"{names.allowed(scheduler, kind)}"
 
 
 def _scheduler_names(profile: SiteProfile) -> Iterator[tuple[str, str, Iterable[str]]]:
@@ -582,7 +583,7 @@ def _access_mistakes(profile: SiteProfile) -> Iterator[str]:
     if access.type == "local" and access.command_prefix:
         yield "scheduler.command_prefix: 'local' runs jobs as the Hub's own account; leave the prefix out"
     if access.type == "local" and profile.directives:
-        yield "directives: 'local' knows no further options; leave them out"
+        yield "directives: 'local' has no further options; leave them out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
@@ -611,11 +612,11 @@ def _kept_options(profile: SiteProfile) -> Iterator[str]:
     for name in profile.job.leave_out:
         if name not in allowed:
             yield (
-                f"job.leave_out: {name!r} can't be left out of a job of {access.type!r}; there is: "
+                f"job.leave_out: {name!r} can't be left out for scheduler type {access.type!r}; you can leave out: "
                 f"{', '.join(allowed) or 'nothing'}"
             )
     if access.tag != "comment" and access.type != "slurm":
-        yield f"scheduler.tag: {access.type!r} has one place for the mark alone; leave the key out"
+        yield f"scheduler.tag: {access.type!r} has only one place for the tag; leave the key out"
 
 
 def _options_in_scripts(profile: SiteProfile) -> Iterator[str]:
@@ -637,7 +638,7 @@ def _unknown_placeholders(profile: SiteProfile) -> Iterator[str]:
         for word in re.findall(r"(?<!\$)\{([^{}]*)\}", text):
             if word not in known:
                 there = " and ".join(f"{{{one}}}" for one in sorted(known, reverse=True))
-                yield f"{place}: {{{word}}} means nothing here; there is {there}"
+                yield f"{place}: {{{word}}} is not a placeholder here; use {there}"
 
 
 def _unknown_variables(profile: SiteProfile) -> Iterator[str]:
@@ -646,7 +647,7 @@ def _unknown_variables(profile: SiteProfile) -> Iterator[str]:
         match = VARIABLE.match(rule)
         if match and (match[1] or match[2]) not in known:
             there = ", ".join(f"${name}" for name in known) or "none"
-            yield f"{place}: {match[0]} means nothing here; directories.variables has: {there}"
+            yield f"{place}: {match[0]} is not defined; directories.variables has: {there}"
 
 
 def _folder_rules(profile: SiteProfile) -> Iterator[tuple[str, str]]:

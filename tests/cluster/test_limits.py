@@ -92,7 +92,7 @@ def test_a_job_that_no_server_wants_is_cancelled_and_those_that_are_not_known_ar
     time.sleep(3)
     assert jobs_of("alice") == [ours], "a time of grace comes first"
     queue_is_empty_within(40, "alice")
-    assert f"job {ours} of alice is cancelled: no server wants it" in hub.log()
+    assert f"job {ours} of alice is cancelled: no server needs it" in hub.log()
     assert sorted(jobs_of("bob")) == sorted([unknown, other])
     assert f"job {unknown} of bob has a mark of this Hub" in hub.log()
     assert f"job {other} " not in hub.log()

@@ -15,7 +15,7 @@ from hpcspawner.site.profile import Job
 
 ABSENT = JobStatus(JobState.ENDED)
 LISTED = JobStatus(JobState.ENDED, native_state="TIMEOUT")
-WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
+WALL_TIME = Record(Cause.WALL_TIME, "The job reached its wall time.")
 MEMORY = Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for.", signal=9)
 NODE = Record(Cause.NODE_FAILED, "Node n1 failed.")
 CANCELLED = Record(Cause.CANCELLED, "The job was cancelled by root (an administrator).", cancelled_by="root")
@@ -73,7 +73,7 @@ def a_row(report=None, **fields):
             None,
             ABSENT,
             Cause.UNKNOWN,
-            "The job is gone, and the scheduler does not know any more why." + LOG,
+            "The job has ended, and the scheduler no longer has a record of why." + LOG,
             id="nothing at all",
         ),
     ],

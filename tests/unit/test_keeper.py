@@ -190,7 +190,7 @@ async def test_a_job_that_no_server_wants_is_cancelled(desk, housekeeping, until
         await some_rounds(desk)
     # It has ended; nobody cancels it again.
     assert len(desk.cancelled) <= 2
-    assert "job 77 of alice is cancelled: no server wants it" in caplog.text
+    assert "job 77 of alice is cancelled: no server needs it" in caplog.text
 
 
 async def test_it_is_cancelled_by_the_next_hub_too(desk, housekeeping, until, reopened):
@@ -232,7 +232,7 @@ async def test_a_dry_run_only_tells(desk, housekeeping, caplog):
     async with housekeeping(dry_run=True):
         await some_rounds(desk)
     assert desk.cancelled == []
-    assert "job 77 of alice would be cancelled: no server wants it" in caplog.text
+    assert "job 77 of alice would be cancelled: no server needs it" in caplog.text
 
 
 async def test_a_round_cancels_three_at_most_and_the_next_one_goes_on(desk, housekeeping, until):

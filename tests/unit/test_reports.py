@@ -161,7 +161,7 @@ class Job:
 
     async def _count_runs(self):
         if self.runs is None:
-            raise SchedulerUnreachable("The scheduler does not answer.")
+            raise SchedulerUnreachable("The scheduler is not answering.")
         return self.runs
 
     def committed(self):

@@ -397,8 +397,8 @@ ENDS = [
     ("exit-0", Cause.EXITED, 0, None, "", "The job ended without an error."),
     ("exit-3", Cause.EXITED, 3, None, "", "The job ended with exit code 3."),
     ("exit-137", Cause.EXITED, 137, None, "", "The job ended with exit code 137."),
-    ("signal-9", Cause.EXITED, None, 9, "", "The job was ended by signal 9 (SIGKILL)."),
-    ("timeout", Cause.WALL_TIME, None, 15, "", "The wall time of the job was reached."),
+    ("signal-9", Cause.EXITED, None, 9, "", "The job was killed by signal 9 (SIGKILL)."),
+    ("timeout", Cause.WALL_TIME, None, 15, "", "The job reached its wall time."),
     ("out-of-memory", Cause.OUT_OF_MEMORY, None, None, "", "more memory than it asked for"),
     ("cancelled-by-user", Cause.CANCELLED, None, 15, "alice", "The job was cancelled by alice."),
     ("cancelled-by-root", Cause.CANCELLED, None, 15, "root", "The job was cancelled by root (an administrator)."),
@@ -463,7 +463,7 @@ def test_other_ends_are_told_apart(word, cause, words):
 @pytest.mark.parametrize("nodes", ["n[1-2]", "n1,n2", "None assigned", "", "(null)"])
 def test_which_of_several_nodes_failed_is_not_guessed(nodes):
     record = slurm.parse_end("12", ["", f"12|NODE_FAIL|0:0|{nodes}\n"], MARK, str)
-    assert record.message == "A node of the job failed and the job with it (NODE_FAIL)."
+    assert record.message == "A node of the job failed, which ended the job (NODE_FAIL)."
 
 
 def test_every_final_state_has_a_cause():

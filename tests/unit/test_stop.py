@@ -360,7 +360,7 @@ async def test_an_end_is_recorded_once(desk, running, in_database):
     ends = await asyncio.gather(*(finish(desk.cluster, running, LISTED) for _ in range(4)))
     again = await finish(desk.cluster, running, ABSENT)
     assert {id(each) for each in (*ends, again)} == {id(running.end)}
-    assert (again.cause, again.message) == (Cause.WALL_TIME, "The wall time of the job was reached.")
+    assert (again.cause, again.message) == (Cause.WALL_TIME, "The job reached its wall time.")
     assert in_database()[running.tag]["cause"] == "wall-time"
     assert desk.kept.live() == []
     assert desk.kept.wake.is_set()

@@ -206,7 +206,7 @@ async def test_a_damaged_ledger_is_named_with_what_to_do(opened, file, damage):
     told = str(caught.value)
     assert told.startswith(f"The ledger {file} is damaged: ")
     assert told.endswith(
-        "Move it away and start the Hub again: it makes a new one, and takes up the jobs that wait or run."
+        "Move it away and start the Hub again: it makes a new one and takes up the jobs that are waiting or running."
     )
     assert "\n" not in told
 

@@ -277,7 +277,7 @@ async def test_a_hub_that_ended_midway_finds_the_job_it_had_asked_for(start, des
     assert (again.row.job_id, desk.submits) == ("12", 0)
     # The job holds the ticket that its first Hub has made.
     assert desk.kept.by_ticket(ticket) is again.row
-    assert desk.said == ["Looking whether the scheduler has the job already"]
+    assert desk.said == ["Checking whether the scheduler already has the job"]
 
 
 async def test_a_hub_that_ended_before_the_submit_submits_once(start, desk, reopened):

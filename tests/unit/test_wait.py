@@ -124,7 +124,8 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     start.row.listening(20000)
     await start.task
     assert await start.told() == [
-        "Job 12 is pending: Other jobs come first. The scheduler says: Priority. Expected start: 2026-11-21T05:02:49.",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. The scheduler says: Priority. "
+        "Expected start: 2026-11-21T05:02:49.",
         "Job 12 runs on n1; the server is starting",
     ]
 
@@ -205,7 +206,7 @@ async def test_a_killed_launcher_leaves_the_last_word_to_the_scheduler(started, 
     assert await start.goes_on(0.3)
     desk.records("12", "TIMEOUT")
     desk.shows(desk.line(start.row, "TIMEOUT"))
-    assert str(await start.lost()) == "The wall time of the job was reached. (job 12)"
+    assert str(await start.lost()) == "The job reached its wall time. (job 12)"
     assert start.row.end.cause is Cause.WALL_TIME
 
 
@@ -249,7 +250,7 @@ async def test_the_schedulers_record_tells_it_where_the_launcher_said_nothing(st
     desk.shows(desk.line(start.row, "NODE_FAIL"))
     error = await start.lost()
     assert error.reason is Reason.JOB_ENDED
-    assert "failed and the job with it (NODE_FAIL). (job 12)" in str(error)
+    assert "failed, which ended the job (NODE_FAIL). (job 12)" in str(error)
     assert start.row.end.cause is Cause.NODE_FAILED
     assert in_database()[start.row.tag]["cause"] == "node-failed"
     assert desk.kept.live() == []
@@ -281,7 +282,9 @@ async def test_an_outage_of_the_scheduler_ends_nothing(started, desk):
     desk.comes_up()
     start.row.listening(20000)
     await asyncio.wait_for(start.task, 30)
-    assert (await start.told()).count("The scheduler does not answer at the moment; the job keeps its place.") == 1
+    assert (await start.told()).count(
+        "The scheduler is not answering at the moment; the job keeps its place in the queue."
+    ) == 1
 
 
 # --- what takes too long, or will never come
@@ -303,11 +306,11 @@ async def test_a_job_that_will_never_start_fails_at_once(started, desk):
     [
         (
             "ReqNodeNotAvail, Reserved for maintenance",
-            "Its nodes are reserved for a maintenance that begins before the job would end. With a shorter wall time it"
-            " may start before that; else it starts afterwards."
+            "The nodes are reserved for maintenance that begins before this job would end. With a shorter wall time "
+            "it may start before the maintenance; otherwise it starts afterwards."
             " The scheduler says: ReqNodeNotAvail, Reserved for maintenance.",
         ),
-        ("Priority", "Other jobs come first. The scheduler says: Priority."),
+        ("Priority", "Jobs with a higher priority are ahead of this one. The scheduler says: Priority."),
         ("SomethingNew, with a detail", "SomethingNew, with a detail"),
         ("AssocGrpBBMinutes", "Your account has reached a limit for all its jobs together (AssocGrpBBMinutes)."),
     ],

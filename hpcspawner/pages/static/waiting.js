@@ -79,7 +79,7 @@
     url.searchParams.set("_xsrf", new URL(progressUrl, window.location.href).searchParams.get("_xsrf") || "");
     const why = await fetch(url, { method: "DELETE" }).then(
       (answer) => (answer.ok ? "" : `HTTP ${answer.status}`),
-      () => "the Hub does not answer",
+      () => "the Hub is not answering",
     );
     if (!why) {
       window.location.href = page.dataset.homeUrl;
@@ -88,7 +88,7 @@
     over = false;
     cancel.disabled = false;
     cancel.textContent = "Cancel";
-    showMessage(`It could not be cancelled (${why}). Please try again.`);
+    showMessage(`Cancelling failed (${why}). Please try again.`);
   });
 
   listen();
