@@ -167,8 +167,7 @@ class HPCSpawner(BatchSpawnerBase):
         10.0,
         config=True,
         help="""
-        Seconds that stopping a server waits for the scheduler's confirmation; after that the Hub waits in the
-        background.
+        Seconds that a stop waits for the scheduler's confirmation; after that the Hub waits in the background.
 
         JupyterHub shows "stopping" during this time.
         """,

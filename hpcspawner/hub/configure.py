@@ -115,7 +115,7 @@ def _host_problem(host: str, *, nodes: bool) -> str:
         return "" if is_name else f"{host!r} is not a valid host name"
     if address.is_unspecified:
         return f"{host} stands for all addresses of a machine and can't be called"
-    return f"{host} is the compute node itself" if nodes and address.is_loopback else ""
+    return f"on a compute node, {host} is the node itself" if nodes and address.is_loopback else ""
 
 
 def _readable(path: Path) -> Path:

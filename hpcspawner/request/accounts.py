@@ -73,7 +73,6 @@ def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
     if entry.pw_uid < min_uid:
         return (
             f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and the Hub submits jobs only for accounts with "
-            f"uid "
-            f"{min_uid} or higher (scheduler.min_uid in the site's profile)."
+            f"uid {min_uid} or higher (scheduler.min_uid in the site's profile)."
         )
     return ""

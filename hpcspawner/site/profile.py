@@ -539,8 +539,8 @@ def _names_there(profile: SiteProfile) -> Iterator[str]:
     for place, kind, texts in _scheduler_names(profile):
         for text in texts:
             if not names.is_name(text, scheduler, kind):
-                yield f"{place}: {shown(text)} is not a valid {kind} name for this scheduler: "
-                f"{names.allowed(scheduler, kind)}"
+                allowed = names.allowed(scheduler, kind)
+                yield f"{place}: {shown(text)} is not a valid {kind} name for this scheduler: {allowed}"
 
 
 def _scheduler_names(profile: SiteProfile) -> Iterator[tuple[str, str, Iterable[str]]]:

@@ -95,5 +95,5 @@ def test_a_hub_that_runs_as_root_submits_no_job_as_itself(make_hub):
         answer = hub.api("POST", server_path("alice"), json={"partition": "short"})
         assert "The Hub runs as root" in answer.text
         assert not answer.ok
-        assert "That account is root, so no job is submitted" in hub.log()
+        assert "That account is root, so the Hub submits no job" in hub.log()
         assert not (hub.folder / "spool" / "last-id").exists()

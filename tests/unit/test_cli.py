@@ -79,7 +79,7 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"hpcspawner: There is no command {word!r}.{hint} There are: check, render, helper, sudoers, demo.\n"
+        == f"hpcspawner: There is no command {word!r}.{hint} The commands are: check, render, helper, sudoers, demo.\n"
     )
 
 
@@ -367,7 +367,9 @@ def test_an_account_that_there_is_not_is_said_at_once(programs, free_port):
 def test_a_profile_that_there_is_not_is_said_at_once(programs, free_port):
     done = demo(programs, f"--port={free_port}", "--site=nope.toml")
     assert done.returncode == 1
-    assert done.stderr.startswith("hpcspawner demo: no profile 'nope.toml' is shipped; there are: comet.toml, ")
+    assert done.stderr.startswith(
+        "hpcspawner demo: no profile named 'nope.toml' is shipped; the shipped ones are: comet.toml, "
+    )
 
 
 def test_a_profile_with_mistakes_is_said_at_once(programs, free_port, bad):

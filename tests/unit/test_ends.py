@@ -172,10 +172,10 @@ def test_a_follow_up_takes_over_only_after_what_nobody_wanted():
         (launcher.UNTRUSTED_CODE, "the node does not know the authority"),
         (launcher.UNANSWERED_CODE, "got no answer"),
         (launcher.SETTINGS_CODE, "could not use what the Hub wrote into its script"),
-        (launcher.WRONG_NAME_CODE, "it is for another name"),
+        (launcher.WRONG_NAME_CODE, "the certificate names another host"),
         (launcher.WRONG_TIME_CODE, "The node's clock is wrong"),
-        (launcher.NOT_RUN_CODE, "may not be run there"),
-        (launcher.NO_PYTHON_CODE, "The node has no Python that runs"),
+        (launcher.NOT_RUN_CODE, "can't be executed there"),
+        (launcher.NO_PYTHON_CODE, "the node has none that runs"),
     ],
 )
 def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code, says):

@@ -258,8 +258,8 @@ async def test_a_job_that_was_there_before_the_hub_is_kept_and_named_once(desk, 
     async with housekeeping():
         await some_rounds(desk)
     assert desk.cancelled == []
-    assert caplog.text.count("job 77 of alice has a mark of this Hub, but the ledger, made on") == 1
-    assert "It is left alone. To end it: scancel 77" in caplog.text
+    assert caplog.text.count("job 77 of alice has a tag of this Hub, but the ledger, made on") == 1
+    assert "The Hub leaves it alone. To cancel it: scancel 77" in caplog.text
     for row in known:
         row.tasks["start"].cancel()
 
@@ -293,7 +293,7 @@ async def test_the_mark_of_a_row_on_a_job_with_another_number_is_no_reason_where
     async with housekeeping():
         await some_rounds(desk)
     assert desk.cancelled == []
-    assert "job 13 of alice has a mark of this Hub" in caplog.text
+    assert "job 13 of alice has a tag of this Hub" in caplog.text
     row.tasks["start"].cancel()
 
 
@@ -412,7 +412,7 @@ async def test_the_job_of_somebody_who_may_have_no_server_any_more_is_ended(
     async with housekeeping():
         await until(lambda: row.end)
     assert desk.cancelled == ["12"]
-    assert "the Hub knows no such server any more; job 12 is ended" in caplog.text
+    assert "the Hub no longer has this server; ending job 12" in caplog.text
 
 
 async def test_a_follow_up_waits_in_the_queue_as_long_as_its_parent_is_there(desk, housekeeping):
@@ -465,7 +465,7 @@ async def test_a_round_that_fails_is_told_and_the_next_one_comes(desk, housekeep
     other.execute("ALTER TABLE hpcspawner_jobs RENAME TO away")
     other.commit()
     async with housekeeping():
-        await until(lambda: "housekeeping failed; the next round is soon" in caplog.text)
+        await until(lambda: "housekeeping failed; housekeeping tries again in the next round" in caplog.text)
         other.execute("ALTER TABLE away RENAME TO hpcspawner_jobs")
         other.commit()
         other.close()

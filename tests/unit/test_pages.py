@@ -188,7 +188,7 @@ def test_a_problem_stands_beside_its_field_and_marks_it():
     assert "hpc-walltime-error" in field["aria-describedby"].split()
     assert found.one("div", id="hpc-walltime-error")["text"] == "At most 30m."
     assert [one["name"] for one in controls(found) if "is-invalid" in one["class"].split()] == ["walltime"]
-    assert "Nothing was started" in found.one("div", role="alert")["text"]
+    assert "No server was started" in found.one("div", role="alert")["text"]
 
 
 def test_a_problem_that_belongs_to_no_field_stands_above_the_form():

@@ -127,7 +127,7 @@ def test_a_job_id_is_read(out, job_id):
     ["", "\n", "Submitted batch job 12\n", "12\n13\n", "12\n\n", "Welcome!\n12\n", "12;", "12;a b", "-1", "١٢", "12 "],
 )
 def test_anything_else_is_no_job_id(out):
-    with pytest.raises(ValueError, match="no job id"):
+    with pytest.raises(ValueError, match="instead of a job id"):
         slurm.parse_submit(out)
 
 
@@ -404,7 +404,7 @@ ENDS = [
     ("cancelled-by-root", Cause.CANCELLED, None, 15, "root", "The job was cancelled by root (an administrator)."),
     ("cancelled-pending", Cause.CANCELLED, None, None, "root", "The job was cancelled by root (an administrator)."),
     ("cancelled-slow", Cause.CANCELLED, 143, None, "alice", "The job was cancelled by alice."),
-    ("dependency", Cause.NOT_STARTED, None, None, "", "the one that it was to follow ended well"),
+    ("dependency", Cause.NOT_STARTED, None, None, "", "the job before it finished normally"),
 ]
 
 
@@ -448,7 +448,7 @@ def test_the_accounting_may_be_behind_a_job_that_is_gone():
     [
         ("NODE_FAIL", Cause.NODE_FAILED, "Node n1 failed"),
         ("BOOT_FAIL", Cause.NODE_FAILED, "Node n1 could not be started"),
-        ("PREEMPTED", Cause.PREEMPTED, "a more urgent one"),
+        ("PREEMPTED", Cause.PREEMPTED, "one with a higher priority"),
         ("DEADLINE", Cause.WALL_TIME, "deadline"),
     ],
 )
@@ -610,14 +610,14 @@ def test_a_job_that_had_ended_is_cancelled_already(words):
 @pytest.mark.parametrize(
     ("reason", "part"),
     [
-        ("Priority", "Other jobs come first"),
+        ("Priority", "Jobs with a higher priority are ahead of this one"),
         ("Resources", "next in line"),
         ("ReqNodeNotAvail", "down, drained or reserved"),
         ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "down, drained or reserved"),
         ("ReqNodeNotAvail, Reserved for maintenance", "a shorter wall time"),
-        ("ReqNodeNotAvail, UnavailableNodes:n1 Reserved for maintenance", "a maintenance that begins before"),
-        ("ReqNodeNotAvail, May be reserved for other job", "kept for another job"),
-        ("AssocGrpCPUMinutesLimit", "used up its computing time"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1 Reserved for maintenance", "maintenance that begins before"),
+        ("ReqNodeNotAvail, May be reserved for other job", "reserved for another job"),
+        ("AssocGrpCPUMinutesLimit", "enough computing time left"),
         ("QOSMaxGRESPerUser", "GPUs"),
         ("AssocGrpBBMinutes", "(AssocGrpBBMinutes)."),
         ("QOSMaxBillingPerNode", "(QOSMaxBillingPerNode)."),

@@ -270,7 +270,7 @@ async def test_a_job_that_can_not_be_followed_fails_with_whom_to_tell(started, d
     desk.hides_jobs()
     row = await desk.submitted()
     error = await Start(desk, row).begin().lost()
-    assert "may not see this user's jobs. Please tell the admin" in str(error)
+    assert "is not allowed to list this user's jobs. Please contact the admin" in str(error)
     assert error.reason is Reason.NOT_SET_UP
 
 
@@ -331,7 +331,7 @@ async def test_a_job_waits_in_the_queue_as_long_as_was_allowed(started, reason):
     start = await started("PENDING", reason=reason, waits_since=time.time() - 3600)
     error = await start.lost()
     assert error.reason is Reason.QUEUE_LIMIT
-    assert str(error) == "Job 12 has waited in the queue for 1h, as long as was allowed, and was cancelled."
+    assert str(error) == "Job 12 was cancelled after waiting 1h in the queue, the limit that you or your site set."
     assert start.row.hub_verdict.message == str(error)
 
 
@@ -348,12 +348,12 @@ async def test_a_running_job_without_a_server_is_given_up_after_its_limit(starte
     assert 0.7 < time.monotonic() - begun < 30
     assert error.reason is Reason.START_LIMIT
     assert str(error) == (
-        "Job 12 has run on n1 for 0.5 s without a listening server. "
+        "Job 12 ran on n1 for 0.5 s, but no server listened there. "
         f"Its log is ~/.hpcspawner/jupyter-12-{start.row.tag}.log on n1."
     )
 
 
-LOST = "Job 12 runs on n1, but the Hub's record of it was lost"
+LOST = "Job 12 is running on n1, but the Hub lost its record of the job"
 
 
 async def test_a_job_that_another_process_began_is_not_given_up_for_want_of_a_word(started, monkeypatch):
