@@ -42,6 +42,7 @@ _UNTOLD = {
     launcher.NO_PYTHON_CODE: "The job's launcher needs Python, and the node has none that runs: {python} "
     "(job.python of the site's profile).",
 }
+_RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 
 
 def explain_end(row: Row, record: Record | None, status: JobStatus, job: Job) -> End:
@@ -75,6 +76,8 @@ def _in_words(row: Row, record: Record | None, job: Job) -> Record | None:
     if record is None or record.cause is not Cause.EXITED or row.report_key_hash or record.signal:
         return record
     words = _UNTOLD.get(record.exit_code or 0)
+    if row.was_lost and record.exit_code == launcher.REFUSED_CODE:
+        words = _RECORD_LOST
     if words is None:
         return record
     return replace(record, cause=Cause.NOT_STARTED, message=f"{words.format(python=job.python)} {record.message}")

@@ -187,6 +187,11 @@ def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code,
     )
 
 
+def test_a_job_that_was_refused_because_its_record_was_lost_says_so():
+    end = explain_end(a_row(inherited=True), replace(exited(launcher.REFUSED_CODE), node="n3"), LISTED, JOB)
+    assert end.message.startswith("The Hub had lost its record of this job and refused its calls. The job ended with")
+
+
 def test_every_code_of_the_launcher_has_a_sentence():
     codes = {value for name, value in vars(launcher).items() if name.endswith("_CODE")}
     for code in codes:

@@ -101,6 +101,7 @@ def stable(text, user):
         (rf"\b{user}\b", "USER"),
         (r"/\S*/light-server\b", "light-server"),
         (r"\b([Jj]ob|id) \d+(\.head)?\b", r"\1 N"),
+        (r"-\d+(\.head)?-\w+\.log\b", "-N-TAG.log"),
         (r"\bn[123]\b", "NODE"),
         (r"\b\d\d:\d\d on \d+ \w+ 20\d\d\b", "TIME"),
         (r" Expected start: \S+", ""),
