@@ -1,6 +1,6 @@
 """Housekeeping: every job of ours is looked after by a server of the Hub, or ended.
 
-All jobs are looked at when the Hub has put itself together and once in a while, in slices that hold up nobody; in
+All jobs are looked at when the Hub has put itself together and once in a while, in slices that hold up nothing; in
 between those of which the ledger says that something has happened.
 """
 
@@ -151,7 +151,7 @@ class Housekeeping:
         return self._take_up(job, spawner)
 
     def _is_unpolled(self, job: Job, spawner: Any) -> bool:
-        """Whether nobody looks at this server any more; since when is noted."""
+        """Whether JupyterHub does not poll this server now; since when is noted."""
         if spawner.unpolled:
             self._unpolled.setdefault(job.tag, now())
         else:

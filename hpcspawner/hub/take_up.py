@@ -18,7 +18,7 @@ from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.stop import has_ended
 from hpcspawner.jobs.tasks import in_background
 
-# So few that whoever asks the Hub for something meanwhile waits for no more than a few steps of these.
+# So few that a request to the Hub meanwhile waits for no more than a few steps of these.
 _AT_ONCE = 2
 # A start that can't find its job at once, for want of a scheduler or a database, keeps no other from its turn.
 _LONGEST_TURN_S = 5.0

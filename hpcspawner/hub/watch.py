@@ -38,7 +38,7 @@ class Watch(Doors):
 
     @property
     def unpolled(self) -> bool:
-        """Whether nobody looks any more what becomes of this server: JupyterHub failed while it let go of it."""
+        """Whether JupyterHub has stopped polling this server: it failed while it let go of it."""
         return self.active and not self.pending and self.poll_interval > 0 and self._poll_callback is None
 
     async def leave(self) -> None:

@@ -1,4 +1,4 @@
-"""What is told of one start, for every page that is open."""
+"""The news of one start, for every page that is open."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ _PROGRESS = {
 
 
 class News:
-    """What is told of one start, in order; every open page gets all of it, and nothing is told twice."""
+    """The news of one start, in order; every open page gets all of it, and nothing comes twice."""
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
@@ -35,11 +35,11 @@ class News:
         await self._add({"message": message} if progress is None else {"message": message, "progress": progress})
 
     def differs(self, job_id: str, status: JobStatus) -> bool:
-        """Whether this is another state than was told last. A new guess of the start alone is no news."""
+        """Whether this state differs from the last one. A new guess of the start alone is no news."""
         return (job_id, status.state, status.host, status.reason) != self._last
 
     async def status(self, job_id: str, status: JobStatus, explained: str, details: str = "") -> None:
-        """The job's state, if it differs from what was told last."""
+        """The job's state, if it differs from the last one."""
         if status.state is JobState.UNKNOWN or not self.differs(job_id, status):
             return
         self._last = (job_id, status.state, status.host, status.reason)

@@ -35,7 +35,7 @@ async def end_job(job: Job, limit_s: float | None) -> None:
     except TimeoutError:
         pass
     except Exception:
-        # Housekeeping tries again; nobody who stops a server should meet this.
+        # Housekeeping tries again; the user who stops a server should not meet this.
         job.cluster.client.log.exception("%s: job %s could not be ended yet", job.log_name, job.record.job_id)
 
 

@@ -1,4 +1,4 @@
-"""From a submitted job to a server that answers: two clocks, and what is told meanwhile."""
+"""From a submitted job to a server that answers: two clocks, and the news meanwhile."""
 
 import asyncio
 import contextlib

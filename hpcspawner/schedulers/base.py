@@ -201,7 +201,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def unreachable(self, answer: Answer) -> bool:
-        """Whether a failed command means that nobody answered, rather than that somebody said no."""
+        """Whether a failed command means that there was no answer, rather than a refusal."""
 
     @abstractmethod
     def already_gone(self, answer: Answer) -> bool:
@@ -218,7 +218,7 @@ class Scheduler(ABC):
     # ---- how often a job was started; without it a profile can't have job.requeue
 
     def runs_command(self, job_id: str, mark: str) -> list[str]:
-        """The argv that asks how often a job was started; empty where nobody counts."""
+        """The argv that asks how often a job was started; empty where the scheduler does not count."""
         return []
 
     def parse_runs(self, job_id: str, out: str, mark: str) -> int:
