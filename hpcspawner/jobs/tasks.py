@@ -16,7 +16,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def in_background(work: Coroutine[Any, Any, _Value], log: logging.Logger) -> asyncio.Task[_Value]:
-    """Run something to its end. Unexpected errors are logged here; those of hpcspawner are for the callers that wait."""
+    """Run something to its end. Unexpected errors are logged here; HPCSpawnerErrors are for the callers that wait."""
     task = asyncio.get_running_loop().create_task(work)
     _running.add(task)
 
