@@ -9,6 +9,7 @@ from typing import Any
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, SchedulerNotSetUp
 from hpcspawner.hub import tokens
+from hpcspawner.hub.doors import choices_of
 from hpcspawner.hub.unknown_jobs import survey
 from hpcspawner.hub.watch import Watch, leaving
 from hpcspawner.jobs.job import Job, now
@@ -179,7 +180,7 @@ class HPCSpawner(Watch):
             return
         self._renew_after = now() + _RENEW_AGAIN_S
         try:
-            self._request = await self._judge(job.record.choices)
+            self._request = await self._judge(choices_of(job))
             follower = self._new_job(job)
             write = await self._writer(follower)
             if not job.record.wanted or job.end is not None:

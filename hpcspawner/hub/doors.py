@@ -51,6 +51,11 @@ def _clusters(sites: tuple[str, ...], spool: str, log: Any) -> Clusters:
     return Clusters.of(sites, Path(spool), log)
 
 
+def choices_of(job: Job) -> dict[str, Any]:
+    """What the job was asked for, on its own cluster: the default one may be another by now."""
+    return {**job.record.choices, "cluster": job.record.cluster}
+
+
 class Doors(Traits):
     """The spawner's methods that JupyterHub hands options to."""
 
@@ -176,7 +181,7 @@ class Doors(Traits):
     async def _judge_kept(self, job: Job) -> JobRequest | None:
         """The request behind a job that may be there; None where the site does not offer it any more."""
         try:
-            return await self._judge(job.record.choices)
+            return await self._judge(choices_of(job))
         except AccountRefused:
             # Nothing is ended for it: a wrong min_uid in the profile must not cost servers that run.
             raise

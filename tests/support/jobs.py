@@ -34,14 +34,14 @@ def a_record(**columns):
     return JobRecord(**(whose | columns))
 
 
-def a_job(cluster=None, ledger=None, **values):
+def a_job(on=None, ledger=None, **values):
     """A job with these columns of its record, and these fields of its own."""
     columns = {name: value for name, value in values.items() if name in COLUMNS}
     own = {name: value for name, value in values.items() if name not in COLUMNS and name != "end"}
     if "end" in values:
         columns |= columns_of_end(values["end"])
     ledger = ledger or SimpleNamespace(emit=lambda event: None)
-    return Job(a_record(**columns), cluster or a_cluster(), ledger, **own)
+    return Job(a_record(**columns), on or a_cluster(), ledger, **own)
 
 
 def put(job, **columns):

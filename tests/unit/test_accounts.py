@@ -7,7 +7,7 @@ import pwd
 import types
 
 import pytest
-from support.jobs import PROFILE, a_cluster, clusters_of
+from support.jobs import PROFILE, a_cluster, a_job, clusters_of
 
 from hpcspawner.errors import AccountRefused, RequestError
 from hpcspawner.hub import startup_checks
@@ -133,6 +133,19 @@ async def test_no_row_of_an_account_of_the_system_is_taken_up(profile, desk, job
         await spawner_of("root", profile)._judge_kept(row)
     assert row.record.wanted
     assert "end" not in row.tasks
+
+
+async def test_a_job_is_judged_for_its_own_cluster_when_another_is_the_default_now(profile, monkeypatch):
+    """It was asked for when its cluster was the only one, so its choices name none."""
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    spawner = spawner_of("alice", profile, prefix=())
+    own, default = spawner.cluster, a_cluster(PROFILE.model_copy(update={"name": "another"}))
+    spawner.ledger.clusters = clusters_of(default, own)
+    job = a_job(own, cluster=own.name, job_id="12", choices={"walltime": "10m"})
+    request = await spawner._judge_kept(job)
+    assert spawner._chosen is own
+    assert request.choices["cluster"] == own.name
+    assert own.profile.partition(request.resources.partition)
 
 
 async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
