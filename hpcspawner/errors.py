@@ -1,4 +1,4 @@
-"""What can go wrong, named by who must act."""
+"""The package's errors, named by who must act."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Problem:
 
 
 class RequestError(HPCSpawnerError):
-    """A researcher asked for something the site does not offer; they can change it. Holds every problem."""
+    """The user asked for something that the site does not offer, and can change it. Holds every problem."""
 
     reason = Reason.BAD_OPTIONS
 
@@ -64,10 +64,10 @@ class AccountRefused(RequestError):
 
 
 class SchedulerError(HPCSpawnerError):
-    """A scheduler command did not do what it should.
+    """A scheduler command failed.
 
-    `command` is the argv as text, `words` what the scheduler said, both for the log. `lingering` tells that the
-    command could not be ended (it may be another account's) and may still do what it was asked.
+    `command` is the argv as text, `words` what the scheduler said, both for the log. `lingering` says that the command
+    could not be ended (it may be another account's) and may still do what it was asked.
     """
 
     lingering = False
@@ -111,7 +111,7 @@ class LedgerUnavailable(HPCSpawnerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The Hub can't write its record of jobs at the moment, so no job was submitted. Please try again later."
+            "The Hub can't write its record of jobs at the moment, so it submitted no job. Please try again later."
         )
 
 

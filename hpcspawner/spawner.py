@@ -41,7 +41,7 @@ class HPCSpawner(Watch):
         """Submit a job, or take up the one that is there, and wait until its server listens; the server's address."""
         cluster, news = self.cluster, self.news
         if news is None:
-            raise RuntimeError("start() was called before the options were judged")
+            raise RuntimeError("start() was called before the options were checked")
         job = None
         try:
             await self._old_jobs_have_ended()
@@ -50,7 +50,7 @@ class HPCSpawner(Watch):
             job = job or self._new_job()
             await self._adopt(job)
             write = await self._writer(job)
-            await news.say("Asking the scheduler for a job" if not job.record.asked_at else "Looking for the job", 5)
+            await news.say("Submitting the job" if not job.record.asked_at else "Looking for the job", 5)
             adopted = bool(job.record.job_id)
             await obtain(job, write, news.say)
             self.job_id = job.record.job_id
@@ -98,7 +98,7 @@ class HPCSpawner(Watch):
             if job.record.wanted or job.cluster is not self.cluster:
                 continue
             if self.news:
-                await self.news.say(f"Waiting for the end of this server's last job {job.record.job_id}".rstrip(), 2)
+                await self.news.say(f"Waiting for this server's previous job {job.record.job_id} to end".rstrip(), 2)
             await end_job(job, None)
 
     def _new_job(self, follows: Job | None = None) -> Job:
@@ -153,7 +153,7 @@ class HPCSpawner(Watch):
 
         def write(ticket: str) -> Submission:
             if request is None:
-                raise RuntimeError("a job that is there is never submitted again")
+                raise RuntimeError("an existing job is never submitted again")
             home = CallHome(
                 url=self._callback(),
                 ticket=ticket,
@@ -230,7 +230,7 @@ class HPCSpawner(Watch):
         return paths
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """What happens to the job, told when it changes."""
+        """The job's progress messages, as they come."""
         # The page may be there before the options are judged.
         while self.news is None and self.pending == "spawn":
             await asyncio.sleep(0.1)
@@ -277,8 +277,8 @@ class HPCSpawner(Watch):
 
 async def _say_away(news: News | None) -> None:
     if news is not None:
-        await news.say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
+        await news.say("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
 
 
 async def _quiet(_: str) -> None:
-    """Nobody looks at a follow-up's news."""
+    """No page shows a follow-up's messages."""

@@ -129,7 +129,7 @@ def _how_to_write_memory(text: object) -> str:
 def _how_to_write_walltime(text: object) -> str:
     how = "write '90m', '12h', '1d 12h' or '1-12:00:00'"
     if isinstance(text, str) and text.strip().lower() in _ENDLESS:
-        return f"{how}: there is none without an end, so the longest that you allow"
+        return f"{how}: there is no wall time without an end, so write the longest that you allow"
     return how
 
 

@@ -14,7 +14,7 @@ hpcspawner.configure(
     c,
     "local.toml",
     callback_url="https://localhost:8443",
-    # Whoever signed the certificate below; a certificate that was made by hand is its own authority.
+    # The authority that signed the certificate below; a certificate that was made by hand is its own authority.
     # ca_file="/etc/jupyterhub/hub.pem",
 )
 
@@ -30,8 +30,8 @@ c.JupyterHub.bind_url = "https://127.0.0.1:8443"
 c.JupyterHub.ssl_cert = "/etc/jupyterhub/hub.pem"
 c.JupyterHub.ssl_key = "/etc/jupyterhub/hub.key"
 
-# ---- Who may log in. The local scheduler runs every job under the Hub's own account, so it must be you alone: whoever
-# is let in has your files.
+# ---- Who may log in. The local scheduler runs every job under the Hub's own account, so it must be you alone: a user
+# who can log in has your files.
 
 c.JupyterHub.authenticator_class = "pam"
 c.Authenticator.allowed_users = {getpass.getuser()}

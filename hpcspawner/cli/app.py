@@ -20,11 +20,11 @@ class HPCSpawnerApp(Application):
     version = __version__
     description = __doc__
     subcommands = {
-        "check": (Check, "Check site profiles; every mistake is named."),
-        "render": (Render, "Print the job script that a request makes."),
-        "helper": (Helper, "Print the program that the Hub runs as its users."),
-        "sudoers": (Sudoers, "Print the lines of sudoers that let the Hub's account run it."),
-        "demo": (Demo, "Start a Hub with HTTPS on this machine, for trying out."),
+        "check": (Check, "Check site profiles and report every mistake."),
+        "render": (Render, "Print the job script for a request."),
+        "helper": (Helper, "Print the helper program that the Hub runs as its users."),
+        "sudoers": (Sudoers, "Print the sudoers lines that let the Hub's account run the helper."),
+        "demo": (Demo, "Start a Hub with HTTPS on this machine to try it out."),
     }
 
     def start(self) -> None:
@@ -35,7 +35,7 @@ class HPCSpawnerApp(Application):
         if words:
             near = difflib.get_close_matches(words[0], self.subcommands, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            self.exit_with(f"There is no command {words[0]!r}.{hint} There are: {', '.join(self.subcommands)}.")
+            self.exit_with(f"There is no command {words[0]!r}.{hint} The commands are: {', '.join(self.subcommands)}.")
         self.print_help()
         return self.exit(2)
 

@@ -25,7 +25,7 @@ def become(account: pwd.struct_passwd, work: Callable[[], None]) -> int:
     out, err = os.pipe(), os.pipe()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    # An interrupt comes when there is somebody to pass it on to, or not at all.
+    # An interrupt arrives only once the process to pass it on to exists.
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     child = os.fork()
     if not child:

@@ -16,7 +16,7 @@ _LIFE = datetime.timedelta(days=30)
 def write_certificate(folder: Path, hosts: Sequence[str]) -> None:
     """Write `ca.pem`, `server.pem` and `server.key` for these host names and addresses; good for 30 days.
 
-    The authority's own key is never written, so nobody can sign another certificate with it.
+    The authority's own key is never written, so it can't sign another certificate.
     """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = _name("hpcspawner demo authority")

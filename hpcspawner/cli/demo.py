@@ -71,7 +71,8 @@ class Demo(Application):
     site = Unicode("local.toml", config=True, help="Site profile; a shipped one by its name.")
     user = Unicode(
         config=True,
-        help="Existing account to run the Hub and its servers. Default: your own; as root, one made for this run.",
+        help="Existing account to run the Hub and its servers. Default: your own; if you are root, one made for this "
+        "run.",
     )
     aliases = {"port": "Demo.port", "site": "Demo.site", "user": "Demo.user"}
 
@@ -123,7 +124,7 @@ class Demo(Application):
             flush=True,
         )
         code = hub.wait()
-        self._fail(f"the Hub ended by itself with exit code {code}:\n{_tail(folder / 'hub.log')}")
+        self._fail(f"the Hub ended with exit code {code}:\n{_tail(folder / 'hub.log')}")
 
     def _profile(self) -> tuple[SiteProfile, Path]:
         path = Path(self.site)

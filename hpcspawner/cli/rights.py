@@ -26,7 +26,7 @@ class _Printer(Application):
             profile = load(self.extra_args[0])
             if not profile.scheduler.helper:
                 self._fail(
-                    f"{self.extra_args[0]} names no helper; add to its table [scheduler] the line "
+                    f"{self.extra_args[0]} names no helper; add this line to its table [scheduler]: "
                     'helper = "/usr/local/libexec/hpcspawner"'
                 )
             print(self.text(profile), end="")
@@ -74,9 +74,9 @@ class Sudoers(_Printer):
     example = "hpcspawner sudoers site.toml --group=hpcusers"
     group = Unicode(config=True, help="Group whose members may use the Hub.")
     account = Unicode(config=True, help="Account that the Hub runs as. Default: your own.")
-    listing = Bool(config=True, help="Whether the Hub may ask for a user's jobs as that user.")
+    listing = Bool(config=True, help="Let the Hub list a user's jobs as that user.")
     aliases = {"group": "Sudoers.group", "account": "Sudoers.account"}
-    sudo_rs = Bool(config=True, help="Whether this is for sudo-rs, which has fewer settings.")
+    sudo_rs = Bool(config=True, help="Write the rule for sudo-rs, which has fewer settings.")
     flags = {
         "sudo-rs": (
             {"Sudoers": {"sudo_rs": True}},
@@ -84,7 +84,8 @@ class Sudoers(_Printer):
         ),
         "list": (
             {"Sudoers": {"listing": True}},
-            "Also allow to ask for a user's jobs as that user, where the scheduler hides them from the Hub's account.",
+            "Also allow the Hub to list a user's jobs as that user, where the scheduler hides them from the Hub's "
+            "account.",
         ),
     }
 

@@ -138,7 +138,7 @@ def _asked_by(*, still: bool = False) -> dict[str, str]:
 
 
 def _emit(schema: str, data: dict[str, Any]) -> None:
-    """Write one event; an event that can't be written is told in the log and disturbs nobody."""
+    """Write one event; an event that can't be written is logged and stops nothing else."""
     if not JupyterHub.initialized():
         return
     app = JupyterHub.instance()

@@ -1,4 +1,4 @@
-"""A server for strangers: bodies are judged by their size before they are kept, connections by their number."""
+"""A server for unknown callers: limits the size of request bodies and the number of connections."""
 
 import json
 import logging
@@ -52,8 +52,9 @@ class BoundedServer(HTTPServer):
         if now() - self._said_at >= _SAY_AGAIN_S:
             self._said_at = now()
             self.log.warning(
-                "hpcspawner: too many connections (%s may be open) or bodies wait to be whole; the oldest are closed. "
-                "If it is not an attack, raise the Hub's limit of open files (LimitNOFILE).",
+                "hpcspawner: too many connections are open (the limit is %s) or too many request bodies are "
+                "incomplete; the Hub closes the oldest. If this is not an attack, raise the Hub's limit of open "
+                "files (LimitNOFILE).",
                 self.connections.most,
             )
         self.connections.closed(stream)
@@ -83,7 +84,7 @@ class _Measured(HTTPMessageDelegate):
         self._method, self._cap, self._size, self._refused = "", 0, 0, False
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Awaitable[None] | None:
-        """As tornado's own; a length that is told and far too long is refused at once."""
+        """As tornado's own; a request that announces too long a body is refused at once."""
         self._method = start_line.method
         self._cap = CAP if start_line.path.startswith(self._server.ours) else HUB_CAP
         going_on = self._inner.headers_received(start_line, headers)
@@ -118,7 +119,7 @@ class _Measured(HTTPMessageDelegate):
         """Answer in place of the Hub, which never hears of this request."""
         self._refused = True
         self._inner.on_connection_close()
-        why = f"the body of a request to this address may have {self._cap} bytes; this one is longer"
+        why = f"a request body for this address may have at most {self._cap} bytes; this one is longer"
         answer(self._connection, self._method, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
 
 

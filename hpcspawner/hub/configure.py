@@ -101,7 +101,7 @@ def _found(site: str | Path) -> Path:
 
 def _check_address(url: object, *, nodes: bool) -> None:
     """End the start of a Hub that jobs could not call; `nodes` tells that they run on other machines."""
-    problem = _address_problem(url, nodes=nodes) if isinstance(url, str) else "it is no text"
+    problem = _address_problem(url, nodes=nodes) if isinstance(url, str) else "it is not text"
     if problem:
         sys.exit(
             f"hpcspawner: callback_url is {url!r}, but {problem}. Write the Hub's public address as compute nodes "
@@ -112,20 +112,20 @@ def _check_address(url: object, *, nodes: bool) -> None:
 def _address_problem(url: str, *, nodes: bool) -> str:
     """Why jobs could not call the Hub by this address; "" where it has the right form."""
     if re.search(r"[\s\x00-\x1f\x7f]", url):
-        return "it has a blank or a line break in it"
+        return "it contains a blank or a line break"
     if not url.startswith("https://"):
-        return "jobs call the Hub by https only: their first call carries a secret"
+        return "it must begin with https://, because a job's first call carries a secret"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        return f"it is no address: {error}"
+        return f"it is not a URL: {error}"
     if parts.username is not None or not host:
-        return "it has a user's name in it" if host else "it has no host"
+        return "it contains a user name" if host else "it contains no host"
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         return (
-            f"{url.partition(parts.netloc)[2]!r} stands behind its host: the launcher adds c.JupyterHub.base_url "
-            f"itself, so 'https://{parts.netloc}' is enough"
+            f"{url.partition(parts.netloc)[2]!r} follows its host: the launcher adds c.JupyterHub.base_url itself, "
+            f"so 'https://{parts.netloc}' is enough"
         )
     return _host_problem(host, nodes=nodes)
 
@@ -135,13 +135,13 @@ def _host_problem(host: str, *, nodes: bool) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         if nodes and (host == "localhost" or host.endswith(".localhost")):
-            return "localhost is each compute node itself"
+            return "on a compute node, localhost is the node itself"
         # Of signs that a name server knows.
         is_name = re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", host)
-        return "" if is_name else f"{host!r} is no name of a host"
+        return "" if is_name else f"{host!r} is not a valid host name"
     if address.is_unspecified:
-        return f"{host} is every address of a machine and none to call"
-    return f"{host} is each compute node itself" if nodes and address.is_loopback else ""
+        return f"{host} stands for all addresses of a machine and can't be called"
+    return f"on a compute node, {host} is the node itself" if nodes and address.is_loopback else ""
 
 
 def _readable(path: Path) -> Path:

@@ -141,7 +141,7 @@ class Doors(Traits):
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
-        note = "These choices come from a link. Nothing has been started yet; look them over and press Start."
+        note = "A link filled in this form. No server has been started yet: check the choices and press Start."
         draft.set(Draft(read(query_data), note=note))
         raise LinkFillsForm
 
@@ -169,7 +169,7 @@ class Doors(Traits):
         self.user_options = dict(job.record.choices)
         if options and dict(options) != job.record.choices:
             await self.news.say(
-                "This server has a job already, so that one is used; other choices count from the next."
+                "This server already has a job. Your new choices will apply the next time you start it."
             )
 
     def _check_taken_up(self, job: Job | None) -> None:
@@ -179,7 +179,7 @@ class Doors(Traits):
             raise ServerLost(end.message if end else "The job of this server has ended.", Reason.JOB_ENDED)
 
     async def _judge_kept(self, job: Job) -> JobRequest | None:
-        """The request behind a job that may be there; None where the site does not offer it any more."""
+        """The request behind a job that may be there; None where the site no longer offers it."""
         try:
             return await self._judge(choices_of(job))
         except AccountRefused:
@@ -195,17 +195,17 @@ class Doors(Traits):
             raise
 
     async def _judge_or_defaults(self, options: Mapping[str, Any]) -> JobRequest:
-        """Judge; a stored choice that the site does not offer any more gives way to the defaults."""
+        """Judge the options; the defaults replace a stored choice that the site no longer offers."""
         try:
             return await self._judge(options)
         except RequestError as error:
-            # Nobody is there to ask, so a start without options must not fail for what was chosen long ago.
+            # No user is there to ask, so a start without options must not fail because of an old choice.
             if not options or not self._stored_options():
                 raise
             request = await self._judge({})
-            self.log.info("%s: the last choice is not offered any more: %s", self._log_name, error)
+            self.log.info("%s: the last choice is no longer offered: %s", self._log_name, error)
             if self.news is not None:
-                await self.news.say(f"Your last choice is not offered any more, so the defaults are used. {error}")
+                await self.news.say(f"Your last choice is no longer offered, so the form shows the defaults. {error}")
             return request
 
     def _stored_options(self) -> bool:

@@ -1,4 +1,4 @@
-"""Start pressed twice: the second press leads where the first one does, and not to an error."""
+"""Start pressed twice: the second press leads to the same page as the first, not to an error."""
 
 import asyncio
 from typing import Any

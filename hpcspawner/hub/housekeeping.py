@@ -84,7 +84,7 @@ class Housekeeping:
 
     def _failed(self, what: str) -> None:
         """Log what went wrong, and leave JupyterHub's session fit for the others who share it."""
-        self.log.exception("hpcspawner: %s failed; the next round is soon", what)
+        self.log.exception("hpcspawner: %s failed; housekeeping tries again in the next round", what)
         self.app.db.rollback()
 
     async def _round(self) -> None:
@@ -125,7 +125,7 @@ class Housekeeping:
         try:
             return await self._see_to(job)
         except Exception:
-            self._failed(f"looking after job {job.record.job_id} of {job.log_name}")
+            self._failed(f"checking job {job.record.job_id} of {job.log_name}")
             return False
 
     async def _see_to(self, job: Job) -> bool:
@@ -194,7 +194,7 @@ class Housekeeping:
         since = self._ownerless.setdefault(job.tag, now())
         if now() - since < self.limits.orphan_grace_s:
             return True
-        self.log.warning("%s: the Hub knows no such server any more; job %s is ended", job.log_name, job.record.job_id)
+        self.log.warning("%s: the Hub no longer has this server; ending job %s", job.log_name, job.record.job_id)
         in_background(end_job(job, None), self.log)
         return True
 

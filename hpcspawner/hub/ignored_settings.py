@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-_SCRIPT = "the job script is made of the profile: job.prologue, job.epilogue, environments[].setup and directives"
+_SCRIPT = "the job script comes from the profile: job.prologue, job.epilogue, environments[].setup and directives"
 _COMMAND = "scheduler.type, scheduler.path and scheduler.command_prefix"
 _WENT = {
     "cmd": "interfaces[].command",
     "batchspawner_singleuser_cmd": "interfaces[].command",
     "default_url": "interfaces[].url",
-    "notebook_dir": "defaults.directory, and [directories] for what is allowed",
+    "notebook_dir": "defaults.directory, and [directories] for the allowed ones",
     "cpu_limit": "partitions[].max_cpus and defaults.cpus",
     "cpu_guarantee": "partitions[].max_cpus and defaults.cpus",
     "mem_limit": "partitions[].max_memory and defaults.memory",
@@ -21,7 +21,7 @@ _WENT = {
     "exec_prefix": "scheduler.command_prefix",
     "startup_poll_interval": "HPCSpawner.poll_interval_s",
     "req_account": "accounts and defaults.account",
-    "req_cluster": "one profile is for one cluster",
+    "req_cluster": "each profile is for one cluster",
     "req_epilogue": "job.epilogue",
     "req_gres": "partitions[].gpus",
     "req_host": "job.directives",
@@ -50,7 +50,7 @@ def ignored(config: Any) -> str:
     if not found:
         return ""
     lines = "\n".join(f"  c.{name}: {where}" for name, where in found)
-    return f"hpcspawner: these settings are not read. What they say belongs into the site's profile:\n{lines}"
+    return f"hpcspawner: these settings have no effect. Set them in the site's profile instead:\n{lines}"
 
 
 def _settings(config: Any) -> Iterator[tuple[str, str]]:
@@ -61,5 +61,5 @@ def _settings(config: Any) -> Iterator[tuple[str, str]]:
             elif section not in _OURS:
                 yield (
                     f"{section}.{trait}",
-                    f"c.HPCSpawner.{trait}, if it is a setting of JupyterHub's; else {_ELSEWHERE}",
+                    f"c.HPCSpawner.{trait}, if it is a setting of JupyterHub; else {_ELSEWHERE}",
                 )

@@ -1,4 +1,4 @@
-"""Who calls the Hub's own port, by the certificate that it shows, and what it may do there.
+"""Who calls the Hub's own port, known by the certificate, and what that caller may do there.
 
 JupyterHub's `internal_ssl` lets in all who have a certificate of one of its authorities, and each server has one.
 """
@@ -32,8 +32,8 @@ _OF_SERVERS = (
     r"POST /users/[^/]+/activity",
 )
 _SERVERS_ONLY = (
-    "a server's certificate opens the Hub's port for the API calls of jupyterhub-singleuser alone; "
-    "for anything else call the Hub's public address"
+    "with a server's certificate, the Hub's port accepts only the API calls of jupyterhub-singleuser; call the Hub's "
+    "public address for anything else"
 )
 
 
@@ -132,7 +132,7 @@ class HubServer(BoundedServer):
     def _note(self, connection: Any) -> None:
         address = str(connection.context.remote_ip)
         if self._refusals.count(network(address)) is None:
-            self.log.warning("A server at %s was refused at the Hub's port: %s", address, _SERVERS_ONLY)
+            self.log.warning("The Hub's port refused a call from a server at %s: %s", address, _SERVERS_ONLY)
 
 
 def _calls(base_url: str) -> str:

@@ -1,6 +1,6 @@
 """A second line of defence: what looks like a secret, or forges a line, does not get into the Hub's log.
 
-The first is that nobody logs one, and that foreign text is made printable where it enters. This covers every record
+The first is that no code logs one, and that foreign text is made printable where it enters. This covers every record
 that the Hub's process makes, whichever logger and handler it goes through. It does not cover what other processes
 print, such as the proxy, whose output JupyterHub passes on.
 """
@@ -81,7 +81,7 @@ def _clean(record: logging.LogRecord) -> None:
         _clean_message(record)
         _clean_traceback(record)
     except Exception as error:
-        record.msg, record.args = "a line that could not be looked through for secrets (%s)", (type(error).__name__,)
+        record.msg, record.args = "a log line that could not be searched for secrets (%s)", (type(error).__name__,)
         record.exc_info = record.exc_text = None
 
 

@@ -1,4 +1,4 @@
-"""What must hold, and what begins, when the Hub has put itself together."""
+"""What the Hub checks and starts once JupyterHub is initialised."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ _COLLECT_AFTER = (5_000, 10, 20)
 
 
 def schedule_startup() -> None:
-    """Arrange what follows. `jupyterhub token` and the like read the configuration too, and serve nobody."""
+    """Arrange what follows. `jupyterhub token` and the like read the configuration too, but serve no users."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -50,7 +50,9 @@ async def _after_init() -> None:
         startup_checks.secret_is_fit(app)
         await startup_checks.reachable(app)
     except Exception:
-        app.log.critical("hpcspawner: what must hold can't be checked. The Hub stops.", exc_info=True)
+        app.log.critical(
+            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.", exc_info=True
+        )
         app.exit(1)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
@@ -64,7 +66,7 @@ async def _after_init() -> None:
         try:
             return await _keep_house(app)
         except Exception:
-            app.log.exception("hpcspawner: housekeeping can't begin; trying again in %s s", _AGAIN_S)
+            app.log.exception("hpcspawner: housekeeping can't start; trying again in %s s", _AGAIN_S)
         await asyncio.sleep(_AGAIN_S)
 
 
@@ -82,7 +84,10 @@ def _wait_for_locks(app: JupyterHub) -> None:
 
 async def _keep_house(app: JupyterHub) -> None:
     if not hasattr(app.spawner_class, "ledger"):
-        app.log.warning("hpcspawner: the Hub's spawner class is not HPCSpawner; jobs are not taken up after a restart")
+        app.log.warning(
+            "hpcspawner: JupyterHub.spawner_class is not HPCSpawner, so the Hub does not take up running "
+            "jobs after a restart"
+        )
         return
     # Not a server's: it stands for what all of them share.
     spawner = app.spawner_class(config=app.config, hub=app.hub)

@@ -1,4 +1,4 @@
-"""What must hold before a Hub serves; one that does not hold stops it with what to do."""
+"""Checks before a Hub serves; a failed check stops the Hub and says what to do."""
 
 import asyncio
 import os
@@ -24,8 +24,8 @@ def endpoint_absent(app: JupyterHub) -> None:
     found = forbidden_routes(app.tornado_application)
     if found:
         app.log.critical(
-            "hpcspawner: the endpoint of the batchspawner package is served at %s; it must not be. "
-            "Remove what adds it to JupyterHub's handlers from the configuration. The Hub stops.",
+            "hpcspawner: the endpoint of the batchspawner package is served at %s, which it must not be. Remove the "
+            "setting that adds it to JupyterHub's handlers. The Hub stops.",
             ", ".join(found),
         )
         app.exit(1)
@@ -52,7 +52,7 @@ def routes(router: Any) -> list[Any]:
 
 
 def secret_is_fit(app: JupyterHub) -> None:
-    """The Hub has a secret that nobody else may read."""
+    """The Hub has a secret that no other account may read."""
     if not hasattr(app.spawner_class, "ledger"):
         return
     try:
@@ -69,10 +69,11 @@ def tell_whose_jobs(app: JupyterHub, clusters: Iterable[Cluster], *, allow_root:
         if access.prefix:
             continue
         refused = os.geteuid() == 0 and not allow_root
-        account = "root, so no job is submitted: run the Hub as an ordinary account" if refused else _own_account()
+        account = "root, so the Hub submits no job: run the Hub as an ordinary account" if refused else _own_account()
         app.log.warning(
             "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix "
-            "empty), so each user can read and end what the others have, and the Hub's own files. That account is %s.",
+            "empty), so each user can read the other users' files and the Hub's, and end the other users' jobs. That "
+            "account is %s.",
             access.type,
             account,
         )
@@ -92,15 +93,15 @@ async def reachable(app: JupyterHub) -> None:
         return
     if not app.internal_ssl:
         app.log.warning(
-            "hpcspawner: THERE IS NO TLS TO THE COMPUTE NODES. All that users type and see crosses the cluster's "
-            "network in clear. To switch it on, leave tls_to_nodes=False out of hpcspawner.configure()."
+            "hpcspawner: THERE IS NO TLS TO THE COMPUTE NODES. Everything that users type and see crosses the "
+            "cluster's network unencrypted. To switch TLS on, leave tls_to_nodes=False out of hpcspawner.configure()."
         )
         return
     own = spawner(config=app.config)
     if own.certificate_names == "host":
         app.log.warning(
-            "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). Whoever has a server on a node "
-            "can pose as any other server on it. Use this only where nodes are never shared."
+            "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). A user with a server on a "
+            "node can pose as any other server on that node. Use this only where users never share nodes."
         )
     why = (
         _names_lead_nowhere(app, own)
@@ -109,13 +110,13 @@ async def reachable(app: JupyterHub) -> None:
         or await asyncio.to_thread(_authorities_have_one_name, app)
     )
     if why:
-        app.log.critical("hpcspawner: with TLS to the nodes no server can be reached: %s. The Hub stops.", why)
+        app.log.critical("hpcspawner: the Hub can't reach any server by TLS: %s. The Hub stops.", why)
         app.exit(1)
     left = await asyncio.to_thread(certificates.days_left, app.internal_ssl_cert)
     if left < _TELL_BEFORE_DAYS:
         app.log.warning(
-            "hpcspawner: THE CERTIFICATES IN %s RUN OUT IN %s DAYS, and then no server can be reached. Set "
-            "JupyterHub.recreate_internal_certs = True for one start, when no server runs.",
+            "hpcspawner: THE CERTIFICATES IN %s EXPIRE IN %s DAYS, and then no server can be reached. Set "
+            "JupyterHub.recreate_internal_certs = True for one start while no server is running.",
             app.internal_certs_location,
             left,
         )
@@ -144,8 +145,8 @@ def _own_name_is_missing(app: JupyterHub) -> str:
         return ""
     return (
         f"the Hub's own certificate {app.internal_ssl_cert} does not name {host}, where servers call it. If "
-        "the address has changed, set JupyterHub.recreate_internal_certs = True for one start; servers that run "
-        "are lost. If the command line sets it, set it in the configuration file"
+        "the address has changed, set JupyterHub.recreate_internal_certs = True for one start; running servers are "
+        "lost. If the command line sets the address, set it in the configuration file instead"
     )
 
 
@@ -155,7 +156,8 @@ def _authorities_have_one_name(app: JupyterHub) -> str:
     for other in (peers.HUB, peers.PROXY):
         if peers.subject(app.internal_certs_location, other) == servers:
             return (
-                f"the authorities {certificates.AUTHORITY} and {other} have one name, {servers.rfc4514_string()}, so a "
-                "server could pass for the Hub or its proxy: give each its own in JupyterHub.external_ssl_authorities"
+                f"the authorities {certificates.AUTHORITY} and {other} have the same name, "
+                f"{servers.rfc4514_string()}, so a server could pose as the Hub or its proxy: give each its own name "
+                f"in JupyterHub.external_ssl_authorities"
             )
     return ""

@@ -110,7 +110,7 @@ class TakingUp:
 
 
 class _Inside(BaseHandler):
-    """JupyterHub starts servers from the handler of a web request; here nobody has sent one.
+    """JupyterHub starts servers from the handler of a web request; here there is no request.
 
     `takes_up` tells the spawner that this start is for a job that is there, and asks for no other; `seen_after` that a
     listing begun after this monotonic time says enough about that job.
@@ -118,7 +118,7 @@ class _Inside(BaseHandler):
 
     takes_up = True
     slow_spawn_timeout = 0
-    """Nobody waits for an answer."""
+    """There is no caller that waits for an answer."""
 
     def __init__(self, app: JupyterHub, seen_after: float = 0.0, counts: Any = None):
         self.seen_after = seen_after

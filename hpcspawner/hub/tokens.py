@@ -24,7 +24,7 @@ def hand_over(spawner: Any, token: str) -> bool:
     except SQLAlchemyError as error:
         # JupyterHub shares this session among all that it does.
         session.rollback()
-        spawner.log.error("%s: its token can't be stored, trying again: %s", spawner._log_name, error)
+        spawner.log.error("%s: the server's token can't be stored, trying again: %s", spawner._log_name, error)
         return False
     return True
 
@@ -53,7 +53,7 @@ def revoke(job: Job) -> bool:
         _revoke(app, job)
     except SQLAlchemyError as error:
         app.db.rollback()
-        app.log.error("%s: the token of its server can't be revoked, trying again: %s", job.log_name, error)
+        app.log.error("%s: the server's token can't be revoked, trying again: %s", job.log_name, error)
         return False
     return True
 

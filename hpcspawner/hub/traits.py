@@ -35,13 +35,13 @@ class Traits(Parent):
         help="""
         PEM file with the authority that signed the Hub's certificate.
 
-        It travels in the job script. Empty: the compute node's own store is trusted.
+        It travels in the job script. Empty: the launcher trusts the compute node's own store.
         """,
     )
     spool = Unicode(
         config=True,
         help="""
-        Folder of the embedded `local` scheduler; other schedulers do not use it.
+        Folder of the embedded `local` scheduler; other schedulers ignore it.
 
         Default: `hpcspawner-spool` in the Hub's working directory.
         """,
@@ -52,16 +52,16 @@ class Traits(Parent):
         help="""
         Folders put at the end of every job's PATH, on the compute node.
 
-        For machines where the Hub's own environment is also there for jobs; the profile's environments win.
+        For machines where jobs can use the Hub's own environment; the profile's environments come first.
         """,
     )
     poll_interval_s = Float(
         10.0,
         config=True,
         help="""
-        Seconds that a listing of the batch system's queue is good for.
+        Seconds for which the Hub reuses one listing of the scheduler's queue.
 
-        One listing serves all users' servers. Below about 5 a busy controller notices; above about 30 the waiting
+        One listing serves all users' servers. Values below about 5 load a busy controller; above about 30 the waiting
         page lags. A started server reports itself at once.
         """,
     )
@@ -78,7 +78,7 @@ class Traits(Parent):
         10.0,
         config=True,
         help="""
-        Seconds that a stop waits for the scheduler to confirm; after that it is confirmed in the background.
+        Seconds that a stop waits for the scheduler's confirmation; after that the Hub waits in the background.
 
         JupyterHub shows "stopping" during this time.
         """,
@@ -96,10 +96,10 @@ class Traits(Parent):
     secret_file = Unicode(
         config=True,
         help="""
-        File with the secret of which marks of jobs, tokens of servers and keys for reports are derived.
+        File with the secret from which the Hub derives job tags, server tokens and report keys.
 
         Made at the first start, with 32 random bytes in hexadecimal digits and mode 0600; the Hub does not start with
-        one that other accounts may read. Keep it: without it servers that run are not recognised. Default:
+        one that other accounts may read. Keep it: without it the Hub does not recognise running servers. Default:
         `hpcspawner_secret` beside the Hub's own database where that is SQLite, else in the Hub's working directory.
         """,
     )
@@ -109,27 +109,27 @@ class Traits(Parent):
         help="""
         Seconds between two rounds of housekeeping.
 
-        In each, jobs without a server of the Hub are taken up again, and jobs that nobody wants are cancelled. News of
-        a job does not wait for it.
+        In each round the Hub takes up jobs that no server object has yet, and cancels jobs that no server needs. A
+        change of a job's state does not wait for the next round.
         """,
     )
     orphan_grace_s = Float(
         300.0,
         config=True,
         help="""
-        Seconds that a job of this Hub is left alone which no server wants: its server was stopped or removed.
+        Seconds before the Hub cancels one of its jobs that no server needs, because the server was stopped or removed.
 
-        After that it is cancelled, at most three jobs in a round. A job that the ledger does not know is taken up
-        again where its tag proves whose server it is; else it is kept if it was there before the Hub's start.
+        The Hub cancels at most three such jobs in a round. It takes up a job that is missing from the ledger where the
+        job's tag proves which server it belongs to; otherwise it keeps the job if it is older than the Hub's start.
         """,
     )
     reaper_dry_run = Bool(
         False,
         config=True,
         help="""
-        Only write to the log which jobs would be cancelled because nobody wants them.
+        Only log the jobs that would be cancelled because no server needs them.
 
-        For a first look on a site with jobs of other Hubs; servers that are stopped are ended all the same.
+        For a first try on a site with jobs of other Hubs. Stopping a server still cancels its job.
         """,
     )
 
@@ -139,8 +139,9 @@ class Traits(Parent):
         help="""
         Let all jobs run as root, where the Hub runs as root and the site runs jobs as the Hub's own account.
 
-        Every user is root then: only for a container that has no other account and nothing to lose. Without it such a
-        Hub submits no job. It changes nothing where jobs run as their users: root gets none there.
+        Every user is root then: use it only in a container that has no other account and nothing to lose. Without it
+        such a Hub submits no job. It changes nothing where jobs run as their users: there the Hub submits no job for
+        root.
         """,
     )
 
@@ -149,21 +150,21 @@ class Traits(Parent):
         default_value="job",
         config=True,
         help="""
-        Whom a server's certificate names: its job, or only its node.
+        What a server's certificate identifies: its job (safe) or only its node (weaker).
 
-        "job": `j<nonce>.<node>.<certificate_zone>`, so that nobody else on the node can pose as this server. "host" is
-        weaker: another user's server on the same node has a certificate for the same name. It is for proxies that
-        can't be taught where such names lead, on clusters whose nodes are never shared.
+        "job": `j<nonce>.<node>.<certificate_zone>`, so that no other server on the node can pose as this one. "host" is
+        weaker: another user's server on the same node has a certificate for the same name. Use it only for proxies that
+        can't resolve such names, on clusters where users never share nodes.
         """,
     )
     certificate_zone = Unicode(
         ZONE,
         config=True,
         help="""
-        The zone of the names of servers.
+        DNS zone of the servers' names.
 
         The Hub and configurable-http-proxy need no name server for the default. Another zone is the site's own, with
-        wildcard DNS: `<anything>.<node>.<zone>` must lead to the node.
+        wildcard DNS: `<anything>.<node>.<zone>` must resolve to the node.
         """,
     )
 

@@ -87,7 +87,7 @@ class _Survey:
         job = self._job(server, job_id, alive)
         self.ledger.restore(job)
         self.cluster.client.log.warning(
-            "%s: job %s is not in the ledger, which was made on %s; it is taken up again%s",
+            "%s: job %s is not in the ledger, which was made on %s; the Hub takes it up again%s",
             *(job.log_name, job_id, self.ledger.age),
             f", after job {alive.record.job_id}" if alive is not None else "",
         )
@@ -182,8 +182,9 @@ class Reaper:
         for job_id in kept:
             if job_id not in self._told:
                 self.log.warning(
-                    "hpcspawner: job %s of %s has a mark of this Hub, but the ledger, made on %s, does not know it, "
-                    "and it can't be proven that a server of the Hub needs it. It is left alone. To end it: %s",
+                    "hpcspawner: job %s of %s has a tag of this Hub, but the ledger, made on %s, has no record of "
+                    "it, and the Hub can't prove that one of its servers needs it. The Hub leaves it alone. To "
+                    "cancel it: %s",
                     *(job_id, jobs[job_id].owner, self.ledger.age),
                     shlex.join(self.cluster.client.scheduler.cancel_command(job_id)),
                 )
@@ -191,9 +192,9 @@ class Reaper:
 
     async def _cancel(self, job_id: str, owner: str) -> None:
         if self.dry_run:
-            self.log.warning("hpcspawner: job %s of %s would be cancelled: no server wants it", job_id, owner)
+            self.log.warning("hpcspawner: job %s of %s would be cancelled: no server needs it", job_id, owner)
             return
-        self.log.warning("hpcspawner: job %s of %s is cancelled: no server wants it", job_id, owner)
+        self.log.warning("hpcspawner: job %s of %s is cancelled: no server needs it", job_id, owner)
         try:
             await self.cluster.client.cancel(owner, job_id)
         except SchedulerError as error:

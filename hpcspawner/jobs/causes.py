@@ -24,21 +24,22 @@ _SIGKILL = 9
 # How a job exits that could not tell the Hub why, in words; the last lines of its log say more.
 _UNTOLD = {
     launcher.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
-    "job's launcher: it is broken there, or older than 3.6.",
-    launcher.REFUSED_CODE: "The job called the Hub and was refused: the ticket was not valid any longer, or the "
-    "callback address (callback_url in the Hub's configuration) is not the Hub's.",
+    "job's launcher: it is broken or older than 3.6.",
+    launcher.REFUSED_CODE: "The job called the Hub and was refused: its ticket was no longer valid, or the callback "
+    "address (callback_url in the Hub's configuration) is not the Hub's.",
     launcher.UNTRUSTED_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the node does "
     "not know the authority that signed it (ca_file in the Hub's configuration names it).",
     launcher.UNANSWERED_CODE: "The job called the Hub and got no answer: the node can't reach the callback address "
     "(callback_url in the Hub's configuration), or the Hub was away for too long.",
     launcher.SETTINGS_CODE: "The job's launcher could not use what the Hub wrote into its script: the callback address "
-    "(callback_url in the Hub's configuration) is not one of https, or the script arrived incomplete.",
-    launcher.WRONG_NAME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: it is for "
-    "another name than that of the callback address (callback_url in the Hub's configuration).",
+    "(callback_url in the Hub's configuration) does not begin with https://, or the script arrived incomplete.",
+    launcher.WRONG_NAME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the "
+    "certificate names another host than the callback address (callback_url in the Hub's configuration).",
     launcher.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
-    "clock it is not valid yet, or no longer. The node's clock is wrong, or the certificate has expired.",
-    launcher.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), may not be run there.",
-    launcher.NO_PYTHON_CODE: "The node has no Python that runs, which the job's launcher needs: {python} "
+    "clock it is not yet valid or has expired. The node's clock is wrong, or the certificate has expired.",
+    launcher.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), can't be executed "
+    "there.",
+    launcher.NO_PYTHON_CODE: "The job's launcher needs Python, and the node has none that runs: {python} "
     "(job.python of the site's profile).",
 }
 _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
@@ -91,11 +92,11 @@ def _cause(job: Job, record: Record | None, status: JobStatus) -> tuple[Cause, s
     if record is not None and record.cause is not Cause.UNKNOWN and not _says_less(record, report):
         return record.cause, record.message
     if _time_was_up(job):
-        return Cause.WALL_TIME, "The wall time of the job was reached."
+        return Cause.WALL_TIME, "The job reached its wall time."
     if report is not None:
         return Cause.EXITED, report.message
     word = f"The job ended. The scheduler says: {status.native_state}." if status.native_state else ""
-    return Cause.UNKNOWN, word or "The job is gone, and the scheduler does not know any more why."
+    return Cause.UNKNOWN, word or "The job has ended, and the scheduler no longer has a record of why."
 
 
 def _was_killed(report: Report) -> bool:
@@ -109,7 +110,7 @@ def _time_was_up(job: Job) -> bool:
 
 
 def _says_less(record: Record, report: Report | None) -> bool:
-    """Whether the record knows only what the launcher has told better: an exit code."""
+    """Whether the record holds less than the launcher's report: only an exit code."""
     return report is not None and record.cause is Cause.EXITED
 
 

@@ -57,7 +57,7 @@ class Keys:
         return f"{_OWN}{nonce}{self._proof(_OWN, owner, nonce)}"
 
     def is_ours(self, owner: str, tag: str) -> bool:
-        """Whether this Hub made this tag for a job of this owner; nobody else can."""
+        """Whether this Hub made this tag for a job of this owner; only this Hub can."""
         first, length = tag[:1], _NONCE_LENGTHS.get(tag[:1], 0)
         nonce, proof = tag[1 : 1 + length], tag[1 + length :]
         if not length or not tag.isascii():

@@ -97,8 +97,8 @@ class Ledger:
     def _warn_of_other_hubs(self) -> None:
         if others := self._store.other_hubs_jobs():
             self._log.warning(
-                "hpcspawner: the ledger has %s living jobs of a Hub with another callback_url; this Hub leaves them "
-                "alone. If the address of this Hub has changed, cancel them or set the old address again.",
+                "hpcspawner: the ledger has %s unfinished jobs of a Hub with another callback_url; this Hub leaves "
+                "them alone. If the address of this Hub has changed, cancel them or set the old address again.",
                 others,
             )
 
@@ -106,7 +106,8 @@ class Ledger:
         records = [job.record for job in self.live()]
         if lost := [one for one in records if not self.keys.is_ours(one.owner, one.tag)]:
             self._log.warning(
-                "hpcspawner: %s living jobs have marks of another secret, so their servers are not recognised. Put the "
+                "hpcspawner: %s unfinished jobs have tags from another secret, so the Hub does not recognise their "
+                "servers. Put the "
                 "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s",
                 len(lost),
                 ", ".join(one.job_id or f"one of {one.owner}" for one in lost),
@@ -140,7 +141,7 @@ class Ledger:
         try:
             await self._store.write(job.record.columns())
         except SQLAlchemyError as error:
-            self._log.error("%s: no job is submitted, for the ledger can't be written: %s", job.log_name, error)
+            self._log.error("%s: no job was submitted, because the ledger can't be written: %s", job.log_name, error)
             raise LedgerUnavailable from error
         self._index(job)
 
@@ -190,7 +191,7 @@ class Ledger:
             return known
         job = self._known(record, cluster)
         self._log.warning(
-            "%s: job %s is taken from JupyterHub's own database: the ledger, made on %s, does not know %s",
+            "%s: took job %s from JupyterHub's own database, because the ledger, made on %s, has no record of %s",
             *(job.log_name, record.job_id, self.age, "where it runs now" if known else "it"),
         )
         self.restore(job)

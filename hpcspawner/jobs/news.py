@@ -31,7 +31,7 @@ class News:
         return next(jobs, {})
 
     async def say(self, message: str, progress: int | None = None) -> None:
-        """One sentence that is no state of the job."""
+        """Add one sentence that is not a state of the job."""
         await self._add({"message": message} if progress is None else {"message": message, "progress": progress})
 
     def differs(self, job_id: str, status: JobStatus) -> bool:
@@ -63,7 +63,7 @@ class News:
         )
 
     async def close(self) -> None:
-        """Nothing more will come."""
+        """End the messages."""
         async with self._changed:
             self._over = True
             self._changed.notify_all()
@@ -91,7 +91,7 @@ class News:
 
 def _sentence(job_id: str, status: JobStatus, explained: str, starts: str) -> str:
     if status.state is JobState.RUNNING:
-        return f"Job {job_id} runs on {status.host}; the server is starting"
+        return f"Job {job_id} is running on {status.host}; the server is starting"
     because = f": {explained}" if explained else ""
     expected = f" Expected start: {starts}." if starts else ""
     return f"Job {job_id} is {status.state.value}{because}{expected}"

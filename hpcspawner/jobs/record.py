@@ -104,7 +104,7 @@ class JobRecord:
 
     @property
     def label(self) -> JobLabel:
-        """How the job is told apart in a listing."""
+        """What identifies the job in a listing."""
         return JobLabel(self.name, self.tag)
 
     @property

@@ -59,7 +59,7 @@ def prepare(engine: Engine) -> float:
         if version > VERSION:
             raise LedgerUnusable(
                 f"was written by a newer version of hpcspawner (its schema is {version}, this version knows {VERSION})",
-                "Install that version again, or put back a copy of the ledger from before the upgrade.",
+                "Install that version again, or restore a copy of the ledger from before the upgrade.",
             )
         if not inspect(connection).has_table(JOBS.name):
             # The version first: a table without one counts as one from before there were versions.

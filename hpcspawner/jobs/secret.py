@@ -51,8 +51,8 @@ def _read(path: Path) -> bytes:
     if len(secret) < _BYTES:
         raise SecretUnusable(
             f"The secret file {path} must hold {_BYTES} bytes or more, written as {2 * _BYTES} or more hexadecimal "
-            f"digits. Write it with `openssl rand -hex {_BYTES}`, or delete it and the Hub makes it; servers that run "
-            "are not recognised then."
+            f"digits. Write it with `openssl rand -hex {_BYTES}`, or delete it and the Hub makes a new one; it will "
+            f"then not recognise running servers."
         )
     return secret
 
@@ -61,12 +61,14 @@ def _not_ours_alone(found: os.stat_result) -> str:
     """What is wrong with the file, and what to do; "" if it is the Hub's alone."""
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISREG(found.st_mode):
-        return "is not a file. Set HPCSpawner.secret_file to the path of one, or of none yet."
+        return "is not a file. Set HPCSpawner.secret_file to the path of a file, or to a path where none exists yet."
     if found.st_uid not in (0, os.geteuid()):
-        return f"belongs to the account with uid {found.st_uid}, but must be the Hub's own or root's. Use chown."
+        return (
+            f"belongs to the account with uid {found.st_uid}, but must belong to the Hub's account or root. Use chown."
+        )
     if mode & 0o077:
         return (
             f"has mode {mode:04o}, but only the Hub's account may read or write it: set its mode to 0600. If others "
-            "may have read it, delete it when no server runs, and the Hub makes another."
+            "may have read it, delete it while no server is running, and the Hub makes a new one."
         )
     return ""

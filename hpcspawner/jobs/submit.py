@@ -37,7 +37,7 @@ async def obtain(job: Job, write: Write, say: Say) -> None:
 async def _obtain(job: Job, write: Write, say: Say) -> None:
     if job.record.asked_at and not job.record.job_id:
         # The Hub ended in the middle of a submit. It goes on without the Hub, so its outcome may be late.
-        await say("Looking whether the scheduler has the job already")
+        await say("Checking whether the scheduler already has the job")
         await find_job(job, job.record.asked_at + job.cluster.client.access.command_timeout_s + _STRAGGLER_S)
     while job.record.wanted and not job.record.job_id:
         await _ask(job, write, say)
@@ -58,7 +58,7 @@ async def _ask(job: Job, write: Write, say: Say) -> None:
             job.mark_unwanted()
             job.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
             raise
-        await say("The scheduler does not answer at the moment. The job is submitted as soon as it does.")
+        await say("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
         await find_job(job, 0.0)
     except SchedulerError as error:
         job.ended(End(Cause.NOT_STARTED, str(error), time.time()))
@@ -102,7 +102,10 @@ async def find_job(job: Job, sure_after: float) -> None:
         elif job.cluster.queue.error is None:
             hidden_since = hidden_since or now()
             if now() - hidden_since > _HIDDEN_S:
-                error = SchedulerUnreachable("The scheduler did not say whether it took the job, and hides it.")
+                error = SchedulerUnreachable(
+                    "The scheduler did not confirm the submission, and the Hub is not "
+                    "allowed to see whether the job exists."
+                )
                 job.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
                 raise error
         if proofs < _PROOFS:

@@ -25,7 +25,9 @@ _Change = tuple[dict[str, Any], Future[None]]
 
 # SQLite lets others wait this long for its one lock; a backup or a slow disk holds it for seconds.
 LOCK_TIMEOUT_S = 30
-_MOVE_IT_AWAY = "Move it away and start the Hub again: it makes a new one, and takes up the jobs that wait or run."
+_MOVE_IT_AWAY = (
+    "Move it away and start the Hub again: it makes a new one and takes up the jobs that are waiting or running."
+)
 
 
 class Store:
@@ -200,4 +202,8 @@ def _keep_to_ourselves(path: Path, log: logging.Logger) -> None:
             mode = stat.S_IMODE(file.stat().st_mode)
             if mode & 0o077:
                 file.chmod(0o600)
-                log.warning("hpcspawner: %s had mode %04o, so others could read it; it has 0600 now", file, mode)
+                log.warning(
+                    "hpcspawner: %s had mode %04o, which lets other accounts read it; the Hub has set it to 0600",
+                    file,
+                    mode,
+                )

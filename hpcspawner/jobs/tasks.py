@@ -24,7 +24,7 @@ def in_background(work: Coroutine[Any, Any, _Value], log: logging.Logger) -> asy
         _running.discard(finished)
         error = None if finished.cancelled() else finished.exception()
         if error is not None and not isinstance(error, HPCSpawnerError):
-            log.error("work in the background failed", exc_info=error)
+            log.error("background work failed", exc_info=error)
 
     task.add_done_callback(done)
     return task

@@ -111,7 +111,7 @@ class Waiting:
         self._hidden_since = (self._hidden_since or now()) if status.reason == NOT_VISIBLE else None
         if self._hidden_since and now() - self._hidden_since > _HIDDEN_S:
             contact = self.cluster.profile.contact
-            message = f"was submitted, but the Hub can't follow it: {NOT_VISIBLE}. Please tell {contact}."
+            message = f"was submitted, but the Hub can't monitor it: {NOT_VISIBLE}. Please contact {contact}."
             raise self._failed(message, Reason.NOT_SET_UP)
 
     async def _check_mark(self, status: JobStatus) -> None:
@@ -127,7 +127,9 @@ class Waiting:
         log, kept_in = self.cluster.client.log, self.cluster.client.access.tag
         log.error(_MARK_IS_GONE, record.log_name, record.job_id, record.tag, kept_in)
         contact = self.cluster.profile.contact
-        message = f"was cancelled: this site changes what the Hub knows its jobs by. Please tell {contact}."
+        message = (
+            f"was cancelled: this site changes the tag by which the Hub recognises its jobs. Please contact {contact}."
+        )
         raise self._failed(message, Reason.NOT_SET_UP)
 
     def _check_queue(self, status: JobStatus) -> None:
@@ -137,7 +139,7 @@ class Waiting:
             raise self._failed(f"will not start. The scheduler says: {status.reason}. {explained}", Reason.HELD)
         if status.state in _WAITING and time.time() - self.job.record.submitted_at > self.limits.queue_limit_s:
             limit = Walltime(int(self.limits.queue_limit_s))
-            message = f"has waited in the queue for {limit}, as long as was allowed, and was cancelled."
+            message = f"was cancelled after waiting {limit} in the queue, the limit that you or your site set."
             raise self._failed(message, Reason.QUEUE_LIMIT)
 
     async def _check_start(self, status: JobStatus) -> None:
@@ -153,13 +155,13 @@ class Waiting:
         if job.inherited:
             # A start that hangs is ended by its launcher; so this is a server that somebody may work in.
             await self.news.say(
-                f"Job {job.record.job_id} runs on {status.host}, but the Hub's record of it was lost, and with it the "
-                "way to its server. The job goes on until its wall time ends. Cancel ends it now, and you can start "
-                "another."
+                f"Job {job.record.job_id} is running on {status.host}, but the Hub lost its record of the job and "
+                f"can't reach its server. The job runs until its wall time ends. To end it now, press Cancel; then "
+                f"you can start another."
             )
         elif is_late:
             message = (
-                f"has run on {status.host} for {self.limits.start_limit_s:g} s without a listening server. "
+                f"ran on {status.host} for {self.limits.start_limit_s:g} s, but no server listened there. "
                 f"{where_its_log_is(job, self.cluster.profile.job, status.host or '')}"
             )
             raise self._failed(message, Reason.START_LIMIT)
@@ -184,9 +186,9 @@ class Waiting:
         job, news = self.job, self.news
         if status.state is JobState.UNKNOWN:
             if self.cluster.queue.error:
-                await news.say("The scheduler does not answer at the moment; the job keeps its place.")
+                await news.say("The scheduler is not answering at the moment; the job keeps its place in the queue.")
             elif status.reason:
-                await news.say(f"Nothing is known of job {job.record.job_id}: {status.reason}.")
+                await news.say(f"The Hub can't see job {job.record.job_id}: {status.reason}.")
             return
         if news.differs(job.record.job_id, status):
             record = ""

@@ -40,9 +40,9 @@ def read_request(text: str) -> x509.CertificateSigningRequest:
         key = request.public_key()
         # Before the signature: that of a huge RSA key takes long to check.
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise ValueError("not a key on the curve P-256")
+            raise ValueError("the key is not on the curve P-256")
         if not request.is_signature_valid:
-            raise ValueError("not signed with its own key")
+            raise ValueError("the request is not signed with its own key")
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, x509.InvalidVersion) as error:
         raise ValueError("not a signing request") from error
     return request

@@ -46,7 +46,7 @@ class _LauncherHandler(APIHandler):
         self._jupyterhub_user = None
         self._resolve_roles_and_scopes()
         if self.request.method != "POST":
-            self.refuse(405, "a launcher's call is a POST")
+            self.refuse(405, "a launcher's call must be a POST")
 
     def check_xsrf_cookie(self) -> None:
         """Do without: no cookie gives any right here."""
@@ -92,8 +92,8 @@ class _LauncherHandler(APIHandler):
         if limited.is_first:
             whose = f"{job.log_name}: " if job else ""
             self.log.warning(
-                "%scalls from %s are limited: too many were refused or repeated within %.0f s; the rest get 429 and no "
-                "line here",
+                "%scalls from %s are limited: too many were refused or repeated within %.0f s; further calls get 429 "
+                "and are not logged",
                 *(whose, self.request.remote_ip, WINDOW_S),
             )
         self.set_header("Retry-After", str(limited.retry_after_s))
@@ -128,12 +128,12 @@ class TicketHandler(_LauncherHandler):
         try:
             bound = await self._bind(job, call, host)
         except SchedulerError:
-            self.not_yet("the scheduler does not say how often it has started this job")
+            self.not_yet("the scheduler did not say how often it has started this job")
         if not bound:
             self._not_valid("presented again", job)
         if not job.environment:
             job.notify()
-            self.not_yet("the Hub does not look after this job yet")
+            self.not_yet("the Hub is not handling this job yet")
         await self._hand_out(job, call)
 
     def _not_valid(self, why: str, job: Job | None) -> NoReturn:
@@ -144,7 +144,7 @@ class TicketHandler(_LauncherHandler):
         try:
             return call.mark
         except ValueError:
-            self.refuse(400, "malformed launcher call: csr is no signing request for a key on P-256", job=job)
+            self.refuse(400, "malformed launcher call: csr is not a signing request for a key on P-256", job=job)
 
     async def _host(self, job: Job) -> str:
         """Where the scheduler says that the job runs, asked now."""
@@ -153,7 +153,7 @@ class TicketHandler(_LauncherHandler):
         if not job.record.job_id or job.ask is None:
             # A job that runs is taken up before those that wait.
             self.ledger.wake.set(job.tag)
-            self.not_yet("the Hub does not look after this job yet")
+            self.not_yet("the Hub is not handling this job yet")
         status = await job.ask(now())
         if status.state is JobState.ENDED:
             self.refuse(410, "the scheduler says that this job has ended", "the job has ended", job)
@@ -169,7 +169,7 @@ class TicketHandler(_LauncherHandler):
         if job.certify is not None and call.request is None:
             # Its set-up has failed, or it has found no way to make a key: it may say so, and gets nothing else.
             self.log.info(
-                "%s: job %s sent no signing request from %s; it gets no environment",
+                "%s: job %s sent no signing request from %s, so the Hub sends it no environment",
                 job.log_name,
                 job.record.job_id,
                 job.record.host,
@@ -179,13 +179,13 @@ class TicketHandler(_LauncherHandler):
             answer.update(await job.certify(call.request))
             if job.record.run != call.mark or not job.record.wanted:
                 # Meanwhile another run has taken its place, or the server was stopped.
-                self._not_valid("no longer this run's", job)
+                self._not_valid("from an earlier run of the job", job)
             self.log.info(
-                "%s: job %s runs on %s and got its certificate", job.log_name, job.record.job_id, job.record.host
+                "%s: job %s is running on %s and got its certificate", job.log_name, job.record.job_id, job.record.host
             )
         else:
             self.log.info(
-                "%s: job %s runs on %s and got its environment", job.log_name, job.record.job_id, job.record.host
+                "%s: job %s is running on %s and got its environment", job.log_name, job.record.job_id, job.record.host
             )
         self.answer(200, answer)
 
@@ -230,7 +230,7 @@ class ReportHandler(_LauncherHandler):
         if job.report or not job.record.wanted:
             self.refuse(410, "this server has ended", job=job)
         if job.certify is not None and not job.record.run.startswith(certificates.KEY):
-            self.refuse(409, "this server has no certificate", "a server without TLS", job)
+            self.refuse(409, "this server has no certificate", "the server has no TLS", job)
         if not job.record.port:
             self.log.info("%s: job %s listens on %s:%s", job.log_name, job.record.job_id, job.record.host, call.port)
             job.listening(call.port)
@@ -254,7 +254,8 @@ def _same_job(job: Job, call: TicketRequest) -> bool:
 
 
 async def _runs(job: Job) -> int:
-    """How often the scheduler has started the job; where jobs are never put back, or nobody knows, once."""
+    """How often the scheduler has started the job; once, where jobs are never requeued or the scheduler does not
+    count."""
     if job.count_runs is not None:
         with contextlib.suppress(SchedulerNotSetUp):
             return await job.count_runs()

@@ -1,4 +1,4 @@
-"""How often a caller may be refused before it gets one short answer without a word in the log.
+"""How many refused calls a caller may make before it gets a short answer that is not logged.
 
 Only refused calls are counted, so however many servers start at one address, none of them meets a limit.
 """

@@ -66,21 +66,22 @@ def _required() -> str:
 def missing_resolver(app: JupyterHub) -> str:
     """What in this Hub does not know where the servers of our zone are, and what to do about it; "" if all do."""
     if jupyterhub.version_info[0] < 6 and AsyncHTTPClient.configured_class().__name__ == "CurlAsyncHTTPClient":
-        return "pycurl, which JupyterHub 5 uses where it is installed, has a resolver of its own: uninstall it"
+        return "JupyterHub 5 uses pycurl where it is installed, and pycurl has its own resolver: uninstall it"
     command = getattr(app.proxy, "command", None)
     if command is None:
-        return f"the proxy is a {type(app.proxy).__name__}, which has a resolver of its own"
+        return f"the proxy is a {type(app.proxy).__name__}, which has its own resolver"
     if not app.proxy.should_start:
-        # Started by somebody else, so nobody here sees how.
+        # Another program starts the proxy, so the Hub can't see how.
         app.log.warning(
-            "hpcspawner: the proxy is not started by the Hub. It must be started with the environment variable "
-            "NODE_OPTIONS=%s, or no server is reached.",
+            "hpcspawner: the Hub does not start the proxy itself. Start the proxy with the environment variable "
+            "NODE_OPTIONS=%s, or it can't reach any server.",
             node_options(),
         )
         return ""
     if not any(_required() in str(word) for word in command):
         return (
-            "ConfigurableHTTPProxy.command is set after hpcspawner.configure(), which takes its part out: set it before"
+            "ConfigurableHTTPProxy.command was overwritten after hpcspawner.configure() added its hook: set it "
+            "before calling configure()"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""What the Hub tells browsers about its pages: run no script but those that its templates hold.
+"""The Hub's Content-Security-Policy: browsers run only the scripts in its templates.
 
 A script tag of a template gets the nonce of the request when the template is loaded. Whatever comes into the page
 later, as a value, does not have it, so a browser does not run it.

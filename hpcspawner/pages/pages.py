@@ -1,4 +1,4 @@
-"""What a researcher sees of us in the Hub: the form, the news of a waiting job, the words of a failure."""
+"""What a user sees in the Hub: the form, the messages of a waiting job, the text of a failure."""
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -120,14 +120,15 @@ def _for_the_user(error: HPCSpawnerError, profile: SiteProfile) -> str:
     if isinstance(error, SchedulerNotSetUp):
         return (
             f"This site is not set up for starting servers yet: {error} "
-            f"Please tell {profile.contact}; the Hub's log has the details."
+            f"Please contact {profile.contact}; the Hub's log has the details."
         )
     if isinstance(error, SchedulerUnreachable):
         return (
-            f"{error} No server was started; should there be a job after all, it is cancelled. Please try again later."
+            f"{error} No server was started. If the job was submitted anyway, the Hub will cancel it. Please try "
+            f"again later."
         )
     if isinstance(error, SchedulerError):
-        return f"The scheduler did not take the job: {error}"
+        return f"The scheduler did not accept the job: {error}"
     return str(error)
 
 

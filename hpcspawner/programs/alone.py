@@ -1,4 +1,4 @@
-"""Configuration of a Jupyter server that knows no Hub: it serves the proxy in front of it, and nobody else.
+"""Configuration of a Jupyter server that knows no Hub: it serves only the proxy in front of it.
 
 It is read by jupyter_server and, under another name, by Notebook 6, whose Python may be 3.6. `settings.json` beside it
 has its values; the secret in it is the proxy's alone.

@@ -62,7 +62,7 @@ class Refusal(Exception):
 
 
 class Watch:
-    """Sees when there is nobody left to work for: the time is up, a signal came, input or parent are gone."""
+    """Notices when the caller is gone: the time is up, a signal came, input or parent are gone."""
 
     def __init__(self, limit_s: float):
         self.parent = os.getppid()
@@ -117,12 +117,12 @@ def main(words: "list[str]") -> int:
 def check_account() -> None:
     """Only a user's own rights, and never those of root or of an account of the system."""
     if 0 in (os.getuid(), os.geteuid()) or os.getuid() != os.geteuid():
-        raise Refusal(NOT_PERMITTED, "it acts for ordinary users only, not for root")
+        raise Refusal(NOT_PERMITTED, "it acts only for ordinary users, not for root")
     if os.getuid() < SITE["min_uid"]:
-        words = "it acts for ordinary users only: uid %d is lower than the site's scheduler.min_uid, %d"
+        words = "it acts only for ordinary users: uid %d is lower than the site's scheduler.min_uid, %d"
         raise Refusal(NOT_PERMITTED, words % (os.getuid(), SITE["min_uid"]))
     if account().pw_name in SYSTEMS_OWN:
-        raise Refusal(NOT_PERMITTED, "it acts for ordinary users only, not for %s" % account().pw_name)
+        raise Refusal(NOT_PERMITTED, "it acts only for ordinary users, not for %s" % account().pw_name)
 
 
 def account() -> "pwd.struct_passwd":
@@ -136,7 +136,7 @@ def account() -> "pwd.struct_passwd":
 def verb_of(words: "list[str]") -> str:
     """The one word that it is called with."""
     if len(words) != 1 or words[0] not in VERBS:
-        raise Refusal(BAD_USAGE, "one word is wanted, of: %s" % ", ".join(VERBS))
+        raise Refusal(BAD_USAGE, "expected one argument, one of: %s" % ", ".join(VERBS))
     return words[0]
 
 
@@ -218,12 +218,12 @@ def read_input(watch: Watch, longest: int) -> bytes:
     data, size = b"", None
     while size is None or len(data) < size:
         if watch.reason():
-            raise Refusal(BAD_INPUT, "the input was not whole: %s" % watch.reason())
+            raise Refusal(BAD_INPUT, "the input was incomplete: %s" % watch.reason())
         if not watch.wait():
             continue
         chunk = os.read(0, 65536)
         if not chunk:
-            raise Refusal(BAD_INPUT, "the input ended before it was whole")
+            raise Refusal(BAD_INPUT, "the input ended too early")
         data += chunk
         if size is None and (b"\n" in data or len(data) > 8):
             size, data = announced(data, longest)
@@ -247,7 +247,7 @@ def checked(given: bytes, pattern: str) -> str:
     """The word that was given, if it is one of those that may reach a command."""
     word = given.decode("ascii", "replace")
     if not re.compile(pattern, re.ASCII).fullmatch(word):
-        raise Refusal(BAD_INPUT, "%s is nothing that may be asked for" % ascii(word[:100]))
+        raise Refusal(BAD_INPUT, "%s is not a valid job id or listing mark" % ascii(word[:100]))
     return word
 
 
@@ -271,7 +271,7 @@ def whole(data: bytes) -> "IO[bytes]":
 
 
 def unnamed() -> "IO[bytes]":
-    """A file that nobody else can open."""
+    """A file that no other account can open."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("hpcspawner"), "w+b")
     return tempfile.TemporaryFile()  # before Python 3.8
@@ -316,12 +316,12 @@ def follow(pid: int, watch: Watch) -> str:
         if watch.reason():
             return watch.reason()
         if watch.wait():
-            return "whoever asked for it has gone"
+            return "the process that asked for it has ended"
     return ""
 
 
 def say(words: str) -> None:
-    """A line for the log of who asked, if there still is somebody."""
+    """Write a line to the caller's log, if the caller still exists."""
     with contextlib.suppress(OSError, AttributeError):  # there may be no error output either
         sys.stderr.write(SAYS + words + "\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""An extension for a Jupyter server on the node, which ends it when nobody has worked in it for a time.
+"""An extension for a Jupyter server on the node, which ends it after a time without activity.
 
 The server's own options can't do that: JupyterLab asks for kernels, sessions and files every ten seconds while its page
 is open, and each answer counts as activity (jupyterlab#19796). It travels in the job script, so it is one file, for
@@ -23,7 +23,7 @@ _watches: Any = []
 
 
 def counts(method: str, path: str) -> bool:
-    """Whether a request is somebody's work rather than what an open page does; `path` is below the server's address."""
+    """Whether a user caused a request, rather than an open page by itself; `path` is below the server's address."""
     return method not in _ASKS and bool(_WORK.match(path))
 
 
@@ -58,7 +58,7 @@ def _terminals(app: Any) -> Any:
 
 
 def _worked_at(app: Any) -> float:
-    """When somebody worked last, in seconds of the clock."""
+    """When a user last worked, in seconds of the clock."""
     times = [app.web_app.last_activity()]
     # Output that no page was there to show is known to the terminal alone.
     times += [one.last_activity for one in _terminals(app).values() if hasattr(one, "last_activity")]
@@ -79,7 +79,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
         if _is_busy(app):
             busy_at[0] = time.time()
         elif time.time() - max(_worked_at(app), busy_at[0]) > limit_s:
-            app.log.warning("Nobody has worked here for %d seconds; the server ends itself.", limit_s)
+            app.log.warning("The server was idle for %d seconds and shuts down.", limit_s)
             open(os.path.join(os.path.dirname(__file__), ENDED), "w").close()
             _watches[0].stop()
             app.stop()

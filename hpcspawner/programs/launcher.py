@@ -1,4 +1,4 @@
-"""Runs on the compute node: trades the job's ticket for the server's environment, starts the server, tells its port.
+"""Runs on the compute node: trades the job's ticket for the server's environment, starts the server, reports its port.
 
 It travels inside the job script, so it is one file, for Python 3.6 and later, with the standard library alone.
 """
@@ -93,8 +93,8 @@ WARNING = signal.SIGUSR1
 NOTED = (WARNING, signal.SIGUSR2)
 ADVICE = {
     400: "it runs another version of hpcspawner than the one that wrote this job. Start the server again.",
-    403: "it is not valid, or was used before. Start the server again.",
-    404: "it knows no such address or job. Start the server again; if that fails, tell the Hub's administrators.",
+    403: "it is not valid, or the job used it before. Start the server again.",
+    404: "it knows no such address or job. Start the server again; if that fails, contact the Hub's administrators.",
     410: "this server was stopped or replaced in the meantime. Start it again if you still need it.",
 }
 
@@ -147,7 +147,7 @@ class HubBusyError(Exception):
 
 
 class EndError(Exception):
-    """The job ends, for a reason that the Hub is told; `code` is how the job exits."""
+    """The job ends; the launcher reports the reason to the Hub. `code` is the job's exit code."""
 
     def __init__(self, reason, message, code=1, exit_code=None, number=None):
         super().__init__(message)
@@ -310,7 +310,7 @@ def answered(response, data, what):
             return json.loads(data.decode("utf-8") or "{}")
     except ValueError:
         pass
-    raise HubBusyError("an answer that is too long or no JSON")
+    raise HubBusyError("an answer that is too long or not JSON")
 
 
 class Hub:
@@ -342,9 +342,9 @@ class Hub:
                 tries -= 1
                 left = deadline - time.monotonic() - 1  # the last try has a second to be answered
                 if not tries or left <= 0:
-                    raise HubBusyError("The Hub gave no answer (last try: %s)." % busy) from None
+                    raise HubBusyError("The Hub did not answer (last try: %s)." % busy) from None
                 if pause_s == FIRST_PAUSE_S:
-                    say("the Hub gives no answer yet (%s); trying on" % busy)
+                    say("the Hub has not answered yet (%s); trying again" % busy)
                 # Jitter also on what the Hub asked for: many jobs may have been sent away at once.
                 wait_s = min(busy.wait_s, MOST_WAIT_S) + pause_s * _random.uniform(0.5, 1)
             if self._signals.until(stopped, min(wait_s, left)):
@@ -352,7 +352,7 @@ class Hub:
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     def tell(self, name, body, tries):
-        """POST in a thread of its own, a few times at most; nobody waits for it."""
+        """POST in a thread of its own, a few times at most; the launcher does not wait for it."""
 
         def work():
             pause_s = FIRST_PAUSE_S
@@ -364,7 +364,7 @@ class Hub:
                     time.sleep(pause_s)
                     pause_s = min(2 * pause_s, LAST_PAUSE_S)
                 except Exception as error:
-                    say("the Hub did not take the warning. %s" % error)
+                    say("could not send the warning to the Hub. %s" % error)
                     return
 
         threading.Thread(target=work, daemon=True).start()
@@ -458,7 +458,7 @@ def listeners(port):
 
 
 def connects(host, port):
-    """Whether somebody takes connections on `port`, which costs far less to find out than who it is."""
+    """Whether any process accepts connections on `port`; cheaper to find out than which process."""
     with contextlib.suppress(OSError):
         socket.create_connection((OWN_ADDRESS if host in EVERY_ADDRESS else host, port), CONNECT_S).close()
         return True
@@ -505,7 +505,7 @@ def take_port(host, ports, tried):
     """A free port that is not in `tried`, and the socket that holds it."""
     numbers = [number for number in range(ports[0], ports[1] + 1) if number not in tried] if ports else [0]
     _random.shuffle(numbers)
-    why = "every one was tried"
+    why = "all of them were tried"
     for number in numbers:
         try:
             held = hold(host, number)
@@ -625,7 +625,7 @@ class Alone:
         folder.write("alone/settings.json", json.dumps(self._told))
 
     def listens(self, server):
-        """Whether the server can be reached, and by nobody else's hand."""
+        """Whether the port answers, and no other process but the server does it."""
         on_socket = self._takes_connections()
         if not on_socket and owner(self._port, server.pid) != "server":
             return False
@@ -903,7 +903,7 @@ class Job:
         try:
             os.chdir(native(directory))
         except OSError as error:
-            message = "The directory %s can't be entered on %s: %s." % (directory, NODE, error.strerror)
+            message = "The directory %s can't be opened on %s: %s." % (directory, NODE, error.strerror)
             raise EndError("bad-directory", message) from None
         for name, text in self.settings.files.items():
             self._keep(name, text)
@@ -949,10 +949,10 @@ class Job:
             self.server = Server(self._argv(), extra, self.signals, hidden=self.settings.hidden)
             if self._begins(extra, deadline) and self._has_port(host, deadline):
                 return
-            say("port %d was taken by somebody else; trying another" % self.port)
+            say("another process took port %d; trying another port" % self.port)
             self._end_server()
             self.front = None
-        raise EndError("no-port", "Others on %s were faster to take each of 4 ports." % NODE)
+        raise EndError("no-port", "Other processes on %s took each of the 4 ports that the server tried." % NODE)
 
     def _argv(self):
         """The words that start the server, in the image if there is one."""
@@ -987,7 +987,7 @@ class Job:
         return self.idle_watch.variables
 
     def _has_port(self, host, deadline):
-        """Wait until the server listens or nothing is left to wait for; False if its port is somebody else's."""
+        """Wait until the server listens or nothing is left to wait for; False if another process has its port."""
         pause_s = FIRST_LOOK_S
         others = 0
         looked_at = time.monotonic()
@@ -1063,10 +1063,10 @@ class Job:
         idle_s = self._idle_s() if code == 0 and not self._ending() else None
         if idle_s is not None:
             self._end_server()
-            return EndError("idle", "The server was idle for %s and ended itself." % span(idle_s), 0, 0)
+            return EndError("idle", "The server was idle for %s and shut down." % span(idle_s), 0, 0)
         message = "%s %s on %s." % (self.title, how, NODE)
         if number == signal.SIGKILL:
-            message += " Often that means: more memory was used than the job asked for."
+            message += " This often means that the server used more memory than the job asked for."
         self._end_server()
         reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
         return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
@@ -1083,7 +1083,7 @@ class Job:
             self.folder.remove()
 
     def _remove_spare_log(self):
-        """Where the job's own folder can't be written, nobody would find or remove the log on this node."""
+        """If the job's own folder can't be written, the log on this node could not be found or removed."""
         if os.environ.get("HPC_LOG_SPARE") and self.log != os.devnull:
             with contextlib.suppress(OSError):
                 os.unlink(self.log)
@@ -1097,7 +1097,7 @@ class Job:
                 self.hub.ask("/report", body, END_REPORT_S, lambda: False, tries=3)
                 self._remove_spare_log()
             except (HubError, HubBusyError) as error:
-                say("the Hub was not told of the end. %s" % error)
+                say("could not report the end to the Hub. %s" % error)
         return end.code
 
 

@@ -79,12 +79,12 @@ class Spool:
             yield
 
     def _keep_to_ourselves(self) -> None:
-        """Scripts are run from here, so nobody else may have a say in it; nor may a link lead to a folder of ours."""
+        """Scripts run from here, so no other account may write to it, and it may not be a link."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except NotADirectoryError:
-            raise SpoolError(NOT_OURS, f"{self.folder} is a link; name the folder itself") from None
+            raise SpoolError(NOT_OURS, f"{self.folder} is a symbolic link; name the folder itself") from None
         try:
             if os.fstat(folder).st_uid != os.getuid():
                 raise SpoolError(NOT_OURS, f"{self.folder} belongs to another account")
@@ -185,7 +185,7 @@ def submit(spool: Spool, asked: argparse.Namespace) -> None:
 
 
 def list_(spool: Spool, asked: argparse.Namespace) -> None:
-    """Print all jobs. Also sees to those whose supervisor was killed, since nobody else would."""
+    """Print all jobs. Also cleans up jobs whose supervisor was killed."""
     with spool.locked():
         jobs = _tidy(spool, asked.slots)
     print(json.dumps([_shown(job) for job in jobs]))

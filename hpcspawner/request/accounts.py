@@ -1,4 +1,4 @@
-"""Whose jobs may be submitted: those of people, never of root or of an account that the system itself uses."""
+"""Which accounts may have jobs: those of people, never root or a system account."""
 
 import grp
 import os
@@ -26,8 +26,8 @@ def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
         raise AccountRefused([Problem("user", why)])
     if entry.pw_uid == os.geteuid() and not own:
         message = (
-            f"The account {entry.pw_name!r} is the Hub's own, and no job is submitted for it where the Hub acts for "
-            "others by a helper (scheduler.helper): it could read the Hub's secrets."
+            f"The account {entry.pw_name!r} is the Hub's own. Where the Hub uses a helper (scheduler.helper), it "
+            f"submits no job for its own account, because such a job could read the Hub's secrets."
         )
         raise AccountRefused([Problem("user", message)])
     return account(entry)
@@ -41,8 +41,8 @@ def of_hub(*, allow_root: bool) -> LocalAccount:
     uid = os.geteuid()
     if uid == 0 and not allow_root:
         message = (
-            "The Hub runs as root, and this site runs all jobs as the Hub's own account, so no job is submitted: run "
-            "the Hub as an ordinary account. (HPCSpawner.allow_root is for containers in which there is no other.)"
+            "The Hub runs as root, and this site runs all jobs as the Hub's own account, so the Hub submits no job: "
+            "run it as an ordinary account. (HPCSpawner.allow_root is for containers that have no other account.)"
         )
         raise AccountRefused([Problem("user", message)])
     try:
@@ -65,14 +65,15 @@ def account(entry: pwd.struct_passwd) -> LocalAccount:
 def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
     """Why this account gets no job, as a sentence; "" if it may have one."""
     if entry.pw_uid == 0:
-        return f"The account {entry.pw_name!r} is root's (uid 0), and no job is submitted for root."
+        return f"The account {entry.pw_name!r} is root's (uid 0), and the Hub submits no job for root."
     if problem := names.user_problem(entry.pw_name):
-        return f"No job is submitted for the account {entry.pw_name!r}: {problem}."
+        return f"The Hub submits no job for the account {entry.pw_name!r}: {problem}."
     if entry.pw_name in SYSTEMS_OWN:
-        return f"The account {entry.pw_name!r} is the system's own, and no job is submitted for it."
+        return f"The account {entry.pw_name!r} is a system account, and the Hub submits no job for it."
     if entry.pw_uid < min_uid:
         return (
-            f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and jobs are submitted only for accounts with uid "
+            f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and the Hub submits jobs only for accounts with "
+            f"uid "
             f"{min_uid} or higher (scheduler.min_uid in the site's profile)."
         )
     return ""

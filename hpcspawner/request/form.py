@@ -80,7 +80,7 @@ def fields(profile: SiteProfile, values: Mapping[str, Any], problems: Iterable[P
 
 
 def unplaced_problems(problems: Iterable[Problem], shown: Iterable[Field]) -> list[Problem]:
-    """Problems that belong to no field on the page; they are told above it."""
+    """Problems that belong to no field on the page; the page shows them above the form."""
     names = {field.name for field in shown}
     return [problem for problem in problems if problem.field not in names]
 
@@ -113,7 +113,7 @@ def _all_fields(profile: SiteProfile) -> list[Field | None]:
             "More information about the job",
             "checkbox",
             "what",
-            options=(Option("true", "show the scheduler's own record of the job while it waits"),),
+            options=(Option("true", "show the scheduler's record of the job while it waits"),),
         ),
     ]
 
@@ -147,7 +147,7 @@ def _image(profile: SiteProfile) -> Field | None:
         return Field("image", "Container image", "text", "what", (default or "",), help=words)
     # With a default somewhere, "no image" must be said in a word of its own.
     none = (
-        Option("", "as the environment says")
+        Option("", "the environment's default")
         if any(one.image for one in profile.environments)
         else Option(NO_IMAGE, "none")
     )
@@ -175,7 +175,7 @@ def _account(profile: SiteProfile) -> Field | None:
     values = (default,) if default else ()
     names = profile.accounts or _only_accounts(profile)
     if not names:
-        return Field("account", label, "text", "where", values, help="What the job is charged to.")
+        return Field("account", label, "text", "where", values, help="The account that is charged for the job.")
     listed = tuple(Option(name, name) for name in names)
     none = () if profile.account == "required" else (Option("", "my default"),)
     return Field("account", label, "select", "where", values, (*none, *listed))
@@ -216,7 +216,7 @@ def _sizes(profile: SiteProfile) -> list[Field | None]:
             "Wall time",
             "text",
             "size",
-            help=f"Up to {longest}; written like 30m, 12h or 1d 12h.",
+            help=f"Up to {longest}; write it as 30m, 12h or 1d 12h.",
             placeholder=str(chosen.walltime),
         ),
         _number("nodes", "Nodes", (chosen.nodes, 1, max_nodes)) if max_nodes > 1 else None,
@@ -226,7 +226,7 @@ def _sizes(profile: SiteProfile) -> list[Field | None]:
             "Memory",
             "text",
             "size",
-            help="Such as 4G; on each node. Empty: the default.",
+            help="Memory per node, such as 4G. Empty: the default.",
             placeholder=str(chosen.memory or ""),
         )
         if shared
@@ -253,7 +253,7 @@ def _limits(profile: SiteProfile) -> list[Field | None]:
             "Stop when idle for",
             "text",
             "size",
-            help="Idle: no cell runs and nobody works in it, even if the page is open. "
+            help="Idle: no cell is running and no one is working in it, even if the page is open. "
             + (f"Up to {limits.idle}." if limits.idle else f"Such as 2h, or {NEVER}."),
             placeholder=str(profile.default_idle_limit or NEVER),
             folded=True,

@@ -1,4 +1,4 @@
-"""The one place that judges what a user asks for, whichever door it came through."""
+"""The one place that checks a user's options, from the form, a link, REST or storage."""
 
 import posixpath
 import re
@@ -50,7 +50,7 @@ _DIGITS = re.compile(r"[0-9]{1,7}")
 
 
 def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobRequest:
-    """Judge options of any origin and shape; raise RequestError with every problem in them.
+    """Check options of any origin and shape; raise RequestError with every problem in them.
 
     Options that are absent, null or empty take the site's defaults, brought within the partition's limits.
     """
@@ -145,9 +145,9 @@ class _Judge:
             return
         strangers = [str(name) for name in options if name not in OPTIONS]
         for name in strangers[:_MOST_TOLD]:
-            self.refuse(name[:60], f"There is no option {_shown(name)}. There are: {', '.join(OPTIONS)}.")
+            self.refuse(name[:60], f"There is no option {_shown(name)}. The options are: {', '.join(OPTIONS)}.")
         if len(strangers) > _MOST_TOLD:
-            self.refuse("options", f"Of the names, {len(strangers) - _MOST_TOLD} more are no options.")
+            self.refuse("options", f"{len(strangers) - _MOST_TOLD} more unknown options were also given.")
         given = {name: options[name] for name in OPTIONS if name in options}
         self.options = {name: value for name, value in given.items() if self._is_value(name, value)}
 
@@ -171,7 +171,7 @@ class _Judge:
         if not isinstance(value, str):
             self.refuse(name, f"{_label(name)} must be text, not {_shown(value)}.")
         elif _CONTROL.search(value):
-            self.refuse(name, f"{_label(name)} {_shown(value)} has a line break or another control character in it.")
+            self.refuse(name, f"{_label(name)} {_shown(value)} contains a line break or another control character.")
         else:
             return value.strip() or None
         return None
@@ -343,10 +343,10 @@ class _Judge:
                 # Where only some accounts may be charged, the user's own default might be another one.
                 default = offered[0] if partition.accounts else None
             if default is None and profile.account == "required" and "account" not in self.refused:
-                self.refuse("account", f"{_label('account')} must be given at this site.")
+                self.refuse("account", "This site requires an account.")
             return default
         if profile.account == "hidden":
-            self.refuse("account", "This site does not take an account; leave it empty.")
+            self.refuse("account", "This site does not accept an account; leave it empty.")
         elif offered and asked not in offered:
             self.refuse("account", _not_offered("account", asked, offered))
         else:
@@ -356,7 +356,7 @@ class _Judge:
     def _reservation(self) -> str | None:
         asked = self.text("reservation")
         if asked is not None and self.profile.reservation == "hidden":
-            self.refuse("reservation", "This site does not take a reservation; leave it empty.")
+            self.refuse("reservation", "This site does not accept a reservation; leave it empty.")
         elif asked is not None:
             self._name("reservation", asked)
         return asked

@@ -45,7 +45,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class JobLabel:
-    """How a job is told apart in a listing: a name for people, a tag for us.
+    """What identifies a job in a listing: a name for people, a tag for us.
 
     `follows` is the id of the job after whose unsuccessful end this one may start, "" for none.
     """

@@ -87,7 +87,7 @@ class Client:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
             raise SchedulerUnreachable(
-                "The scheduler took the job but its answer could not be read.", shlex.join(argv), answer.message
+                "The scheduler accepted the job, but its answer could not be read.", shlex.join(argv), answer.message
             ) from error
 
     async def cancel(self, user: str, job_id: str) -> None:
@@ -112,14 +112,15 @@ class Client:
             return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:
             raise SchedulerNotSetUp(
-                f"It can't be told how often job {job_id} was started: {error}",
+                f"The Hub can't find out how often job {job_id} was started: {error}",
                 shlex.join(argv),
                 answer.message[:200],
                 "leave job.requeue out of the profile: this installation does not say when a job runs again",
             ) from error
 
     async def record(self, job_id: str) -> Record | None:
-        """How a job ended by the scheduler's own record; None where it has not, or nobody knows. Raises nothing."""
+        """How a job ended by the scheduler's own record; None where it has not ended or has no record. Raises
+        nothing."""
         try:
             mark = _new_mark()
             commands = self.scheduler.end_commands(job_id, mark)
@@ -128,7 +129,7 @@ class Client:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
                 found = await self._record(job_id, commands, mark) or found
         except Exception as error:
-            self._complain("record", f"how job {job_id} ended could not be found out: {error}")
+            self._complain("record", f"could not find out how job {job_id} ended: {error}")
             return None
         return found
 
@@ -198,13 +199,13 @@ class Client:
             raise SchedulerNotSetUp(
                 f"The program {self.access.helper!r} was not found on the Hub.",
                 str(self.access.helper),
-                "scheduler.helper names it, but it is not there or may not be run",
+                "scheduler.helper names it, but it does not exist or can't be executed",
                 "install there, with mode 0755, what `hpcspawner helper` prints for the site's profile",
             )
         return [str(self.access.helper)]
 
     def _bounded(self) -> list[str]:
-        """The prefix that ends a command a moment after its time, should the Hub not be there any more to do it."""
+        """The prefix that ends a command a moment after its time limit, in case the Hub is no longer there to do it."""
         path = shutil.which("timeout", path=os.pathsep.join(self.access.path))
         return [path, "--kill-after=1", f"{self.access.command_timeout_s + 1:g}"] if path else []
 
@@ -235,7 +236,7 @@ class Client:
             message, cure = fault
             return SchedulerNotSetUp(message, command, answer.message, cure)
         if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
-            return SchedulerUnreachable("The scheduler does not answer.", command, answer.message)
+            return SchedulerUnreachable("The scheduler is not answering.", command, answer.message)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
     def _has_started(self, answer: Answer) -> bool:
@@ -266,10 +267,13 @@ class Client:
             return "The scheduler's commands are not set up on the Hub.", cure
         if _NO_LIBRARY in answer.err:
             cure = "name the folder of the library as LD_LIBRARY_PATH in scheduler.variables, or have ldconfig know it"
-            return "A command of the scheduler's lacks a library on the Hub.", cure
+            return "A command of the scheduler lacks a library on the Hub.", cure
         if answer.code in _NO_PROGRAM:
-            cure = "see that the program and what it needs are there and may be run; scheduler.path names its folder"
-            return "A command of the scheduler's can't be run on the Hub.", cure
+            cure = (
+                "check that the program and the files it needs exist and can be executed; scheduler.path names its "
+                "folder"
+            )
+            return "A command of the scheduler can't be run on the Hub.", cure
         return None
 
     def _missing_configuration(self) -> str:
@@ -319,7 +323,7 @@ def _own_account() -> str:
 
 
 def _new_mark() -> str:
-    """A word that nobody else can know, as `sudo.MARK` describes it."""
+    """A random word, as `sudo.MARK` describes it."""
     return secrets.token_hex(8)
 
 

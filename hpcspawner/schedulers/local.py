@@ -26,12 +26,12 @@ _STATES = {
 }
 
 _REASONS = {
-    "Slots": "As many servers run on this machine as may run at once; yours starts when one ends.",
-    "Follows": "The job starts if the one before it does not end well.",
+    "Slots": "This machine has reached its limit of running servers; yours starts when one of them ends.",
+    "Follows": "This follow-up job starts only if the job before it does not finish normally.",
     "cancelled": "The job was stopped.",
     "dropped": FOLLOW_UP_REMOVED.message,
     "lost": "The machine was restarted, or the job's supervising process was killed.",
-    "walltime": "The job's time was up.",
+    "walltime": "The job reached its wall time.",
 }
 
 

@@ -41,11 +41,11 @@ _OTHERS = re.compile(r"invalid option -- '?[Ff]'?|^Unknown option: ", re.MULTILI
 
 # Exit_status of a job that its node ended for using too much.
 _LIMITS = {
-    -24: Record(Cause.EXITED, "The job used more CPUs than it asked for and was ended by PBS."),
-    -25: Record(Cause.EXITED, "The job used more CPUs than it asked for and was ended by PBS."),
-    -26: Record(Cause.OUT_OF_MEMORY, "The job used more virtual memory than it asked for and was ended by PBS."),
-    -27: Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for and was ended by PBS."),
-    -28: Record(Cause.WALL_TIME, "The job used up its CPU time and was ended by PBS."),
+    -24: Record(Cause.EXITED, "PBS ended the job because it used more CPUs than it asked for."),
+    -25: Record(Cause.EXITED, "PBS ended the job because it used more CPUs than it asked for."),
+    -26: Record(Cause.OUT_OF_MEMORY, "PBS ended the job because it used more virtual memory than it asked for."),
+    -27: Record(Cause.OUT_OF_MEMORY, "PBS ended the job because it used more memory than it asked for."),
+    -28: Record(Cause.WALL_TIME, "PBS ended the job because it used up its CPU time."),
     -29: WALL_TIME,
 }
 
@@ -57,22 +57,22 @@ _BY = re.compile(r" and terminated by ([^\s@]+)@\S+\Z", re.ASCII)
 _NEVER = "Can Never Run:"
 
 _REASONS = {
-    "Insufficient amount of resource": "Other jobs use what you asked for",
-    "Insufficient amount of queue resource": "The jobs of this queue use all that they may use at once",
-    "Insufficient amount of server resource": "The running jobs use all that they may use at once",
+    "Insufficient amount of resource": "Other jobs are using what you asked for",
+    "Insufficient amount of queue resource": "Jobs in this queue already use all that they may use at once",
+    "Insufficient amount of server resource": "The running jobs already use all that they may use at once",
 }
 _PLAIN_REASONS = {
-    "Job would conflict with reservation or top job": "Nodes are kept free for a reservation or for a job that comes "
-    "first. With a shorter wall time it may start sooner.",
-    "Not enough free nodes available": "Other jobs use the nodes that you need.",
-    "Job is requesting an exclusive node and node is in use": "Other jobs use the nodes that you need.",
+    "Job would conflict with reservation or top job": "PBS is keeping nodes free for a reservation or for a job with "
+    "a higher priority. With a shorter wall time this job may start sooner.",
+    "Not enough free nodes available": "Other jobs are using the nodes that you need.",
+    "Job is requesting an exclusive node and node is in use": "Other jobs are using the nodes that you need.",
 }
 
 _RULES = pbs.rules(
     {
-        "J": "a server is one job",
+        "J": "each server is one job",
         "f": "the Hub's own",
-        "G": "a job of the Hub's is no session",
+        "G": "the Hub's jobs are not interactive",
         "R": "the job script opens its own log; job.log names the folder",
     },
     ("select", "place"),
@@ -88,7 +88,7 @@ class OpenPBS(Pbs):
 
     name = "openpbs"
     title = "PBS"
-    rules = replace(_RULES, missing={"qos": "PBS has no QOS; what a site calls so is a queue or a directive"})
+    rules = replace(_RULES, missing={"qos": "PBS has no QOS; write a queue or a directive instead"})
     errors = _ERRORS
     limits = _LIMITS
     # `-f`: no process stays behind for the next qsub. `-C ""`: no line of the script is an option. `-S`: else the login
@@ -196,7 +196,7 @@ class OpenPBS(Pbs):
         """The scheduler's comment as a sentence."""
         text = reason.strip()
         if text.startswith(_NEVER):
-            return f"No node has what the job asks for. The job will not start. ({text.rstrip('.')}.)"
+            return f"No node has what the job asks for, so it will not start. ({text.rstrip('.')}.)"
         text = text.removeprefix("Not Running:").strip().rstrip(".")
         kind, _, rest = text.partition(": ")
         if kind in _REASONS:
@@ -229,7 +229,7 @@ def _mapping(out: str, key: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("qstat's JSON is nested too deeply") from None
     if not isinstance(answer, dict) or "pbs_server" not in answer:
-        raise ValueError(f"qstat printed no JSON of PBS's but {out[:200]!r}")
+        raise ValueError(f"qstat printed this instead of PBS's JSON: {out[:200]!r}")
     part = answer.get(key, {})
     if not isinstance(part, dict):
         raise ValueError(f"qstat's JSON has no table {key}")
@@ -239,7 +239,7 @@ def _mapping(out: str, key: str) -> dict[str, Any]:
 def _jobs(out: str) -> dict[str, dict[str, Any]]:
     jobs = _mapping(out, "Jobs")
     if not all(isinstance(job, dict) for job in jobs.values()):
-        raise ValueError("qstat's JSON has a job that is no table")
+        raise ValueError("qstat's JSON has a job that is not a table")
     return jobs
 
 

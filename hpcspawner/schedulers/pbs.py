@@ -47,30 +47,32 @@ _TERM = 15
 _QUEUE_NAME = re.compile(r"(?<=[Qq])ueue \S+(?= (?:running )?job limit)")
 # Comments of the schedulers, without "Not Running: " and the full stop; names of queues and users are left out.
 _REASONS = {
-    "Draining system to allow starving job to run": "Nodes are kept free for a job that has waited for long.",
-    "Job would cross dedicated time boundary": "The job would not end before a time set aside for something else.",
-    "No available resources on nodes": "Other jobs use what you asked for.",
+    "Draining system to allow starving job to run": "The scheduler is keeping nodes free for a job that has waited a "
+    "long time.",
+    "Job would cross dedicated time boundary": "The job would not end before a time that is reserved for other work.",
+    "No available resources on nodes": "Other jobs are using what you asked for.",
     "Not enough of the right type of nodes are available": "The nodes that you asked for are busy or down.",
-    "Queue job limit has been reached": "As many jobs of this queue run as may run at once.",
+    "Queue job limit has been reached": "This queue has reached its limit of running jobs.",
     "Queue not started": "The queue does not start jobs at the moment.",
-    "Server job limit has been reached": "As many jobs run as may run at once.",
-    "User has reached queue running job limit": "You have as many jobs running as one user may have in this queue.",
-    "User has reached server running job limit": "You have as many jobs running as one user may have.",
+    "Server job limit has been reached": "The cluster has reached its limit of running jobs.",
+    "User has reached queue running job limit": "You have reached the limit of running jobs that one user may have "
+    "in this queue.",
+    "User has reached server running job limit": "You have reached the limit of running jobs that one user may have.",
 }
 
 _SELF_LOG = "the job script opens its own log; job.log names the folder"
 _AS_USER = "the job is submitted as its user"
-_NO_SESSION = "a job of the Hub's is no session"
+_NO_SESSION = "the Hub's jobs are not interactive"
 _REFUSED = {
-    "N": "the Hub knows its jobs by it",
+    "N": "the Hub recognises its jobs by it",
     "o": _SELF_LOG,
     "e": _SELF_LOG,
     "j": _SELF_LOG,
     "k": _SELF_LOG,
-    "C": "no line of the job script is an option",
+    "C": "the job script contains no options",
     "S": "the job script is bash",
     "r": "write job.requeue",
-    "q": "partitions[].name is the queue; another server's queue is another profile's",
+    "q": "partitions[].name is the queue; write another profile for another server's queue",
     "u": _AS_USER,
     "I": _NO_SESSION,
     "X": _NO_SESSION,
@@ -171,7 +173,7 @@ class Pbs(Scheduler):
         """`12.server`, as the listing writes it."""
         job_id = out.removesuffix("\n")
         if not _SUBMITTED.fullmatch(job_id):
-            raise ValueError(f"qsub printed no job id but {out[:200]!r}")
+            raise ValueError(f"qsub printed this instead of a job id: {out[:200]!r}")
         return job_id
 
     def unreachable(self, answer: Answer) -> bool:

@@ -1,4 +1,4 @@
-"""A command as a process: argv without a shell, bounded in time and output, gone when nobody waits for it any more."""
+"""A command as a process: argv without a shell, bounded in time and output, ended when its caller stops waiting."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ class Command:
     """An argv and what it reads.
 
     Its standard input is a whole file, of which nothing is lost if the Hub ends just now. If it is `watched`, it is a
-    pipe instead, open until the answer is there: its end tells the command that nobody waits any more.
+    pipe instead, open until the answer is there: its end shows the command that the Hub no longer waits.
     """
 
     argv: Sequence[str]

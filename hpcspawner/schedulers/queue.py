@@ -20,10 +20,10 @@ _LONGEST_GAP_S = 60.0
 _SIGHT_S = 600.0
 _NO_SIGHT_S = 60.0
 
-NOT_VISIBLE = "the Hub's account may not see this user's jobs"
-NOT_OURS = "the scheduler shows this number with another owner or mark"
+NOT_VISIBLE = "the Hub's account is not allowed to list this user's jobs"
+NOT_OURS = "the scheduler lists this job id with another owner or tag"
 """Of a job that the listing has by our job's number: whose it is must be found out, and it is not cancelled."""
-TAKEN = "the scheduler has given this number to another job"
+TAKEN = "the scheduler has reused this job id for another job"
 """Of a job that is gone, as ours are where the scheduler's numbers began anew."""
 
 # What a scheduler prints for an owner that the user database does not name.
@@ -136,8 +136,8 @@ class Queue:
             self.error = error
         except Exception as error:
             # Whatever it was, it says nothing about any job; nobody who asks may fall over it.
-            self.client.log.exception("the list of jobs could not be had")
-            self.error = SchedulerUnreachable(f"The list of jobs could not be had: {error}")
+            self.client.log.exception("could not list jobs")
+            self.error = SchedulerUnreachable(f"The Hub could not list jobs: {error}")
         else:
             self.error = None
             self._durations_s = (self._durations_s[1], self._clock() - begun)

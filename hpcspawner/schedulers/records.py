@@ -4,7 +4,7 @@ import signal
 
 from hpcspawner.schedulers.state import Cause, Record
 
-WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
+WALL_TIME = Record(Cause.WALL_TIME, "The job reached its wall time.")
 
 FOLLOW_UP_REMOVED = Record(
     Cause.NOT_STARTED, "The follow-up job was removed because the job before it finished normally."
@@ -14,7 +14,7 @@ FOLLOW_UP_REMOVED = Record(
 def exited(code: int | None, number: int | None = None) -> Record:
     """The script ended by itself, or by a signal whose sender is not known."""
     if number:
-        return Record(Cause.EXITED, f"The job was ended by signal {_named(number)}.", code, number)
+        return Record(Cause.EXITED, f"The job was killed by signal {_named(number)}.", code, number)
     if code:
         return Record(Cause.EXITED, f"The job ended with exit code {code}.", code)
     return Record(Cause.EXITED, "The job ended without an error.", code)

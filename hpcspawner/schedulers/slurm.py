@@ -122,10 +122,10 @@ class Slurm(Scheduler):
         return _SCRIPT_LINES
 
     def parse_submit(self, out: str) -> str:
-        """`12`, or `12;cluster` where sbatch was told one; the listing knows the number alone."""
+        """`12`, or `12;cluster` where sbatch was given a cluster; the listing has only the number."""
         match = _SUBMITTED.fullmatch(out.removesuffix("\n"))
         if not match:
-            raise ValueError(f"sbatch printed no job id but {out[:200]!r}")
+            raise ValueError(f"sbatch printed this instead of a job id: {out[:200]!r}")
         return match[1]
 
     def query_command(self, mark: str) -> list[str]:
@@ -216,8 +216,8 @@ class Slurm(Scheduler):
         if not _NO_CONFIGURATION.search(answer.err):
             return ""
         return (
-            "name the file as SLURM_CONF in scheduler.variables, such as /cm/shared/apps/slurm/etc/slurm.conf, and see "
-            "that the Hub's account and the users may read it"
+            "name the file as SLURM_CONF in scheduler.variables, such as /cm/shared/apps/slurm/etc/slurm.conf, and "
+            "check that the Hub's account and the users may read it"
         )
 
     def already_gone(self, answer: Answer) -> bool:

@@ -67,38 +67,39 @@ HOPELESS = frozenset(
 HOPELESS_STATES = frozenset({"RESV_DEL_HOLD", "SPECIAL_EXIT"})
 
 REASONS = {
-    "AccountNotAllowed": "Your account may not use this partition. The job will not start.",
-    "AssocGrpBillingMinutes": "Your account has used up its computing time, or this job might.",
-    "AssocGrpCPUMinutesLimit": "Your account has used up its computing time, or this job might.",
-    "AssocGrpCPURunMinutesLimit": "The running jobs of your account may use all the computing time it may use at once.",
-    "AssocGrpCpuLimit": "The running jobs of your account use all the CPUs it may use at once.",
-    "AssocGrpGRES": "The running jobs of your account use all the GPUs it may use at once.",
-    "AssocGrpGRESMinutes": "Your account has used up its GPU time, or this job might.",
-    "AssocGrpJobsLimit": "Your account has as many jobs running as it may.",
-    "AssocGrpMemLimit": "The running jobs of your account use all the memory it may use at once.",
-    "AssocGrpNodeLimit": "The running jobs of your account use all the nodes it may use at once.",
-    "AssocGrpSubmitJobsLimit": "Your account has as many jobs in the queue as it may.",
+    "AccountNotAllowed": "Your account may not use this partition, so the job will not start.",
+    "AssocGrpBillingMinutes": "Your account does not have enough computing time left for this job.",
+    "AssocGrpCPUMinutesLimit": "Your account does not have enough computing time left for this job.",
+    "AssocGrpCPURunMinutesLimit": "Your account's running jobs have reached the limit on their remaining computing "
+    "time.",
+    "AssocGrpCpuLimit": "Jobs of your account already use all the CPUs it may use at once.",
+    "AssocGrpGRES": "Jobs of your account already use all the GPUs it may use at once.",
+    "AssocGrpGRESMinutes": "Your account does not have enough GPU time left for this job.",
+    "AssocGrpJobsLimit": "Your account has reached its limit of running jobs.",
+    "AssocGrpMemLimit": "Jobs of your account already use all the memory it may use at once.",
+    "AssocGrpNodeLimit": "Jobs of your account already use all the nodes it may use at once.",
+    "AssocGrpSubmitJobsLimit": "Your account has reached its limit of jobs in the queue.",
     "AssocGrpWallLimit": "Your account has used up its computing time.",
     "AssocMaxCpuPerJobLimit": "You asked for more CPUs than a job of your account may have.",
-    "AssocMaxJobsLimit": "You have as many jobs running as your account allows.",
+    "AssocMaxJobsLimit": "You have reached your account's limit of running jobs.",
     "AssocMaxNodePerJobLimit": "You asked for more nodes than a job of your account may have.",
     "AssocMaxWallDurationPerJobLimit": "You asked for more time than a job of your account may have.",
-    "BadConstraints": "No node has what the job asks for. The job will not start.",
-    "BeginTime": "The job may start only later, for instance because it was put back into the queue.",
-    "Cleaning": "The job is being put back into the queue.",
-    "Dependency": "The job waits for another job to end.",
-    "DependencyNeverSatisfied": "The job waits for another one to end in a way that it did not. It will not start.",
+    "BadConstraints": "No node has what the job asks for, so it will not start.",
+    "BeginTime": "The job's earliest start time is not reached yet, for instance because it was requeued.",
+    "Cleaning": "The job is being requeued.",
+    "Dependency": "The job is waiting for another job to end.",
+    "DependencyNeverSatisfied": "A job that this one depends on did not end as required, so this job will not start.",
     "InactiveLimit": "The job was inactive for too long.",
     "InvalidAccount": "The job's account is not valid at the moment.",
     "InvalidQOS": "The job's QOS is not valid at the moment.",
-    "JobArrayTaskLimit": "As many tasks of the array run as may run at once.",
-    "JobHeldAdmin": "An administrator holds the job back.",
-    "JobHeldUser": "The job is held back; its owner can release it.",
-    "JobHoldMaxRequeue": "The job was put back into the queue too often and is held now.",
-    "Licenses": "The job waits for a software licence.",
-    "MaxCpuPerAccount": "The running jobs of your account use all the CPUs it may use at once.",
-    "MaxGRESPerAccount": "The running jobs of your account use all the GPUs it may use at once.",
-    "MaxJobsPerAccount": "Your account has as many jobs running as it may.",
+    "JobArrayTaskLimit": "The job array has reached its limit of running tasks.",
+    "JobHeldAdmin": "An administrator is holding the job.",
+    "JobHeldUser": "The job is held; its owner can release it.",
+    "JobHoldMaxRequeue": "The job was requeued too often and is now held.",
+    "Licenses": "The job is waiting for a software licence.",
+    "MaxCpuPerAccount": "Jobs of your account already use all the CPUs it may use at once.",
+    "MaxGRESPerAccount": "Jobs of your account already use all the GPUs it may use at once.",
+    "MaxJobsPerAccount": "Your account has reached its limit of running jobs.",
     "MaxMemPerLimit": "You asked for more memory than a job may have here.",
     "NodeDown": "A node that the job needs is down.",
     "Nodes required for job are DOWN": "Nodes that the job needs are down, drained or reserved for more urgent jobs.",
@@ -107,44 +108,45 @@ REASONS = {
     "PartitionInactive": "The partition does not start jobs at the moment.",
     "PartitionNodeLimit": "You asked for more nodes than this partition has, or than are up now.",
     "PartitionTimeLimit": "You asked for more time than this partition allows.",
-    "Priority": "Other jobs come first.",
+    "Priority": "Jobs with a higher priority are ahead of this one.",
     "Prolog": "The node is being prepared for the job.",
-    "QOSGrpCpuLimit": "The jobs of this QOS use all the CPUs it may use at once.",
-    "QOSGrpGRES": "The jobs of this QOS use all the GPUs it may use at once.",
-    "QOSGrpJobsLimit": "As many jobs of this QOS run as may run at once.",
-    "QOSGrpNodeLimit": "The jobs of this QOS use all the nodes it may use at once.",
-    "QOSJobLimit": "As many jobs of this QOS run as may run at once.",
+    "QOSGrpCpuLimit": "Jobs in this QOS already use all the CPUs it may use at once.",
+    "QOSGrpGRES": "Jobs in this QOS already use all the GPUs it may use at once.",
+    "QOSGrpJobsLimit": "This QOS has reached its limit of running jobs.",
+    "QOSGrpNodeLimit": "Jobs in this QOS already use all the nodes it may use at once.",
+    "QOSJobLimit": "This QOS has reached its limit of running jobs.",
     "QOSMaxCpuPerUserLimit": "Your running jobs use all the CPUs that one user may have in this QOS.",
     "QOSMaxGRESPerJob": "You asked for more GPUs than one job may have in this QOS.",
     "QOSMaxGRESPerUser": "Your running jobs use all the GPUs that one user may have in this QOS.",
-    "QOSMaxJobsPerUserLimit": "You have as many jobs running as one user may have in this QOS.",
+    "QOSMaxJobsPerUserLimit": "You have reached the limit of running jobs that one user may have in this QOS.",
     "QOSMaxMemoryPerUser": "Your running jobs use all the memory that one user may have in this QOS.",
     "QOSMaxNodePerUserLimit": "Your running jobs use all the nodes that one user may have in this QOS.",
     "QOSMaxWallDurationPerJobLimit": "You asked for more time than one job may have in this QOS.",
     "QOSMinGRES": "You asked for fewer GPUs than a job must have in this QOS.",
-    "Job's QOS not permitted to use this partition": "This QOS may not be used in this partition. "
-    "The job will not start.",
-    "Job's account not permitted to use this partition": "Your account may not use this partition. "
-    "The job will not start.",
-    "QOSNotAllowed": "This QOS may not be used in this partition. The job will not start.",
-    "QOSResourceLimit": "This QOS uses all that it may use at once.",
+    "Job's QOS not permitted to use this partition": "This QOS may not be used in this partition, so the job will "
+    "not start.",
+    "Job's account not permitted to use this partition": "Your account may not use this partition, so the job will "
+    "not start.",
+    "QOSNotAllowed": "This QOS may not be used in this partition, so the job will not start.",
+    "QOSResourceLimit": "Jobs in this QOS already use all that it may use at once.",
     "QOSTimeLimit": "This QOS has used up its computing time.",
     "ReqNodeNotAvail": "A node that the job needs is down, drained or reserved.",
-    "Reservation": "The job waits for its reservation to begin.",
-    "ReservationDeleted": "The job's reservation was deleted. The job will not start.",
-    "Resources": "The job is next in line and waits for nodes to become free.",
-    "SystemFailure": "Slurm had a failure of its own.",
-    "job requeued in held state": "The job was put back into the queue and is held there.",
-    "launch failed requeued held": "The job could not be started on its node and is held now.",
-    "user env retrieval failed requeued held": "Your login environment could not be read on the node; the job is held.",
+    "Reservation": "The job is waiting for its reservation to begin.",
+    "ReservationDeleted": "The job's reservation was deleted, so the job will not start.",
+    "Resources": "The job is next in line and is waiting for nodes to become free.",
+    "SystemFailure": "Slurm had an internal error.",
+    "job requeued in held state": "The job was requeued and is held.",
+    "launch failed requeued held": "The job could not be started on its node and is now held.",
+    "user env retrieval failed requeued held": "Slurm could not read your login environment on the node, so the job "
+    "is held.",
 }
 
 # What Slurm adds to ReqNodeNotAvail after a comma.
 NODE_REASONS = {
-    "Reserved for maintenance": "Its nodes are reserved for a maintenance that begins before the job would end. "
-    "With a shorter wall time it may start before that; else it starts afterwards.",
-    "May be reserved for other job": "Nodes that the job needs may be kept for another job. "
-    "With a shorter wall time it may start sooner.",
+    "Reserved for maintenance": "The nodes are reserved for maintenance that begins before this job would end. With "
+    "a shorter wall time it may start before the maintenance; otherwise it starts afterwards.",
+    "May be reserved for other job": "Nodes that the job needs may be reserved for another job. With a shorter wall "
+    "time it may start sooner.",
     "UnavailableNodes": "Nodes that the job needs are down, drained or reserved.",
 }
 
@@ -161,13 +163,13 @@ REASON_FAMILIES = {
 # Of the other final states: exit codes and cancels are told apart in `_record`.
 CAUSES = {
     "BOOT_FAIL": (Cause.NODE_FAILED, "{node} could not be started (BOOT_FAIL)."),
-    "DEADLINE": (Cause.WALL_TIME, "The deadline of the job was reached."),
-    "NODE_FAIL": (Cause.NODE_FAILED, "{node} failed and the job with it (NODE_FAIL)."),
+    "DEADLINE": (Cause.WALL_TIME, "The job reached its deadline."),
+    "NODE_FAIL": (Cause.NODE_FAILED, "{node} failed, which ended the job (NODE_FAIL)."),
     "OUT_OF_MEMORY": (
         Cause.OUT_OF_MEMORY,
-        "The job used more memory than it asked for and was ended by Slurm (OUT_OF_MEMORY).",
+        "Slurm ended the job because it used more memory than it asked for (OUT_OF_MEMORY).",
     ),
-    "PREEMPTED": (Cause.PREEMPTED, "The job was ended by Slurm to make room for a more urgent one (PREEMPTED)."),
+    "PREEMPTED": (Cause.PREEMPTED, "Slurm ended the job to make room for one with a higher priority (PREEMPTED)."),
     "TIMEOUT": (WALL_TIME.cause, WALL_TIME.message),
 }
 
@@ -180,7 +182,7 @@ NO_ANSWER = re.compile(
     r"No route to host|Network is unreachable|Unable to resolve|Could not establish a configuration source"
 )
 
-_COMMENT = 'the Hub knows its jobs by it; write tag = "job-name" in [scheduler], and the comment is yours'
+_COMMENT = 'the Hub recognises its jobs by it; write tag = "job-name" in [scheduler], and the comment is yours'
 
 # Option: what to do in its place.
 _REFUSED: Mapping[str, str] = {
@@ -190,20 +192,20 @@ _REFUSED: Mapping[str, str] = {
     "error": "the job script opens its own log; job.log names the folder",
     "input": "the job script reads nothing",
     "chdir": "the launcher goes to the user's folder; defaults.directory and [directories] name it",
-    "export": "the job gets what the scheduler's commands get; scheduler.variables adds to it, and "
+    "export": "the job gets the environment of the scheduler's commands; scheduler.variables adds to it, and "
     'job.leave_out = ["export"] leaves the option out',
-    "export-file": "the job gets what the scheduler's commands get; scheduler.variables adds to it",
-    "array": "a server is one job",
+    "export-file": "the job gets the environment of the scheduler's commands; scheduler.variables adds to it",
+    "array": "each server is one job",
     "dependency": "the Hub makes follow-up jobs by it",
     "kill-on-invalid-dep": "the Hub makes follow-up jobs by it",
-    "clusters": "the Hub asks one cluster alone; give the other one a Hub or a profile of its own",
-    "cluster-constraint": "the Hub asks one cluster alone; give the other one a Hub or a profile of its own",
+    "clusters": "the Hub asks only one cluster; give the other one its own Hub or profile",
+    "cluster-constraint": "the Hub asks only one cluster; give the other one its own Hub or profile",
     "requeue": "write job.requeue = true",
-    "no-requeue": "it is what a job has without job.requeue",
+    "no-requeue": "it is the default without job.requeue",
     "signal": "write limits.warning",
     "uid": "the job is submitted as its user",
     "gid": "the job is submitted as its user",
-    "wrap": "the job script is the Hub's",
+    "wrap": "the Hub writes the job script",
     "wait": "the Hub does not wait for the end of a job in sbatch",
     "test-only": "no job would be submitted",
     "parsable": "the Hub's own",

@@ -73,9 +73,9 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
     }
     text = Path(helper.__file__).read_text(encoding="utf-8")
     if text.count(_SITE_LINE) != 1 or not text.startswith("#!"):
-        raise RuntimeError(f"{helper.__file__} is not the program that was expected")
+        raise RuntimeError(f"{helper.__file__} is not the expected program")
     if not re.fullmatch(r"/[A-Za-z0-9._+/-]{1,100}", python):
-        raise RightsError(f"{python!r} can't be the first line of a program; give the full path of a Python")
+        raise RightsError(f"{python!r} can't stand in the first line of a program; give the full path of a Python")
     _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {pformat(site, width=118)}\n").partition("\n")
     return f"#!{python} -IS\n{rest}"
 
@@ -183,8 +183,8 @@ def _refuse_powerful(name: str, asked: str) -> None:
     bare = name.rpartition("\\")[2].partition("@")[0].strip().lower()
     if bare in _POWERFUL_GROUPS:
         raise RightsError(
-            f"{asked!r} can't be the users' group: its members can become root or read what is not theirs, and through "
-            "them so could the Hub. Make a group for the Hub's users alone, such as hpcusers"
+            f"{asked!r} can't be the users' group: its members can become root or read other users' files, and "
+            f"through them so could the Hub. Make a group only for the Hub's users, such as hpcusers"
         )
 
 

@@ -46,9 +46,9 @@ _ERRORS = pbs.Errors(
 
 # exit_status where it is no exit code of the script's: JOB_EXEC_OVERLIMIT_MEM, _WT and _CPUT of pbs_job.h.
 _LIMITS = {
-    -10: Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for and was ended by Torque."),
+    -10: Record(Cause.OUT_OF_MEMORY, "Torque ended the job because it used more memory than it asked for."),
     -11: WALL_TIME,
-    -12: Record(Cause.WALL_TIME, "The job used up its CPU time and was ended by Torque."),
+    -12: Record(Cause.WALL_TIME, "Torque ended the job because it used up its CPU time."),
 }
 
 # What Slurm's qstat says of -x, and Slurm's qsub where no file is named. (Torque's are no Perl.)
@@ -56,7 +56,7 @@ _SLURMS = re.compile(r"^Unknown option: |^Usage:\n\s+qsub \[-a start_time\]", re
 _XML_FORBIDS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 _RULES = pbs.rules(
-    {"t": "a server is one job", "P": "the job is submitted as its user", "F": "the job script takes no arguments"},
+    {"t": "each server is one job", "P": "the job is submitted as its user", "F": "the job script takes no arguments"},
     ("nodes", "mem", "pmem", "naccesspolicy", "qos", "advres"),
     # A comma or a colon begins another resource.
     qos="_.+-@",
@@ -159,7 +159,7 @@ class Torque(Pbs):
         words = answer.err + answer.out
         if "ruserok" in words:
             return (
-                "have the server take jobs from the Hub's machine: qmgr -c 'set server submit_hosts += HUB', or "
+                "let the server accept jobs from the Hub's machine: qmgr -c 'set server submit_hosts += HUB', or "
                 "qmgr -c 'set server allow_node_submit = true' where it is a node"
             )
         if answer.code == _NO_DEFAULT_SERVER or _NO_SERVER.search(words):

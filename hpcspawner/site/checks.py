@@ -23,7 +23,7 @@ def repeated_names(data: dict[str, Any]) -> Iterator[str]:
             names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
             for name, count in Counter(names).items():
                 if count > 1:
-                    yield f"{table}: {name!r} stands {count} times; give each a name of its own"
+                    yield f"{table}: {name!r} appears {count} times; give each entry its own name"
 
 
 def cross_checks(profile: "SiteProfile") -> list[str]:
@@ -70,7 +70,8 @@ def _names_there(profile: "SiteProfile") -> Iterator[str]:
             continue
         for text in texts:
             if not names.is_name(text, scheduler, kind):
-                yield f"{place}: {shown(text)} is no name of a {kind} there: {names.allowed(scheduler, kind)}"
+                allowed = names.allowed(scheduler, kind)
+                yield f"{place}: {shown(text)} is not a valid {kind} name for this scheduler: {allowed}"
 
 
 def _scheduler_names(profile: "SiteProfile") -> Iterator[tuple[str, str, Iterable[str]]]:
@@ -113,7 +114,7 @@ def _access_mistakes(profile: "SiteProfile") -> Iterator[str]:
     if access.rules.on_hub and access.command_prefix:
         yield f"scheduler.command_prefix: {access.type!r} runs jobs as the Hub's own account; leave the prefix out"
     if access.rules.on_hub and profile.directives:
-        yield f"directives: {access.type!r} knows no further options; leave them out"
+        yield f"directives: {access.type!r} has no further options; leave them out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
@@ -142,11 +143,11 @@ def _kept_options(profile: "SiteProfile") -> Iterator[str]:
     for name in profile.job.leave_out:
         if name not in allowed:
             yield (
-                f"job.leave_out: {name!r} can't be left out of a job of {access.type!r}; there is: "
+                f"job.leave_out: {name!r} can't be left out for scheduler type {access.type!r}; you can leave out: "
                 f"{', '.join(allowed) or 'nothing'}"
             )
     if access.tag not in access.rules.tags:
-        yield f"scheduler.tag: {access.type!r} has one place for the mark alone; leave the key out"
+        yield f"scheduler.tag: {access.type!r} has only one place for the tag; leave the key out"
 
 
 def _options_in_scripts(profile: "SiteProfile") -> Iterator[str]:
@@ -168,7 +169,7 @@ def _unknown_placeholders(profile: "SiteProfile") -> Iterator[str]:
         for word in re.findall(r"(?<!\$)\{([^{}]*)\}", text):
             if word not in known:
                 there = " and ".join(f"{{{one}}}" for one in sorted(known, reverse=True))
-                yield f"{place}: {{{word}}} means nothing here; there is {there}"
+                yield f"{place}: {{{word}}} is not a placeholder here; use {there}"
 
 
 def _unknown_variables(profile: "SiteProfile") -> Iterator[str]:
@@ -177,7 +178,7 @@ def _unknown_variables(profile: "SiteProfile") -> Iterator[str]:
         match = VARIABLE.match(rule)
         if match and (match[1] or match[2]) not in known:
             there = ", ".join(f"${name}" for name in known) or "none"
-            yield f"{place}: {match[0]} means nothing here; directories.variables has: {there}"
+            yield f"{place}: {match[0]} is not defined; directories.variables has: {there}"
 
 
 def _folder_rules(profile: "SiteProfile") -> Iterator[tuple[str, str]]:

@@ -54,7 +54,7 @@ def _modules(line: str) -> str:
     for word in line.split():
         if not _MODULE.fullmatch(word):
             raise ValueError(
-                f"{shown(word)} is no module: it begins with '-', or has a quote, '$', '`', ';' or '&' in it"
+                f"{shown(word)} is not a module name: it begins with '-' or contains a quote, '$', '`', ';' or '&'"
             )
     return line
 

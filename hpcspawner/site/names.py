@@ -69,9 +69,9 @@ def user_problem(name: str) -> str:
     if not name or len(name) > _LONGEST_USER:
         return f"it has {len(name)} characters, and 1 to {_LONGEST_USER} are allowed"
     if not name.isprintable() or name != name.strip():
-        return "it begins or ends with a blank, or has a control character in it"
+        return "it begins or ends with a blank, or contains a control character"
     if name[0] in _NOT_FIRST_OF_A_USERS_NAME:
-        return f"it begins with {name[0]!r}, which sudo reads as something else than a name"
+        return f"it begins with {name[0]!r}, which sudo does not read as part of a name"
     if found := _NOT_IN_A_USERS_NAME.search(name):
-        return f"it has a {found[0]!r} in it, which is no part of a name in the user database or for a shell"
+        return f"it contains {found[0]!r}, which is not allowed in a user name"
     return ""

@@ -66,7 +66,7 @@ class Access(Frozen):
         dict[Variable, Value], Field(description="What the scheduler's commands find in their environment.")
     ] = {}
     tag: Annotated[
-        Literal["comment", "job-name"], Field(description="Where the Hub's mark of a job stands (slurm only).")
+        Literal["comment", "job-name"], Field(description="Where the Hub writes its tag of a job (slurm only).")
     ] = "comment"
     min_uid: Annotated[
         int, Field(ge=1, le=2**31, strict=True, description="Jobs run only for accounts with this uid or a higher one.")
@@ -104,7 +104,7 @@ class Partition(Frozen):
     max_walltime: WalltimeText
     max_nodes: Count = 1
     whole_nodes: Annotated[
-        bool, Field(description="The scheduler gives whole nodes: cpus and memory aren't asked.")
+        bool, Field(description="The scheduler gives whole nodes: the form does not ask for cpus and memory.")
     ] = False
     max_cpus: Annotated[Count, Field(description="Per node.")] = 1
     max_memory: Annotated[MemoryText | None, Field(description="Per node.")] = None
@@ -156,7 +156,7 @@ class Limits(Frozen):
 
     queue: Annotated[WalltimeText, Field(description="Longest time in the queue.")] = Walltime(7 * 86400)
     idle: Annotated[
-        WalltimeText | None, Field(description="Servers idle for this long end by themselves; None: as the user likes.")
+        WalltimeText | None, Field(description="Servers idle for this long end by themselves; None: no limit.")
     ] = None
     renewals: Annotated[
         int, Field(ge=0, le=1000, strict=True, description="How often a server may start again; 0: not offered.")
@@ -170,7 +170,7 @@ class Job(Frozen):
     """What the admin adds to every job."""
 
     directives: tuple[Directive, ...] = ()
-    leave_out: Annotated[tuple[Line, ...], Field(description="Options that the scheduler is not given.")] = ()
+    leave_out: Annotated[tuple[Line, ...], Field(description="Options left out of the submit command.")] = ()
     prologue: Annotated[Script, Field(description="Bash, run before the environment is set up.")] = ""
     epilogue: Annotated[Script, Field(description="Bash, run after the server has ended.")] = ""
     log: Annotated[HomePath, Field(description="Folder for the jobs' log files, on the compute node.")] = (
@@ -181,18 +181,18 @@ class Job(Frozen):
         str | None, Field(pattern=r"^0?[0-7]{3}$", description="The jobs' umask; none: the node's own, as at a login.")
     ] = None
     modules_init: Annotated[
-        HomePath | None, Field(description="File that brings `module`; none: those that a login reads.")
+        HomePath | None, Field(description="File that defines `module`; none: the files that a login reads.")
     ] = None
-    conda: Annotated[HomePath | None, Field(description="Folder of the conda that environments are activated by.")] = (
-        None
-    )
+    conda: Annotated[HomePath | None, Field(description="Folder of the conda that activates the environments.")] = None
     container_command: Annotated[
         tuple[Line, ...], Field(description="argv that runs an image; none: `apptainer`, or `singularity`.")
     ] = ()
     proxy: Annotated[
         PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
     ] = None
-    gpu_options: Annotated[tuple[Line, ...], Field(description="What gives a container the node's GPUs.")] = ("--nv",)
+    gpu_options: Annotated[tuple[Line, ...], Field(description="Options that give a container the node's GPUs.")] = (
+        "--nv",
+    )
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
     requeue: Annotated[
         bool, Field(description="The scheduler may start a job again after a failure of its node or a preemption.")
@@ -334,7 +334,7 @@ def find_shipped(name: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     have = sorted({path.name for folder in _shipped_folders() for path in folder.glob("*.toml")})
-    raise FileNotFoundError(f"no profile {name!r} is shipped; there are: {', '.join(have) or 'none'}")
+    raise FileNotFoundError(f"no profile named {name!r} is shipped; the shipped ones are: {', '.join(have) or 'none'}")
 
 
 def _shipped_folders() -> Iterator[Path]:

@@ -55,7 +55,7 @@ def find(name: str) -> Any:
     """The class that drives the scheduler of this name; ValueError with what there is, or why it can't be loaded."""
     entry = _entries().get(name)
     if entry is None:
-        raise ValueError(f"{name[:60]!r} is no scheduler that is installed; there are: {', '.join(known())}")
+        raise ValueError(f"{name[:60]!r} is not an installed scheduler; the installed ones are: {', '.join(known())}")
     try:
         return entry.load()
     except Exception as error:

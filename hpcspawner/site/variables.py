@@ -7,8 +7,8 @@ _OWN = {
     "LC_ALL": "the Hub reads what the commands print, which must not be translated",
     "LANG": "the Hub reads what the commands print, which must not be translated",
     "LANGUAGE": "the Hub reads what the commands print, which must not be translated",
-    "LD_PRELOAD": "a library for every command is installed by the system's own means",
-    **dict.fromkeys(("HOME", "USER", "LOGNAME", "SHELL"), "these are the user's own"),
+    "LD_PRELOAD": "install a library for every command system-wide",
+    **dict.fromkeys(("HOME", "USER", "LOGNAME", "SHELL"), "they belong to the user"),
 }
 # They stand for options of commands and for layouts of their answers.
 _OPTIONS = re.compile(
@@ -19,5 +19,5 @@ _OPTIONS = re.compile(
 def why_no_variable(name: str) -> str:
     """What to do in place of a variable for the commands that would change their answers; "" for others."""
     if _OPTIONS.fullmatch(name):
-        return "it is an option of a command, or changes what it prints; write options as job.directives"
+        return "it sets an option of a command or changes what the command prints; write options as job.directives"
     return _OWN.get(name, "")

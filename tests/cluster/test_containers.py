@@ -85,7 +85,7 @@ def test_an_idle_server_behind_the_proxy_ends_itself_and_says_so(hub):
     hub.spawn("alice", asked("lab") | {"idle_limit": "10s"})
     within(60, lambda: hub.servers("alice") == {}, "the server did not end")
     queue_is_empty_within(40, "alice")
-    assert "The server was idle for 10s and ended itself" in hub.log()
+    assert "The server was idle for 10s and shut down" in hub.log()
 
 
 CANNOT = {

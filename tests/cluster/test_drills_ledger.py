@@ -11,7 +11,7 @@ from cluster.drills.record import record
 from support.faults import within
 
 USERS = tuple(f"u{number:03}" for number in range(21, 29))
-REFUSED = "The Hub can't write its record of jobs at the moment, so no job was submitted"
+REFUSED = "The Hub can't write its record of jobs at the moment, so it submitted no job"
 
 
 @pytest.fixture(scope="module")

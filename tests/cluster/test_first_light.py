@@ -6,7 +6,7 @@ from support.hub import server_path
 
 pytestmark = pytest.mark.both_hubs
 
-# What the scheduler knows of the job; of its value, a part.
+# The scheduler's record of the job; of its value, a part.
 RECORDS = {
     "slurm": {
         "BatchHost": "{host}",

@@ -374,7 +374,7 @@ def test_the_helper_acts_for_no_account_of_the_system(place):
     finally:
         must("gpasswd", "--delete", "munge", GROUP)
     assert (code, out) == (77, "")
-    assert "ordinary users only" in err
+    assert "only for ordinary users" in err
     assert all_jobs() == []
 
 
@@ -487,7 +487,7 @@ def test_a_submit_ends_with_its_time_and_with_the_hub_and_there_is_one_job_each(
             within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")
             within(20, lambda: not processes("alice", "sbatch"), "sbatch was not ended")
             within(
-                20, lambda: any("not answer at the moment" in one["message"] for one in hub.events("alice")), hub.log
+                20, lambda: any("not answering at the moment" in one["message"] for one in hub.events("alice")), hub.log
             )
         with asked_for_server(hub, "second"):
             within(30, lambda: processes("alice", "sbatch"), "sbatch was not started")

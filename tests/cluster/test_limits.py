@@ -38,7 +38,7 @@ def test_a_job_that_waits_longer_than_its_user_would_is_cancelled(hub):
     with drained("n1", "n2"):
         began = time.monotonic()
         assert hub.api("POST", server_path("alice"), json={"queue_limit": "5s"}).status_code == 202
-        assert "has waited in the queue for 5s" in fails_with(hub, "alice")
+        assert "was cancelled after waiting 5s in the queue" in fails_with(hub, "alice")
         assert time.monotonic() - began < 60
         queue_is_empty_within(40, "alice")
 
@@ -92,9 +92,9 @@ def test_a_job_that_no_server_wants_is_cancelled_and_those_that_are_not_known_ar
     time.sleep(3)
     assert jobs_of("alice") == [ours], "a time of grace comes first"
     queue_is_empty_within(40, "alice")
-    assert f"job {ours} of alice is cancelled: no server wants it" in hub.log()
+    assert f"job {ours} of alice is cancelled: no server needs it" in hub.log()
     assert sorted(jobs_of("bob")) == sorted([unknown, other])
-    assert f"job {unknown} of bob has a mark of this Hub" in hub.log()
+    assert f"job {unknown} of bob has a tag of this Hub" in hub.log()
     assert f"job {other} " not in hub.log()
     on_head("scancel", unknown, other)
     queue_is_empty_within(40, "bob")

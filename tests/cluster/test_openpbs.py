@@ -91,7 +91,7 @@ if HAS_OPENPBS:
         assert hub.api("POST", server_path("bob"), json=asked).status_code == 202
         deadline = time.monotonic() + 60
         for event in hub.events("bob"):
-            if "Other jobs use what you asked for (ngpus)" in event.get("job", {}).get("reason", ""):
+            if "Other jobs are using what you asked for (ngpus)" in event.get("job", {}).get("reason", ""):
                 break
             assert time.monotonic() < deadline, str(event)
         hub.stop_server("alice")
@@ -108,7 +108,7 @@ if HAS_OPENPBS:
             within(40, lambda: not hub.servers("alice"), hub.log)
         finally:
             on_head(openpbs("qmgr"), "-c", "set node n3 resources_available.ngpus = 4")
-        assert "The job will not start" in hub.log_in("alice").get(f"{hub.url}/hub/spawn", timeout=30).text
+        assert "so it will not start" in hub.log_in("alice").get(f"{hub.url}/hub/spawn", timeout=30).text
         queue_is_empty_within(40, "alice")
 
     async def test_a_job_that_is_put_back_is_a_server_again(hub):
@@ -132,7 +132,7 @@ if HAS_OPENPBS:
 
     ENDS = [
         ("qdel", "The job was cancelled by root (an administrator)."),
-        ("walltime", "The wall time of the job was reached."),
+        ("walltime", "The job reached its wall time."),
     ]
 
     @pytest.mark.parametrize(("how", "words"), ENDS, ids=[how for how, _ in ENDS])

@@ -69,7 +69,7 @@ def test_a_plugin_that_sets_the_comment(make_hub, lab, place):
     with submit_plugin(lab, SETS_THE_COMMENT), make_hub("slurm", change=change, extra=HABITS) as hub:
         if place == "comment":
             _, message, _ = start(hub, {"partition": "debug"})
-            assert "this site changes what the Hub knows its jobs by" in message
+            assert "this site changes the tag by which the Hub recognises its jobs" in message
             assert "scheduler.tag of the profile, which is 'comment'" in hub.log()
         else:
             hub.spawn("alice", {"partition": "debug"})

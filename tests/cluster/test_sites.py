@@ -97,7 +97,7 @@ def test_a_job_that_a_maintenance_holds_back_is_told_the_cure(make_hub):
             told = event.get("job", {}).get("reason", "")
             if "maintenance" in told:
                 break
-        assert "With a shorter wall time it may start before that" in told
+        assert "With a shorter wall time it may start before the maintenance" in told
         assert "The scheduler says: ReqNodeNotAvail, Reserved for maintenance" in told
         hub.stop_server("alice")
         within(40, lambda: not jobs_of("alice"), "the job is left")
@@ -107,7 +107,7 @@ def test_a_job_that_a_maintenance_holds_back_is_told_the_cure(make_hub):
 
 
 PYTHONS = [
-    pytest.param("/no/such/python3", "The node has no Python that runs", id="none"),
+    pytest.param("/no/such/python3", "the node has none that runs", id="none"),
     pytest.param("/bin/false", "could not run the job's launcher", id="broken"),
 ]
 

@@ -106,7 +106,7 @@ def test_a_link_fills_the_form_and_starts_nothing(hub):
         page.goto(f"{hub.url}/hub/spawn?partition=long&walltime=2h&directory=/tmp")
         assert page.locator("#hpc-partition").input_value() == "long"
         assert page.locator("#hpc-walltime").input_value() == "2h"
-        assert "come from a link" in page.locator(".alert-info").inner_text()
+        assert "A link filled in this form" in page.locator(".alert-info").inner_text()
         assert page.locator(".spawn-error-msg").count() == 0
     assert "LinkFillsForm" not in hub.log(), "what is no error is not logged as one"
     no_job(hub)

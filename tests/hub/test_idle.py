@@ -58,7 +58,7 @@ def test_a_server_ends_though_its_page_is_open(hub, page_of_a_server, does):
     if does is not open_nothing:  # its page may have been long in coming
         assert time.monotonic() - began > LIMIT_S / 2
         assert page_of_a_server.asked > asked, "the page asked on, and that did not count"
-    assert f"The server was idle for {LIMIT_S}s and ended itself." in hub.log()
+    assert f"The server was idle for {LIMIT_S}s and shut down." in hub.log()
 
 
 def test_a_cell_that_runs_keeps_the_server(hub, page_of_a_server):

@@ -48,7 +48,7 @@ def test_the_waiting_page_tells_the_job_and_why_it_waits(hub):
         page.goto(f"{hub.url}/hub/spawn")
         press_start(page)
         page.wait_for_url(re.compile("/hub/spawn-pending/alice"))
-        page.wait_for_selector("text=As many servers run on this machine")
+        page.wait_for_selector("text=This machine has reached its limit of running servers")
         assert page.locator('[data-hpc="state"]').inner_text() == "pending"
         assert page.locator('[data-hpc="id"]').inner_text().isdigit()
         told = page.locator(".progress-log-event").count()
@@ -95,7 +95,7 @@ def test_an_environment_without_jupyter_is_named(hub):
 
 def test_a_directory_that_is_not_there_is_named(hub):
     message, _ = failed(hub, "alice", {"directory": "/nowhere/at all"})
-    assert "The directory /nowhere/at all can't be entered" in message
+    assert "The directory /nowhere/at all can't be opened" in message
 
 
 def test_a_set_up_line_that_fails_is_named(hub):

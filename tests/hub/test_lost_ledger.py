@@ -62,7 +62,7 @@ async def test_running_servers_are_taken_up_again_when_the_ledger_is_gone(hub):
     assert hub.wait_ready("alice")["ready"]
     assert await hub.run("alice", "print(6 * 7)") == "42"
     assert jobs(hub) == before
-    assert re.search(r"alice: job \d+ is taken from JupyterHub's own database: the ledger, made on ", log())
+    assert re.search(r"alice: took job \d+ from JupyterHub's own database, because the ledger, made on ", log())
     assert "cancelled" not in log()
 
 
@@ -85,7 +85,11 @@ def test_jobs_that_wait_are_taken_up_again_and_start(hub):
     log = restarted(hub, without=[ledger_of(hub)])
     within(20, lambda: len(jobs(hub)) == 3, hub.log)
     assert jobs(hub) == before
-    assert re.search(r"alice:lab-2: job \d+ is not in the ledger, which was made on .*; it is taken up again", log())
+    assert re.search(
+        r"alice:lab-2: job \d+ is not in the ledger, which was made on .*; the Hub takes it up "
+        r"again",
+        log(),
+    )
     hub.stop_server("bob")
     assert hub.wait_ready("alice", "lab-2")["ready"]
     assert jobs(hub)["alice", "lab-2"] == before["alice", "lab-2"]
@@ -104,8 +108,8 @@ def test_a_job_that_can_not_be_reached_any_more_is_kept_told_and_can_be_stopped(
     assert hub.servers("alice")[""]["pending"] == "spawn"
     answer = hub.log_in("alice").get(f"{hub.url}/hub/spawn-pending/alice", timeout=30)
     assert "Your server is starting" in answer.text
-    said = next(event["message"] for event in hub.events("alice") if "record of it was lost" in event["message"])
-    assert "The job goes on until its wall time ends. Cancel ends it now" in said
+    said = next(event["message"] for event in hub.events("alice") if "lost its record of the job" in event["message"])
+    assert "The job runs until its wall time ends. To end it now, press Cancel" in said
     hub.stop_server("alice")
     within(30, lambda: jobs(hub) == {}, hub.log)
 

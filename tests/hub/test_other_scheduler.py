@@ -60,5 +60,7 @@ async def test_a_scheduler_of_another_package_starts_a_server(tmp_path, packages
 def test_without_the_package_the_profile_names_what_there_is(tmp_path, jupyter_folder):
     site = tmp_path / "site.toml"
     site.write_text(PROFILE.format(folder=tmp_path, jupyter=jupyter_folder))
-    with pytest.raises(RuntimeError, match="'toy' is no scheduler that is installed; there are: slurm, openpbs"):
+    with pytest.raises(
+        RuntimeError, match="'toy' is not an installed scheduler; the installed ones are: slurm, openpbs"
+    ):
         Hub(tmp_path, site).start()

@@ -81,7 +81,7 @@ def asked(hub, shown, method, path, port=None, body=None, **headers):
         return answer.status, answer.read().decode()
 
 
-ONLY = "a server's certificate opens the Hub's port for the API calls of jupyterhub-singleuser alone"
+ONLY = "with a server's certificate, the Hub's port accepts only the API calls of jupyterhub-singleuser"
 
 
 @pytest.mark.parametrize(

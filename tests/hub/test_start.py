@@ -37,7 +37,7 @@ def test_every_mistake_in_a_profile_is_named_before_the_hub_serves(tmp_path):
     message = str(caught.value)
     assert "has 3 mistakes" in message
     assert "partitions[1] (short).max_walltime: not a wall time: '30:00'" in message
-    assert "partitions: 'short' stands 2 times" in message
+    assert "partitions: 'short' appears 2 times" in message
     assert "colour: unknown key" in message
     assert "Traceback" not in message
 
@@ -95,5 +95,5 @@ def test_a_hub_that_runs_as_root_submits_no_job_as_itself(make_hub):
         answer = hub.api("POST", server_path("alice"), json={"partition": "short"})
         assert "The Hub runs as root" in answer.text
         assert not answer.ok
-        assert "That account is root, so no job is submitted" in hub.log()
+        assert "That account is root, so the Hub submits no job" in hub.log()
         assert not (hub.folder / "spool" / "last-id").exists()

@@ -26,7 +26,7 @@ def named(name, uid):
 
 def test_root_gets_no_job():
     with pytest.raises(
-        AccountRefused, match=r"The account 'root' is root's \(uid 0\), and no job is submitted for root"
+        AccountRefused, match=r"The account 'root' is root's \(uid 0\), and the Hub submits no job for root"
     ):
         accounts.of_user("root", 1)
 
@@ -34,7 +34,7 @@ def test_root_gets_no_job():
 @pytest.mark.parametrize("entry", SYSTEM, ids=lambda entry: entry.pw_name)
 def test_an_account_of_the_system_gets_no_job(entry):
     with pytest.raises(
-        AccountRefused, match=f"has uid {entry.pw_uid}, and jobs are submitted only|is the system's own"
+        AccountRefused, match=f"has uid {entry.pw_uid}, and the Hub submits jobs only|is a system account"
     ):
         accounts.of_user(entry.pw_name, 1000)
 
@@ -150,7 +150,7 @@ async def test_a_job_is_judged_for_its_own_cluster_when_another_is_the_default_n
 
 async def test_nothing_is_judged_for_a_hub_that_is_root(profile, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(AccountRefused, match="run the Hub as an ordinary account"):
+    with pytest.raises(AccountRefused, match="run it as an ordinary account"):
         await spawner_of("alice", profile, prefix=())._judge({})
 
 
@@ -165,7 +165,7 @@ def cluster_of(scheduler):
     ("uid", "allow_root", "told"),
     [
         pytest.param(65534, False, "That account is nobody.", id="an ordinary account"),
-        pytest.param(0, False, "That account is root, so no job is submitted", id="root"),
+        pytest.param(0, False, "That account is root, so the Hub submits no job", id="root"),
         pytest.param(0, True, "That account is root.", id="root, allowed"),
         pytest.param(54321, False, "That account is uid 54321.", id="an account without a name"),
     ],

@@ -79,7 +79,7 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"hpcspawner: There is no command {word!r}.{hint} There are: check, render, helper, sudoers, demo.\n"
+        == f"hpcspawner: There is no command {word!r}.{hint} The commands are: check, render, helper, sudoers, demo.\n"
     )
 
 
@@ -232,7 +232,7 @@ def test_a_list_is_allowed_only_where_it_is_asked_for(with_helper):
 def test_without_a_helper_in_the_profile_there_is_nothing_to_print(site, command):
     done = run(command, site, *(["--group=x"] if command == "sudoers" else []))
     assert (done.returncode, done.stdout) == (1, "")
-    assert 'add to its table [scheduler] the line helper = "/usr/local/libexec/hpcspawner"' in done.stderr
+    assert 'add this line to its table [scheduler]: helper = "/usr/local/libexec/hpcspawner"' in done.stderr
 
 
 @pytest.mark.parametrize("command", ["helper", "sudoers"])
@@ -378,7 +378,9 @@ def test_an_account_that_there_is_not_is_said_at_once(programs, free_port):
 def test_a_profile_that_there_is_not_is_said_at_once(programs, free_port):
     done = demo(programs, f"--port={free_port}", "--site=nope.toml")
     assert done.returncode == 1
-    assert done.stderr.startswith("hpcspawner demo: no profile 'nope.toml' is shipped; there are: comet.toml, ")
+    assert done.stderr.startswith(
+        "hpcspawner demo: no profile named 'nope.toml' is shipped; the shipped ones are: comet.toml, "
+    )
 
 
 def test_a_profile_with_mistakes_is_said_at_once(programs, free_port, bad):

@@ -402,7 +402,7 @@ async def test_a_helper_that_is_not_there_is_the_admins_affair(desk):
 
 
 async def test_what_the_helper_itself_says_is_the_admins_affair(desk):
-    client = helped(desk, "sys.stderr.write('hpcspawner helper: one word is wanted\\n'); sys.exit(64)")
+    client = helped(desk, "sys.stderr.write('hpcspawner helper: expected one argument\\n'); sys.exit(64)")
     with pytest.raises(SchedulerNotSetUp, match="can't do what it was asked") as caught:
         await client.submit(OTHER, job("x"))
     assert "`hpcspawner helper`" in caught.value.cure
@@ -484,14 +484,14 @@ async def test_words_on_standard_output_are_words_too(desk):
 )
 async def test_a_scheduler_that_does_not_answer_is_unreachable_and_not_a_refusal(desk, scheduler, name, does):
     desk.program(name, does)
-    with pytest.raises(SchedulerUnreachable, match="does not answer"):
+    with pytest.raises(SchedulerUnreachable, match="is not answering"):
         await desk.client(scheduler).listing()
 
 
 @pytest.mark.parametrize("answer", ["", "Submitted batch job 12", "12;a;b", "12\n13", "Welcome!\n12"])
 async def test_a_submit_whose_answer_can_not_be_read_is_neither_a_job_nor_a_refusal(desk, answer):
     desk.program("sbatch", f"cat >/dev/null; printf '%s\\n' '{answer}'")
-    with pytest.raises(SchedulerUnreachable, match="took the job but its answer could not be read"):
+    with pytest.raises(SchedulerUnreachable, match="accepted the job, but its answer could not be read"):
         await desk.client().submit(ME, job("#!/bin/bash\n"))
 
 

@@ -15,7 +15,7 @@ from hpcspawner.site.profile import Job
 
 ABSENT = JobStatus(JobState.ENDED)
 LISTED = JobStatus(JobState.ENDED, native_state="TIMEOUT")
-WALL_TIME = Record(Cause.WALL_TIME, "The wall time of the job was reached.")
+WALL_TIME = Record(Cause.WALL_TIME, "The job reached its wall time.")
 MEMORY = Record(Cause.OUT_OF_MEMORY, "The job used more memory than it asked for.", signal=9)
 NODE = Record(Cause.NODE_FAILED, "Node n1 failed.")
 CANCELLED = Record(Cause.CANCELLED, "The job was cancelled by root (an administrator).", cancelled_by="root")
@@ -73,7 +73,7 @@ def a_row(report=None, **fields):
             None,
             ABSENT,
             Cause.UNKNOWN,
-            "The job is gone, and the scheduler does not know any more why." + LOG,
+            "The job has ended, and the scheduler no longer has a record of why." + LOG,
             id="nothing at all",
         ),
     ],
@@ -172,10 +172,10 @@ def test_a_follow_up_takes_over_only_after_what_nobody_wanted():
         (launcher.UNTRUSTED_CODE, "the node does not know the authority"),
         (launcher.UNANSWERED_CODE, "got no answer"),
         (launcher.SETTINGS_CODE, "could not use what the Hub wrote into its script"),
-        (launcher.WRONG_NAME_CODE, "it is for another name"),
+        (launcher.WRONG_NAME_CODE, "the certificate names another host"),
         (launcher.WRONG_TIME_CODE, "The node's clock is wrong"),
-        (launcher.NOT_RUN_CODE, "may not be run there"),
-        (launcher.NO_PYTHON_CODE, "The node has no Python that runs"),
+        (launcher.NOT_RUN_CODE, "can't be executed there"),
+        (launcher.NO_PYTHON_CODE, "the node has none that runs"),
     ],
 )
 def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code, says):

@@ -131,7 +131,7 @@ def test_a_partition_for_some_accounts_takes_the_first_of_them():
         pytest.param({"idle_limit": ["1h"]}, "idle_limit", "write '90m'", id="idle limit as a list"),
         pytest.param({"renewals": 4}, "renewals", "0 to 3", id="too many renewals"),
         pytest.param({"renewals": "x"}, "renewals", "whole number", id="renewals in words"),
-        pytest.param({"colour": "red"}, "colour", "There are: cluster, partition", id="unknown option"),
+        pytest.param({"colour": "red"}, "colour", "The options are: cluster, partition", id="unknown option"),
         pytest.param({"env": {"LD_PRELOAD": "x"}}, "env", "There is no option", id="unknown option with an object"),
         pytest.param([], "options", "must be an object", id="not an object"),
         pytest.param("partition=debug", "options", "must be an object", id="text"),
@@ -272,12 +272,12 @@ def test_a_job_is_started_again_where_the_site_says_so(requeue):
 
 def test_a_required_account_is_asked_for():
     profile = SiteProfile.model_validate({**FULL, "accounts": [], "account": "required"})
-    assert "must be given" in str(refused({}, profile))
+    assert "requires an account" in str(refused({}, profile))
 
 
 def test_a_hidden_account_is_not_taken():
     profile = SiteProfile.model_validate({**FULL, "account": "hidden"})
-    assert "does not take an account" in str(refused({"account": "ddp363"}, profile))
+    assert "does not accept an account" in str(refused({"account": "ddp363"}, profile))
 
 
 def test_the_environment_s_image_is_used_and_can_be_declined():

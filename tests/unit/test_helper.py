@@ -287,7 +287,7 @@ def test_it_knows_its_verbs_and_nothing_else(desk, words):
     desk.make()
     code, out, err = desk.ask(*words, given=job())
     assert (code, out) == (64, "")
-    assert err == "hpcspawner helper: one word is wanted, of: submit, cancel, list\n"
+    assert err == "hpcspawner helper: expected one argument, one of: submit, cancel, list\n"
     assert not desk.calls()
 
 
@@ -297,7 +297,7 @@ def test_it_acts_for_no_root(wrong, monkeypatch):
     for name in ("getuid", "geteuid"):
         monkeypatch.setattr(os, name, functools.partial(wrong.get, name, 1000))
     namespace["SITE"]["min_uid"] = 1000
-    with pytest.raises(namespace["Refusal"], match="ordinary users only, not for root") as caught:
+    with pytest.raises(namespace["Refusal"], match="only for ordinary users, not for root") as caught:
         namespace["check_account"]()
     assert caught.value.code == 77
 
@@ -338,7 +338,7 @@ def test_nothing_is_submitted_of_an_input_that_is_not_as_announced(desk, given, 
 def test_a_script_that_stops_coming_is_given_up_in_time(desk):
     desk.make(limit_s=2)
     code, _, err = desk.ask("submit", given=b"5\n1234")
-    assert (code, err) == (65, "hpcspawner helper: the input was not whole: no answer in time\n")
+    assert (code, err) == (65, "hpcspawner helper: the input was incomplete: no answer in time\n")
     assert not desk.calls()
 
 
@@ -456,7 +456,7 @@ def test_it_acts_for_no_account_of_the_system(desk):
     code, out, err = desk.ask("submit", given=job())
     assert (code, out) == (77, "")
     assert err == (
-        "hpcspawner helper: it acts for ordinary users only: "
+        "hpcspawner helper: it acts only for ordinary users: "
         f"uid {uid} is lower than the site's scheduler.min_uid, {uid + 1}\n"
     )
     assert not desk.calls()
@@ -469,7 +469,7 @@ def test_it_acts_for_no_account_of_the_schedulers(name, monkeypatch):
         monkeypatch.setattr(os, function, lambda: 64030)
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd((name, "x", uid, uid, "", "/", "")))
     namespace["SITE"]["min_uid"] = 1000
-    with pytest.raises(namespace["Refusal"], match=f"ordinary users only, not for {name}") as caught:
+    with pytest.raises(namespace["Refusal"], match=f"only for ordinary users, not for {name}") as caught:
         namespace["check_account"]()
     assert caught.value.code == 77
 

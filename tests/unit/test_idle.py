@@ -106,7 +106,7 @@ async def test_a_server_without_work_ends_and_says_why(extension, tmp_path, capl
     server = Server(limit_s=1)
     extension._load_jupyter_server_extension(server)
     assert await server.ends(within_s=30)
-    assert "Nobody has worked here for 1 seconds" in caplog.text
+    assert "The server was idle for 1 seconds" in caplog.text
     assert (tmp_path / launcher.IDLE_END).exists()
 
 

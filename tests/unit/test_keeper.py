@@ -194,7 +194,7 @@ async def test_a_job_that_no_server_wants_is_cancelled(desk, housekeeping, until
         await some_rounds(desk)
     # It has ended; nobody cancels it again.
     assert len(desk.cancelled) <= 2
-    assert "job 77 of alice is cancelled: no server wants it" in caplog.text
+    assert "job 77 of alice is cancelled: no server needs it" in caplog.text
 
 
 async def test_it_is_cancelled_by_the_next_hub_too(desk, housekeeping, until, reopened):
@@ -236,7 +236,7 @@ async def test_a_dry_run_only_tells(desk, housekeeping, caplog):
     async with housekeeping(dry_run=True):
         await some_rounds(desk)
     assert desk.cancelled == []
-    assert "job 77 of alice would be cancelled: no server wants it" in caplog.text
+    assert "job 77 of alice would be cancelled: no server needs it" in caplog.text
 
 
 async def test_a_round_cancels_three_at_most_and_the_next_one_goes_on(desk, housekeeping, until):
@@ -262,8 +262,8 @@ async def test_a_job_that_was_there_before_the_hub_is_kept_and_named_once(desk, 
     async with housekeeping():
         await some_rounds(desk)
     assert desk.cancelled == []
-    assert caplog.text.count("job 77 of alice has a mark of this Hub, but the ledger, made on") == 1
-    assert "It is left alone. To end it: scancel 77" in caplog.text
+    assert caplog.text.count("job 77 of alice has a tag of this Hub, but the ledger, made on") == 1
+    assert "The Hub leaves it alone. To cancel it: scancel 77" in caplog.text
     for row in known:
         row.tasks["start"].cancel()
 
@@ -297,7 +297,7 @@ async def test_the_mark_of_a_row_on_a_job_with_another_number_is_no_reason_where
     async with housekeeping():
         await some_rounds(desk)
     assert desk.cancelled == []
-    assert "job 13 of alice has a mark of this Hub" in caplog.text
+    assert "job 13 of alice has a tag of this Hub" in caplog.text
     row.tasks["start"].cancel()
 
 
@@ -416,7 +416,7 @@ async def test_the_job_of_somebody_who_may_have_no_server_any_more_is_ended(
     async with housekeeping():
         await until(lambda: row.end)
     assert desk.cancelled == ["12"]
-    assert "the Hub knows no such server any more; job 12 is ended" in caplog.text
+    assert "the Hub no longer has this server; ending job 12" in caplog.text
 
 
 async def test_a_follow_up_waits_in_the_queue_as_long_as_its_parent_is_there(desk, housekeeping):
@@ -469,7 +469,7 @@ async def test_a_round_that_fails_is_told_and_the_next_one_comes(desk, housekeep
     other.execute("ALTER TABLE hpcspawner_jobs RENAME TO away")
     other.commit()
     async with housekeeping():
-        await until(lambda: "housekeeping failed; the next round is soon" in caplog.text)
+        await until(lambda: "housekeeping failed; housekeeping tries again in the next round" in caplog.text)
         other.execute("ALTER TABLE away RENAME TO hpcspawner_jobs")
         other.commit()
         other.close()

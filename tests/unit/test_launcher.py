@@ -493,7 +493,7 @@ def test_a_hub_that_is_not_up_yet_is_waited_for(hub_context, program, launch, se
         port = free.getsockname()[1]
     settings["callback"] = f"https://localhost:{port}/hub/api/hpcspawner"
     run = launch()
-    eventually(lambda: "no answer yet" in run.text)
+    eventually(lambda: "has not answered yet" in run.text)
     late = Hub(hub_context, port)
     assert run.ends() == 0
     late.close()
@@ -504,7 +504,7 @@ def test_the_ticket_is_given_up_when_the_limit_has_passed(hub, launch, settings)
     hub.answers["/ticket"] = [(503, {"Retry-After": "60"}, {})] * 50
     run = launch(ticket_s=1.0)
     assert run.ends() == launcher.UNANSWERED_CODE
-    assert "The Hub gave no answer (last try: status 503)." in run.text
+    assert "The Hub did not answer (last try: status 503)." in run.text
     assert len(hub.calls) == 2, "one at once and one before the end"
 
 
@@ -518,7 +518,7 @@ def test_the_longer_of_two_limits_bounds_the_wait_for_a_hub_that_restarts(
         port = free.getsockname()[1]
     settings.update(callback=f"https://localhost:{port}/hub/api/hpcspawner", limit_s=limit_s)
     run = launch(ticket_s=ticket_s)
-    eventually(lambda: "no answer yet" in run.text)
+    eventually(lambda: "has not answered yet" in run.text)
     time.sleep(3)
     late = Hub(hub_context, port)
     assert run.ends() == 0
@@ -539,7 +539,7 @@ def test_a_proxy_that_does_not_know_its_hub_yet_is_asked_again(hub, program, lau
     ("status", "says"),
     [
         pytest.param(400, "another version", id="not understood"),
-        pytest.param(403, "used before", id="refused"),
+        pytest.param(403, "used it before", id="refused"),
         pytest.param(404, "no such address", id="not there"),
         pytest.param(410, "stopped or replaced", id="gone"),
         pytest.param(302, "callback address", id="redirect"),
@@ -914,7 +914,7 @@ def test_a_port_that_another_took_meanwhile_is_given_up_for_a_new_one(hub, progr
     run = launch()
     port = hub.reported("listening")["port"]
     assert f"server listens on port {port}" in run.text
-    assert run.text.count("was taken by somebody else") == 1
+    assert run.text.count("another process took port") == 1
     assert f"port {port} was taken" not in run.text
 
 
@@ -1077,7 +1077,7 @@ def test_a_warning_that_the_hub_refuses_harms_nothing(hub, program, launch, stat
     run = launch()
     hub.reported("listening")
     run.process.send_signal(signal.SIGUSR1)
-    eventually(lambda: "the Hub did not take the warning" in run.text)
+    eventually(lambda: "could not send the warning to the Hub" in run.text)
     time.sleep(0.5)
     assert run.process.poll() is None
     assert len(hub.reports) == 2
@@ -1240,7 +1240,7 @@ def test_a_server_that_ended_for_being_idle_says_so(hub, program, launch, settin
     assert launch().ends() == 0
     end = hub.reported("ended")
     assert (end["reason"], end["exit_code"], end["signal"]) == ("idle", 0, None)
-    assert end["message"] == "The server was idle for 1h 30m and ended itself."
+    assert end["message"] == "The server was idle for 1h 30m and shut down."
 
 
 @pytest.mark.parametrize(
@@ -1315,7 +1315,7 @@ def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
     began = time.monotonic()
     assert run.ends() == 0
     assert time.monotonic() - began < 20
-    assert "the Hub was not told of the end" in run.text
+    assert "could not report the end to the Hub" in run.text
 
 
 def test_the_job_ends_soon_when_the_hub_hangs(hub, program, launch):

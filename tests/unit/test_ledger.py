@@ -367,10 +367,10 @@ class Away:
 
 
 async def test_a_row_that_can_not_be_committed_is_refused_and_leaves_nothing_behind(kept, ledger_file, caplog):
-    with Away(ledger_file), pytest.raises(LedgerUnavailable, match="no job was submitted"):
+    with Away(ledger_file), pytest.raises(LedgerUnavailable, match="it submitted no job"):
         await opened_row(kept)
     assert kept.live() == []
-    assert "no job is submitted, for the ledger can't be written" in caplog.text
+    assert "no job was submitted, because the ledger can't be written" in caplog.text
 
 
 async def test_a_change_is_committed_however_long_the_database_is_away(kept, ledger_file, reopened, caplog):
@@ -415,7 +415,7 @@ async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recogni
     for secret, told in ((b"s" * 32, 0), (b"t" * 32, 1)):
         store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
         ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test"), kept.clusters, OUTSIDE).close()
-        assert caplog.text.count("1 living jobs have marks of another secret") == told
+        assert caplog.text.count("1 unfinished jobs have tags from another secret") == told
     assert caplog.text.endswith("or cancel these jobs: 12\n")
 
 
@@ -442,7 +442,7 @@ async def test_a_hub_with_another_address_leaves_the_jobs_alone_and_says_so(kept
     )
     assert other.live() == []
     other.close()
-    assert "the ledger has 1 living jobs of a Hub with another callback_url" in caplog.text
+    assert "the ledger has 1 unfinished jobs of a Hub with another callback_url" in caplog.text
 
 
 # --- a ledger that was lost
@@ -467,7 +467,7 @@ async def test_what_jupyterhub_keeps_of_a_row_brings_it_back(kept, ledger_file, 
     found = again.recall("alice", "lab", copy)
     assert found.record.columns() == row.record.columns()
     assert again.by_report_key("key") is found
-    assert "alice:lab: job 12 is taken from JupyterHub's own database: the ledger, made on" in caplog.text
+    assert "alice:lab: took job 12 from JupyterHub's own database, because the ledger, made on" in caplog.text
     # And it is committed.
     await again.save(found)
     assert [row.record.columns() for row in reopened().live()] == [found.record.columns()]

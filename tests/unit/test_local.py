@@ -527,6 +527,6 @@ def test_a_spool_that_is_a_link_is_refused_and_what_it_leads_to_is_left_alone(tm
     argv = Local(spool, slots=1).query_command("0" * 16)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 77
-    assert f"{spool} is a link; name the folder itself" in done.stderr
+    assert f"{spool} is a symbolic link; name the folder itself" in done.stderr
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
     assert list(target.iterdir()) == []

@@ -281,7 +281,7 @@ def test_a_hub_as_configured_knows_the_names(resolver, caplog):
 
 
 def test_a_command_that_was_set_afterwards_lacks_the_hook(resolver):
-    assert "is set after hpcspawner.configure()" in missing_resolver(hub(command=["configurable-http-proxy"]))
+    assert "was overwritten after hpcspawner.configure()" in missing_resolver(hub(command=["configurable-http-proxy"]))
 
 
 def test_a_hook_in_a_strange_folder_is_seen_in_the_command(resolver, monkeypatch, tmp_path):

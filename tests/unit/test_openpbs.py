@@ -357,15 +357,15 @@ def test_the_commands_of_others_are_refused(err):
     ("reason", "sentence"),
     [
         ("Not Running: Queue not started.", "The queue does not start jobs at the moment."),
-        ("Not Running: Insufficient amount of resource: ngpus ", "Other jobs use what you asked for (ngpus)."),
+        ("Not Running: Insufficient amount of resource: ngpus ", "Other jobs are using what you asked for (ngpus)."),
         (
             "Not Running: Insufficient amount of resource: mem (R: 2gb A: 1gb T: 4gb)",
-            "Other jobs use what you asked for (mem).",
+            "Other jobs are using what you asked for (mem).",
         ),
-        ("Not Running: Not enough free nodes available", "Other jobs use the nodes that you need."),
+        ("Not Running: Not enough free nodes available", "Other jobs are using the nodes that you need."),
         (
             "Not Running: User has reached queue debug running job limit.",
-            "You have as many jobs running as one user may have in this queue.",
+            "You have reached the limit of running jobs that one user may have in this queue.",
         ),
         ("Not Running: would exceed user bob's limit", "would exceed user bob's limit."),
         ("Job run at Sat Nov 21 at 02:36 on (vm:ncpus=1)", ""),
@@ -378,7 +378,7 @@ def test_a_comment_becomes_a_sentence(reason, sentence):
 
 def test_a_job_that_can_never_run_says_so():
     said = openpbs.explain(parsed(recorded("too-big"))["5.vm"].reason)
-    assert said.startswith("No node has what the job asks for. The job will not start.")
+    assert said.startswith("No node has what the job asks for, so it will not start.")
     assert "ncpus (R: 6336 A: 2 T: 2)" in said
 
 

@@ -192,7 +192,7 @@ def test_a_problem_stands_beside_its_field_and_marks_it():
     assert "hpc-walltime-error" in field["aria-describedby"].split()
     assert found.one("div", id="hpc-walltime-error")["text"] == "At most 30m."
     assert [one["name"] for one in controls(found) if "is-invalid" in one["class"].split()] == ["walltime"]
-    assert "Nothing was started" in found.one("div", role="alert")["text"]
+    assert "No server was started" in found.one("div", role="alert")["text"]
 
 
 def test_a_problem_that_belongs_to_no_field_stands_above_the_form():
@@ -244,21 +244,21 @@ async def test_a_draft_stays_with_its_own_web_request():
         pytest.param(
             SchedulerRejected("Invalid account", "sbatch --parsable", "Invalid account"),
             400,
-            "The scheduler did not take the job: Invalid account",
+            "The scheduler did not accept the job: Invalid account",
             id="rejected",
         ),
         pytest.param(
-            SchedulerUnreachable("The scheduler does not answer.", "sbatch", "Unable to contact"),
+            SchedulerUnreachable("The scheduler is not answering.", "sbatch", "Unable to contact"),
             503,
-            "The scheduler does not answer. No server was started; should there be a job after all, it is cancelled. "
-            "Please try again later.",
+            "The scheduler is not answering. No server was started. If the job was submitted anyway, the Hub will "
+            "cancel it. Please try again later.",
             id="unreachable",
         ),
         pytest.param(
             SchedulerNotSetUp("The command 'sbatch' was not found on the Hub.", "sbatch", "not in /usr", "install it"),
             500,
             "This site is not set up for starting servers yet: The command 'sbatch' was not found on the Hub. "
-            "Please tell the help desk (help@example.org); the Hub's log has the details.",
+            "Please contact the help desk (help@example.org); the Hub's log has the details.",
             id="not set up",
         ),
         pytest.param(
@@ -319,14 +319,14 @@ async def test_every_reader_gets_all_news_in_order():
     news = News()
     early = asyncio.create_task(told(news))
     await news.say("first", 5)
-    await news.status("12", PENDING, "Other jobs come first.")
+    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.")
     await news.say("second")
     await news.close()
     late = await told(news)
     assert await early == late
     assert [event["message"] for event in late] == [
         "first",
-        "Job 12 is pending: Other jobs come first. Expected start: 2026-11-21T06:00:00.",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 2026-11-21T06:00:00.",
         "second",
     ]
 
@@ -334,23 +334,23 @@ async def test_every_reader_gets_all_news_in_order():
 async def test_the_same_state_is_told_once():
     news = News()
     for _ in range(3):
-        await news.status("12", PENDING, "Other jobs come first.")
+        await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.")
     await news.status("12", JobStatus(JobState.UNKNOWN), "")
-    await news.status("12", PENDING, "Other jobs come first.")
+    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.")
     await news.status("12", JobStatus(JobState.RUNNING, host="n1"), "")
     await news.close()
     assert [event["message"] for event in await told(news)] == [
-        "Job 12 is pending: Other jobs come first. Expected start: 2026-11-21T06:00:00.",
-        "Job 12 runs on n1; the server is starting",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 2026-11-21T06:00:00.",
+        "Job 12 is running on n1; the server is starting",
     ]
 
 
 async def test_a_new_guess_of_the_start_alone_is_no_news():
     news = News()
-    await news.status("12", PENDING, "Other jobs come first.")
+    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.")
     later = JobStatus(JobState.PENDING, reason="Priority", starts="2026-11-21T07:00:00")
     assert not news.differs("12", later)
-    await news.status("12", later, "Other jobs come first.")
+    await news.status("12", later, "Jobs with a higher priority are ahead of this one.")
     await news.close()
     assert len(await told(news)) == 1
 
@@ -377,11 +377,11 @@ async def test_only_the_newest_record_of_a_job_is_kept():
 
 async def test_news_hold_the_facts_that_the_page_shows():
     news = News()
-    await news.status("12", PENDING, "Other jobs come first.", "JobId=12")
+    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.", "JobId=12")
     assert news.latest == {
         "id": "12",
         "state": "pending",
-        "reason": "Other jobs come first.",
+        "reason": "Jobs with a higher priority are ahead of this one.",
         "host": "",
         "starts": "2026-11-21T06:00:00",
         "details": "JobId=12",

@@ -205,7 +205,7 @@ def test_three_mistakes_are_named_in_one_message(site):
         load(path)
     assert str(caught.value) == (
         "The site profile has 3 mistakes:\n"
-        f"  {path}: partitions: 'debug' stands 2 times; give each a name of its own\n"
+        f"  {path}: partitions: 'debug' appears 2 times; give each entry its own name\n"
         f"  {path}: partitions[1] (debug).max_walltime: not a wall time: '30:00' "
         "(write '90m', '12h', '1d 12h' or '1-12:00:00')\n"
         f"  {path}: partitions[1] (debug).max_node: unknown key (see the profile reference for the keys that exist)"
@@ -258,7 +258,8 @@ def test_a_file_that_can_t_be_read_is_told_with_the_reason(tmp_path, name, why):
         pytest.param(
             'type = "slurm"',
             'type = "pbs"',
-            "scheduler.type: 'pbs' is no scheduler that is installed; there are: slurm, openpbs, torque, local",
+            "scheduler.type: 'pbs' is not an installed scheduler; the installed ones are: slurm, openpbs, torque, "
+            "local",
             id="a scheduler that is not there",
         ),
         pytest.param(
@@ -321,8 +322,8 @@ def test_a_file_that_can_t_be_read_is_told_with_the_reason(tmp_path, name, why):
         pytest.param(
             'name = "jupyter"',
             'name = "jupyter"\nmodules = ["a; rm -rf /"]',
-            "environments[1] (jupyter).modules[1]: 'a;' is no module: it begins with '-', or has a quote, '$', '`', "
-            "';' or '&' in it",
+            "environments[1] (jupyter).modules[1]: 'a;' is not a module name: it begins with '-' or contains a "
+            "quote, '$', '`', ';' or '&'",
             id="a command in a module's name",
         ),
     ],
@@ -340,12 +341,12 @@ def test_a_name_that_stands_twice_is_told(problems, table):
         "environments": f'[[environments]]\nname = "{name}"\n',
         "images": f'[[images]]\nname = "{name}"\npath = "/other.sif"\n',
     }[table]
-    assert problems(GOOD + again) == (f"{table}: '{name}' stands 2 times; give each a name of its own",)
+    assert problems(GOOD + again) == (f"{table}: '{name}' appears 2 times; give each entry its own name",)
 
 
 def test_an_interface_that_stands_three_times_is_told(problems):
     assert problems(GOOD + '[[interfaces]]\nname = "lab"\n' * 3) == (
-        "interfaces: 'lab' stands 3 times; give each a name of its own",
+        "interfaces: 'lab' appears 3 times; give each entry its own name",
     )
 
 
@@ -449,37 +450,37 @@ def test_a_default_account_that_is_not_offered_is_told(problems):
         pytest.param(
             "[scheduler]",
             'node_name = "{host}.cluster"',
-            "scheduler.node_name: {host} means nothing here; there is {node}",
+            "scheduler.node_name: {host} is not a placeholder here; use {node}",
             id="in a node's name",
         ),
         pytest.param(
             "[scheduler]",
             'command_prefix = ["sudo", "-u", "{name}"]',
-            "scheduler.command_prefix: {name} means nothing here; there is {user}",
+            "scheduler.command_prefix: {name} is not a placeholder here; use {user}",
             id="in a prefix",
         ),
         pytest.param(
             "[scheduler]",
             'command_prefix = ["sudo", "-u", "{node}"]',
-            "scheduler.command_prefix: {node} means nothing here; there is {user}",
+            "scheduler.command_prefix: {node} is not a placeholder here; use {user}",
             id="at the wrong place",
         ),
         pytest.param(
             "[scheduler]",
             'command_prefix = ["sudo", "-u", "{}"]',
-            "scheduler.command_prefix: {} means nothing here; there is {user}",
+            "scheduler.command_prefix: {} is not a placeholder here; use {user}",
             id="without a word",
         ),
         pytest.param(
             "[directories]",
             'allowed = ["/scratch/{usr}"]',
-            "directories.allowed: {usr} means nothing here; there is {user} and {home} and {group}",
+            "directories.allowed: {usr} is not a placeholder here; use {user} and {home} and {group}",
             id="in an allowed folder",
         ),
         pytest.param(
             "[defaults]",
             'directory = "/scratch/{user.name}"',
-            "defaults.directory: {user.name} means nothing here; there is {user} and {home} and {group}",
+            "defaults.directory: {user.name} is not a placeholder here; use {user} and {home} and {group}",
             id="in the default folder",
         ),
     ],
@@ -595,7 +596,11 @@ def test_an_installed_package_finds_its_profiles_under_share(tmp_path, monkeypat
 
 
 def test_a_name_that_is_not_shipped_gets_the_list_of_those_that_are():
-    with pytest.raises(FileNotFoundError, match=r"no profile 'komet.toml' is shipped; there are: comet.toml, hydra"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no profile named 'komet.toml' is shipped; the shipped ones are: "
+        r"comet.toml, hydra",
+    ):
         find_shipped("komet.toml")
 
 
@@ -670,7 +675,7 @@ def test_every_profile_of_an_example_loads():
 def test_a_variable_that_the_site_has_not_named_is_a_mistake(site, place, rule):
     text = GOOD + '[directories]\nvariables = { SCRATCH = "/scratch/{group}/{user}" }\n'
     text += f'allowed = ["{rule}"]\n' if place == "allowed" else f'[defaults]\ndirectory = "{rule}"\n'
-    with pytest.raises(ProfileError, match=re.escape(f"{rule[:7].rstrip('/x')} means nothing here")) as error:
+    with pytest.raises(ProfileError, match=re.escape(f"{rule[:7].rstrip('/x')} is not defined")) as error:
         load(site(text))
     assert "directories.variables has: $SCRATCH" in str(error.value)
 
@@ -731,7 +736,9 @@ def test_names_that_torque_reads_as_more_than_one_are_refused(problems, line, pl
 
 def test_another_server_is_no_queue_of_torques(problems):
     (problem,) = problems(changed('name = "debug"', 'name = "debug@other"').replace('"slurm"', '"torque"'))
-    assert problem.startswith("partitions[1] (debug@other).name: 'debug@other' is no name of a partition there")
+    assert problem.startswith(
+        "partitions[1] (debug@other).name: 'debug@other' is not a valid partition name for this scheduler"
+    )
 
 
 # --- what a site adds and takes away
@@ -799,13 +806,17 @@ def test_the_comment_is_the_sites_where_the_mark_stands_elsewhere(site):
 )
 def test_what_carries_the_life_of_a_job_is_not_left_out(problems, option):
     (problem,) = problems(f'{GOOD}[job]\nleave_out = ["{option}"]\n')
-    assert problem.startswith(f"job.leave_out: {option!r} can't be left out of a job of 'slurm'; there is: partition,")
+    assert problem.startswith(
+        f"job.leave_out: {option!r} can't be left out for scheduler type 'slurm'; you can leave out: partition,"
+    )
 
 
 @pytest.mark.parametrize("option", ["N", "W", "walltime", "l", "partition"])
 def test_what_carries_the_life_of_a_job_of_torques_is_not_left_out(problems, option):
     (problem,) = problems(f'{GOOD}[job]\nleave_out = ["{option}"]\n'.replace('"slurm"', '"torque"'))
-    assert problem.startswith(f"job.leave_out: {option!r} can't be left out of a job of 'torque'; there is: q, A,")
+    assert problem.startswith(
+        f"job.leave_out: {option!r} can't be left out for scheduler type 'torque'; you can leave out: q, A,"
+    )
 
 
 @pytest.mark.parametrize(

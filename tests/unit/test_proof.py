@@ -71,7 +71,7 @@ def hub(folder, days):
 @pytest.mark.parametrize(("days", "told"), [(59, True), (1, True), (61, False)])
 async def test_certificates_that_run_out_soon_are_told_of(tmp_path, caplog, days, told):
     await startup_checks.reachable(hub(tmp_path, days))
-    assert (f"RUN OUT IN {days} DAYS" in caplog.text) is told
+    assert (f"EXPIRE IN {days} DAYS" in caplog.text) is told
     assert caplog.text.count("\n") == told
 
 
@@ -85,7 +85,7 @@ async def test_a_hub_that_can_not_tell_servers_from_itself_stops(tmp_path, caplo
     app.exit = stopped.append
     await startup_checks.reachable(app)
     assert stopped == [1]
-    assert "the authorities notebooks-ca and proxy-client-ca have one name, CN=notebooks-ca" in caplog.text
+    assert "the authorities notebooks-ca and proxy-client-ca have the same name, CN=notebooks-ca" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -373,7 +373,7 @@ async def test_a_scheduler_that_is_down_makes_nothing_gone_and_comes_back(desk):
     desk.goes_down()
     for _ in range(2):
         status = await desk.queue.status(job(12), time.monotonic())
-        assert (status.state, status.reason) == (JobState.UNKNOWN, "The scheduler does not answer.")
+        assert (status.state, status.reason) == (JobState.UNKNOWN, "The scheduler is not answering.")
     assert "Unable to contact" in desk.queue.error.words
     desk.comes_up()
     assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.RUNNING

@@ -82,7 +82,7 @@ def test_private_keys_are_taken_out_and_certificates_stay(tmp_path):
         "alice: job 17 submitted for alice",
         "alice: its ticket was presented again, from 10.0.0.1",
         "Adding token for alice (id 3): Server at /user/alice/",
-        "alice: the token of its server can't be revoked, trying again: database is locked",
+        "alice: the server's token can't be revoked, trying again: database is locked",
         "200 GET /hub/api/authorizations/token/[secret] (alice@10.0.0.1) 3.00ms",
         "Token authentication for <APIToken('hpca...', user='alice')>",
     ],
@@ -241,7 +241,7 @@ def test_what_can_not_even_be_shown_does_no_harm(written):
     log, out = written
     log.error(Odd())
     log.error("%s", Odd())
-    assert "could not be looked through" in out.getvalue()
+    assert "could not be searched for secrets" in out.getvalue()
     assert SECRET not in out.getvalue()
 
 

@@ -168,7 +168,7 @@ class Job:
 
     async def _count_runs(self):
         if self.runs is None:
-            raise SchedulerUnreachable("The scheduler does not answer.")
+            raise SchedulerUnreachable("The scheduler is not answering.")
         return self.runs
 
     def committed(self):
@@ -489,7 +489,7 @@ def test_a_running_job_gets_a_certificate_for_its_key(job):
     assert answer.json["certificate"] == f"{mark_of(CSR)} on n1"
     assert answer.json["authorities"] == "those of the Hub"
     assert job.committed()["run"] == mark_of(CSR)
-    assert "job 12 runs on n1 and got its certificate" in job.server.log.getvalue()
+    assert "job 12 is running on n1 and got its certificate" in job.server.log.getvalue()
 
 
 def test_a_lost_answer_is_given_again_to_the_same_key(job):
@@ -537,7 +537,7 @@ def test_without_a_key_there_is_no_environment_and_no_second_chance(job):
     assert answer.status == 200
     assert answer.json == {"environment": {}, "report_key": ledger().keys.report_key(job.row.tag, RUN)}
     assert_silent(answer, job, but=answer.json["report_key"])
-    assert "job 12 sent no signing request from n1; it gets no environment" in job.server.log.getvalue()
+    assert "job 12 sent no signing request from n1, so the Hub sends it no environment" in job.server.log.getvalue()
     refused = job.trade_key()
     assert refused.status == 403
     assert_silent(refused, job)
@@ -827,7 +827,7 @@ def test_who_sends_a_little_too_much_gets_an_answer(server, size):
     """Whatever of it is on its way, the connection is not cut."""
     answer = server.post(TICKET, b" " * size)
     assert answer.status == 413
-    assert answer.json["message"] == f"the body of a request to this address may have {CAP} bytes; this one is longer"
+    assert answer.json["message"] == f"a request body for this address may have at most {CAP} bytes; this one is longer"
 
 
 def sent(server, head, *parts):
@@ -1126,7 +1126,7 @@ def test_no_secret_is_in_the_log(job):
     job.listening()
     job.ended()
     log = job.server.log.getvalue()[before:]
-    assert "job 12 runs on n1 and got its environment" in log
+    assert "job 12 is running on n1 and got its environment" in log
     assert "job 12 listens on n1:20000" in log
     assert "job 12 reports its end: server-exited" in log
     for secret in (wrong, job.ticket, job.key, RUN, OTHER_RUN, ENVIRONMENT["JUPYTERHUB_API_TOKEN"]):

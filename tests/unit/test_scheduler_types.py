@@ -50,5 +50,7 @@ def test_a_package_that_cant_be_loaded_says_why(installed):
 
 
 def test_a_name_that_is_not_there_names_those_that_are(installed):
-    with pytest.raises(ValueError, match="'pbs' is no scheduler that is installed; there are: slurm, openpbs, "):
+    with pytest.raises(
+        ValueError, match="'pbs' is not an installed scheduler; the installed ones are: slurm, openpbs, "
+    ):
         scheduler_types.find("pbs")

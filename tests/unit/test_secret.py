@@ -100,7 +100,9 @@ def test_one_that_belongs_to_another_account_is_refused(file, monkeypatch):
         # Who is not root can't give a file away, so the Hub is another one.
         monkeypatch.setattr(os, "geteuid", lambda: 1)
     owner = file.stat().st_uid
-    with pytest.raises(SecretUnusable, match=f"belongs to the account with uid {owner}, but must be the Hub's own or"):
+    with pytest.raises(
+        SecretUnusable, match=f"belongs to the account with uid {owner}, but must belong to the Hub's account or"
+    ):
         secret.kept(file, LOG)
 
 

@@ -128,7 +128,7 @@ def test_a_job_id_is_read(out, job_id):
     ["", "\n", "Submitted batch job 12\n", "12\n13\n", "12\n\n", "Welcome!\n12\n", "12;", "12;a b", "-1", "١٢", "12 "],
 )
 def test_anything_else_is_no_job_id(out):
-    with pytest.raises(ValueError, match="no job id"):
+    with pytest.raises(ValueError, match="instead of a job id"):
         slurm.parse_submit(out)
 
 
@@ -398,8 +398,8 @@ ENDS = [
     ("exit-0", Cause.EXITED, 0, None, "", "The job ended without an error."),
     ("exit-3", Cause.EXITED, 3, None, "", "The job ended with exit code 3."),
     ("exit-137", Cause.EXITED, 137, None, "", "The job ended with exit code 137."),
-    ("signal-9", Cause.EXITED, None, 9, "", "The job was ended by signal 9 (SIGKILL)."),
-    ("timeout", Cause.WALL_TIME, None, 15, "", "The wall time of the job was reached."),
+    ("signal-9", Cause.EXITED, None, 9, "", "The job was killed by signal 9 (SIGKILL)."),
+    ("timeout", Cause.WALL_TIME, None, 15, "", "The job reached its wall time."),
     ("out-of-memory", Cause.OUT_OF_MEMORY, None, None, "", "more memory than it asked for"),
     ("cancelled-by-user", Cause.CANCELLED, None, 15, "alice", "The job was cancelled by alice."),
     ("cancelled-by-root", Cause.CANCELLED, None, 15, "root", "The job was cancelled by root (an administrator)."),
@@ -449,7 +449,7 @@ def test_the_accounting_may_be_behind_a_job_that_is_gone():
     [
         ("NODE_FAIL", Cause.NODE_FAILED, "Node n1 failed"),
         ("BOOT_FAIL", Cause.NODE_FAILED, "Node n1 could not be started"),
-        ("PREEMPTED", Cause.PREEMPTED, "a more urgent one"),
+        ("PREEMPTED", Cause.PREEMPTED, "one with a higher priority"),
         ("DEADLINE", Cause.WALL_TIME, "deadline"),
     ],
 )
@@ -464,7 +464,7 @@ def test_other_ends_are_told_apart(word, cause, words):
 @pytest.mark.parametrize("nodes", ["n[1-2]", "n1,n2", "None assigned", "", "(null)"])
 def test_which_of_several_nodes_failed_is_not_guessed(nodes):
     record = slurm.parse_end("12", ["", f"12|NODE_FAIL|0:0|{nodes}\n"], MARK, str)
-    assert record.message == "A node of the job failed and the job with it (NODE_FAIL)."
+    assert record.message == "A node of the job failed, which ended the job (NODE_FAIL)."
 
 
 def test_every_final_state_has_a_cause():
@@ -610,14 +610,14 @@ def test_a_job_that_had_ended_is_cancelled_already(words):
 @pytest.mark.parametrize(
     ("reason", "part"),
     [
-        ("Priority", "Other jobs come first"),
+        ("Priority", "Jobs with a higher priority are ahead of this one"),
         ("Resources", "next in line"),
         ("ReqNodeNotAvail", "down, drained or reserved"),
         ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "down, drained or reserved"),
         ("ReqNodeNotAvail, Reserved for maintenance", "a shorter wall time"),
-        ("ReqNodeNotAvail, UnavailableNodes:n1 Reserved for maintenance", "a maintenance that begins before"),
-        ("ReqNodeNotAvail, May be reserved for other job", "kept for another job"),
-        ("AssocGrpCPUMinutesLimit", "used up its computing time"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1 Reserved for maintenance", "maintenance that begins before"),
+        ("ReqNodeNotAvail, May be reserved for other job", "reserved for another job"),
+        ("AssocGrpCPUMinutesLimit", "enough computing time left"),
         ("QOSMaxGRESPerUser", "GPUs"),
         ("AssocGrpBBMinutes", "(AssocGrpBBMinutes)."),
         ("QOSMaxBillingPerNode", "(QOSMaxBillingPerNode)."),

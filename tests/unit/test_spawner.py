@@ -95,7 +95,7 @@ def test_a_link_fills_the_form_and_starts_nothing():
     error, shown = contextvars.copy_context().run(visit)
     assert (error.jupyterhub_message, error.jupyterhub_html_message) == ("", "")
     assert (shown.values, shown.problems) == ({"partition": "gpu"}, ())
-    assert "Nothing has been started yet" in shown.note
+    assert "No server has been started yet" in shown.note
 
 
 # --- batchspawner's endpoint
@@ -326,19 +326,19 @@ def test_an_address_that_is_not_https_is_refused(site, url):
         ("https://hub.example.org ", "a blank"),
         ("https://hub .example.org", "a blank"),
         ("https://hub.example.org\n", "a blank"),
-        ("https://localhost", "each compute node itself"),
-        ("https://LOCALHOST:8443", "each compute node itself"),
-        ("https://hub.localhost", "each compute node itself"),
-        ("https://127.0.0.1", "each compute node itself"),
-        ("https://[::1]:8443", "each compute node itself"),
-        ("https://0.0.0.0:8000", "none to call"),
-        ("https://[::]", "none to call"),
-        ("https://hub.example.org:port", "no address"),
-        ("https://hub.example.org:99999", "no address"),
-        ("https://[::1", "no address"),
-        ("https://user:word@hub.example.org", "a user's name"),
-        ("https://*", "no name of a host"),
-        ("https://hub,other", "no name of a host"),
+        ("https://localhost", "the node itself"),
+        ("https://LOCALHOST:8443", "the node itself"),
+        ("https://hub.localhost", "the node itself"),
+        ("https://127.0.0.1", "the node itself"),
+        ("https://[::1]:8443", "the node itself"),
+        ("https://0.0.0.0:8000", "can't be called"),
+        ("https://[::]", "can't be called"),
+        ("https://hub.example.org:port", "it is not a URL"),
+        ("https://hub.example.org:99999", "it is not a URL"),
+        ("https://[::1", "it is not a URL"),
+        ("https://user:word@hub.example.org", "it contains a user name"),
+        ("https://*", "not a valid host name"),
+        ("https://hub,other", "not a valid host name"),
     ],
 )
 def test_an_address_that_no_job_could_call_is_refused(site, url, words):

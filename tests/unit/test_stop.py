@@ -360,7 +360,7 @@ async def test_an_end_is_recorded_once(desk, running, in_database):
     ends = await asyncio.gather(*(finish(running, LISTED) for _ in range(4)))
     again = await finish(running, ABSENT)
     assert set((*ends, again)) == {running.end}
-    assert (again.cause, again.message) == (Cause.WALL_TIME, "The wall time of the job was reached.")
+    assert (again.cause, again.message) == (Cause.WALL_TIME, "The job reached its wall time.")
     assert in_database()[running.tag]["cause"] == "wall-time"
     assert desk.kept.live() == []
     assert desk.kept.wake.is_set()

@@ -206,7 +206,7 @@ async def test_a_damaged_ledger_is_named_with_what_to_do(opened, file, damage):
     told = str(caught.value)
     assert told.startswith(f"The ledger {file} is damaged: ")
     assert told.endswith(
-        "Move it away and start the Hub again: it makes a new one, and takes up the jobs that wait or run."
+        "Move it away and start the Hub again: it makes a new one and takes up the jobs that are waiting or running."
     )
     assert "\n" not in told
 
@@ -358,7 +358,7 @@ async def test_a_file_that_others_may_read_is_narrowed_with_its_journals_and_tol
     opened().load(0)
     assert mode(file) == 0o600
     assert not journal.exists() or mode(journal) == 0o600
-    assert f"{file} had mode 0644, so others could read it; it has 0600 now" in caplog.text
+    assert f"{file} had mode 0644, which lets other accounts read it; the Hub has set it to 0600" in caplog.text
     assert f"{journal} had mode 0664" in caplog.text
     caplog.clear()
     opened().load(0)

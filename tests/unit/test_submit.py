@@ -149,7 +149,7 @@ async def test_a_job_that_is_proven_not_to_be_there_is_submitted_again(start, de
     # Should the first one turn up after all, its ticket is worth nothing.
     assert desk.kept.by_ticket(start.tickets[0]) is None
     assert desk.kept.by_ticket(start.tickets[1]) is start.row
-    assert any("does not answer at the moment" in sentence for sentence in desk.said)
+    assert any("is not answering at the moment" in sentence for sentence in desk.said)
 
 
 async def test_absence_is_believed_on_the_second_listing(start, desk, monkeypatch):
@@ -197,7 +197,10 @@ async def test_where_the_owner_can_not_be_asked_either_nothing_is_submitted_twic
     refuses = '[ "${1##*/}" != squeue ] || { echo "sudo: a password is required" >&2; exit 1; }'
     (desk.folder / "sudo").write_text(f'#!/bin/bash\nshift 3\n{refuses}\nexec "$@"\n')
     (desk.folder / "sudo").chmod(0o755)
-    with pytest.raises(SchedulerUnreachable, match="did not say whether it took the job, and hides it"):
+    with pytest.raises(
+        SchedulerUnreachable,
+        match="did not confirm the submission, and the Hub is not allowed to see whether the job exists",
+    ):
         await start.obtain()
     assert desk.submits == 1
     # It may be there; who ends the start will look for it.
@@ -278,7 +281,7 @@ async def test_a_hub_that_ended_midway_finds_the_job_it_had_asked_for(start, des
     assert (again.row.record.job_id, desk.submits) == ("12", 0)
     # The job holds the ticket that its first Hub has made.
     assert desk.kept.by_ticket(ticket) is again.row
-    assert desk.said == ["Looking whether the scheduler has the job already"]
+    assert desk.said == ["Checking whether the scheduler already has the job"]
 
 
 async def test_a_hub_that_ended_before_the_submit_submits_once(start, desk, reopened):

@@ -102,7 +102,7 @@ def test_a_job_id_is_read_as_the_listing_writes_it(job_id):
     "out", ["", "\n", "Welcome!\n12.vm\n", "12.vm\n13.vm\n", "12.vm\n\n", "vm", "12.", "12 .vm", "-1", "12.vm;id", "١٢"]
 )
 def test_anything_else_is_no_job_id(out):
-    with pytest.raises(ValueError, match="no job id"):
+    with pytest.raises(ValueError, match="instead of a job id"):
         torque.parse_submit(out)
 
 

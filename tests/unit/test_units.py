@@ -262,5 +262,5 @@ def test_what_sinfo_prints_as_memory_is_told_how_to_write_it(text):
 
 @pytest.mark.parametrize("text", ["infinite", "UNLIMITED", "Infinite"])
 def test_a_time_without_an_end_is_told_that_there_is_none(text):
-    with pytest.raises(ValueError, match="there is none without an end, so the longest that you allow"):
+    with pytest.raises(ValueError, match="there is no wall time without an end, so write the longest that you allow"):
         Walltime.parse(text)

@@ -131,8 +131,9 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     listens(start.row)
     await start.task
     assert await start.told() == [
-        "Job 12 is pending: Other jobs come first. The scheduler says: Priority. Expected start: 2026-11-21T05:02:49.",
-        "Job 12 runs on n1; the server is starting",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. The scheduler says: Priority. "
+        "Expected start: 2026-11-21T05:02:49.",
+        "Job 12 is running on n1; the server is starting",
     ]
 
 
@@ -212,7 +213,7 @@ async def test_a_killed_launcher_leaves_the_last_word_to_the_scheduler(started, 
     assert await start.goes_on(0.3)
     desk.records("12", "TIMEOUT")
     desk.shows(desk.line(start.row, "TIMEOUT"))
-    assert str(await start.lost()) == "The wall time of the job was reached. (job 12)"
+    assert str(await start.lost()) == "The job reached its wall time. (job 12)"
     assert start.row.end.cause is Cause.WALL_TIME
 
 
@@ -256,7 +257,7 @@ async def test_the_schedulers_record_tells_it_where_the_launcher_said_nothing(st
     desk.shows(desk.line(start.row, "NODE_FAIL"))
     error = await start.lost()
     assert error.reason is Reason.JOB_ENDED
-    assert "failed and the job with it (NODE_FAIL). (job 12)" in str(error)
+    assert "failed, which ended the job (NODE_FAIL). (job 12)" in str(error)
     assert start.row.end.cause is Cause.NODE_FAILED
     assert in_database()[start.row.tag]["cause"] == "node-failed"
     assert desk.kept.live() == []
@@ -267,7 +268,7 @@ async def test_a_job_judged_by_its_absence_alone_is_cancelled_to_be_sure(started
     start = await started()
     assert await start.goes_on(0.3)
     desk.shows("8|RUNNING|n1|alice|2026-11-21T05:02:49|None|of her own")
-    assert "The job is gone" in str(await start.lost())
+    assert "The job has ended" in str(await start.lost())
     assert desk.cancelled == ["12"]
 
 
@@ -276,7 +277,7 @@ async def test_a_job_that_can_not_be_followed_fails_with_whom_to_tell(started, d
     desk.hides_jobs()
     row = await desk.submitted()
     error = await Start(desk, row).begin().lost()
-    assert "may not see this user's jobs. Please tell the admin" in str(error)
+    assert "is not allowed to list this user's jobs. Please contact the admin" in str(error)
     assert error.reason is Reason.NOT_SET_UP
 
 
@@ -288,7 +289,9 @@ async def test_an_outage_of_the_scheduler_ends_nothing(started, desk):
     desk.comes_up()
     listens(start.row)
     await asyncio.wait_for(start.task, 30)
-    assert (await start.told()).count("The scheduler does not answer at the moment; the job keeps its place.") == 1
+    assert (await start.told()).count(
+        "The scheduler is not answering at the moment; the job keeps its place in the queue."
+    ) == 1
 
 
 # --- what takes too long, or will never come
@@ -310,11 +313,11 @@ async def test_a_job_that_will_never_start_fails_at_once(started, desk):
     [
         (
             "ReqNodeNotAvail, Reserved for maintenance",
-            "Its nodes are reserved for a maintenance that begins before the job would end. With a shorter wall time it"
-            " may start before that; else it starts afterwards."
+            "The nodes are reserved for maintenance that begins before this job would end. With a shorter wall time "
+            "it may start before the maintenance; otherwise it starts afterwards."
             " The scheduler says: ReqNodeNotAvail, Reserved for maintenance.",
         ),
-        ("Priority", "Other jobs come first. The scheduler says: Priority."),
+        ("Priority", "Jobs with a higher priority are ahead of this one. The scheduler says: Priority."),
         ("SomethingNew, with a detail", "SomethingNew, with a detail"),
         ("AssocGrpBBMinutes", "Your account has reached a limit for all its jobs together (AssocGrpBBMinutes)."),
     ],
@@ -335,7 +338,7 @@ async def test_a_job_waits_in_the_queue_as_long_as_was_allowed(started, reason):
     start = await started("PENDING", reason=reason, submitted_at=time.time() - 3600)
     error = await start.lost()
     assert error.reason is Reason.QUEUE_LIMIT
-    assert str(error) == "Job 12 has waited in the queue for 1h, as long as was allowed, and was cancelled."
+    assert str(error) == "Job 12 was cancelled after waiting 1h in the queue, the limit that you or your site set."
     assert start.row.hub_verdict.message == str(error)
 
 
@@ -352,12 +355,12 @@ async def test_a_running_job_without_a_server_is_given_up_after_its_limit(starte
     assert 0.7 < time.monotonic() - begun < 30
     assert error.reason is Reason.START_LIMIT
     assert str(error) == (
-        "Job 12 has run on n1 for 0.5 s without a listening server. "
+        "Job 12 ran on n1 for 0.5 s, but no server listened there. "
         f"Its log is ~/.hpcspawner/jupyter-12-{start.row.tag}.log on n1."
     )
 
 
-LOST = "Job 12 runs on n1, but the Hub's record of it was lost"
+LOST = "Job 12 is running on n1, but the Hub lost its record of the job"
 
 
 async def test_a_job_that_another_process_began_is_not_given_up_for_want_of_a_word(started, monkeypatch):
@@ -414,7 +417,9 @@ async def test_a_new_job_without_its_mark_fails_and_is_cancelled(started, desk, 
     desk.shows(desk.line(start.row, "PENDING").rpartition("|")[0] + "|cost-centre-7")
     lost = await start.lost()
     assert lost.reason is Reason.NOT_SET_UP
-    assert str(lost).startswith("Job 12 was cancelled: this site changes what the Hub knows its jobs by. Please tell ")
+    assert str(lost).startswith(
+        "Job 12 was cancelled: this site changes the tag by which the Hub recognises its jobs. Please contact "
+    )
     assert desk.cancelled == ["12"]
     assert "scheduler.tag of the profile, which is 'comment'" in caplog.text
 

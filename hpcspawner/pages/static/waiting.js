@@ -1,4 +1,4 @@
-// The waiting page: shows what the Hub's event stream tells, and nothing while nothing changes.
+// The waiting page: shows the messages of the Hub's event stream.
 "use strict";
 (() => {
   const page = document.getElementById("hpc-waiting");
@@ -37,7 +37,7 @@
 
   function listen() {
     const source = new EventSource(progressUrl);
-    // Every connection is told everything from the start.
+    // Every connection receives all messages from the beginning.
     source.onopen = () => log.replaceChildren();
     source.onmessage = (received) => {
       const event = JSON.parse(received.data);
@@ -79,7 +79,7 @@
     url.searchParams.set("_xsrf", new URL(progressUrl, window.location.href).searchParams.get("_xsrf") || "");
     const why = await fetch(url, { method: "DELETE" }).then(
       (answer) => (answer.ok ? "" : `HTTP ${answer.status}`),
-      () => "the Hub does not answer",
+      () => "the Hub is not answering",
     );
     if (!why) {
       window.location.href = page.dataset.homeUrl;
@@ -88,7 +88,7 @@
     over = false;
     cancel.disabled = false;
     cancel.textContent = "Cancel";
-    showMessage(`It could not be cancelled (${why}). Please try again.`);
+    showMessage(`Cancelling failed (${why}). Please try again.`);
   });
 
   listen();

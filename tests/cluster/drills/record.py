@@ -105,7 +105,11 @@ def stable(text, user):
         (r"\bn[123]\b", "NODE"),
         (r"\b\d\d:\d\d on \d+ \w+ 20\d\d\b", "TIME"),
         (r" Expected start: \S+", ""),
-        (r"The job is next in line and waits for nodes to become free|Other jobs come first", "Others come first"),
+        (
+            r"The job is next in line and is waiting for nodes to become free|Jobs with a higher priority are ahead of "
+            r"this one",
+            "Others come first",
+        ),
     ):
         text = re.sub(pattern, word, text.strip())
     return " ".join(text.split())
