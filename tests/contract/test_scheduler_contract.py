@@ -108,6 +108,13 @@ class Site:
             assert time.monotonic() < deadline, f"after {seconds} s the job is {status}; {self.queue.error}"
         return status
 
+    async def wrote(self, name, seconds=60):
+        """Until the job has written this file in the user's folder."""
+        deadline = time.monotonic() + seconds
+        while not (self.folder / name).exists():
+            assert time.monotonic() < deadline, f"the job wrote no {name} within {seconds} s"
+            await asyncio.sleep(0.05)
+
     async def all_reach(self, jobs, *states):
         """At once, because one listing tells of all."""
         return await asyncio.gather(*(self.reaches(job, *states) for job in jobs))
@@ -180,10 +187,7 @@ async def test_owner_tag_and_host_agree(site):
     job = await site.submit(f"cd {site.folder} && uname -n > where.new && mv where.new where", "sleep 300")
     status = await site.reaches(job, JobState.RUNNING)
     assert (status.owner, status.tag) == (USER.pw_name, job.tag)
-    deadline = time.monotonic() + 10
-    while not (site.folder / "where").exists():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await site.wrote("where")
     node = (site.folder / "where").read_text().strip()
     assert status.host == (node if LAB else "127.0.0.1")
 
@@ -248,7 +252,9 @@ async def test_an_unknown_job_has_no_record(site):
 
 
 async def test_a_job_that_was_cancelled_says_by_whom(site):
-    job = await site.submit("sleep 300")
+    job = await site.submit(f"touch {site.folder}/started", "sleep 300")
+    # OpenPBS lists a job as running before its node has begun it, and forgets who cancels it in between.
+    await site.wrote("started")
     await site.reaches(job, JobState.RUNNING)
     await site.cancel(job)
     await site.reaches(job, JobState.ENDED)
