@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import time
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 # Blanks belong to the unit before them: were there a choice, a refusal would take as long as all choices.
 _WORDS = re.compile(r"(?:(\d{1,6})d\s*)?(?:(\d{1,6})h\s*)?(?:(\d{1,6})m\s*)?(?:(\d{1,6})s)?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,4})-)?(\d{1,4}):([0-5]\d):([0-5]\d)", re.ASCII)
+_EPOCH = re.compile(r"\d{1,11}", re.ASCII)
 # What Slurm prints where there is no limit.
 _ENDLESS = frozenset({"infinite", "unlimited", "none", "n/a"})
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", re.ASCII | re.IGNORECASE)
@@ -27,6 +29,20 @@ def printable(text: str) -> str:
     'no 200 GET /hub/admin  [2J'
     """
     return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def epoch(text: str) -> float:
+    """Seconds since 1970 that a program has printed as a number; 0 for any other text.
+
+    >>> epoch("1795227628"), epoch("2026-11-21T05:02:49"), epoch("N/A")
+    (1795227628.0, 0.0, 0.0)
+    """
+    return float(text) if _EPOCH.fullmatch(text) else 0.0
+
+
+def clock_time(at: float) -> str:
+    """Seconds since 1970 as a time of the Hub's clock, for people, with the name of its zone."""
+    return time.strftime("%H:%M on %d %B %Y (%Z)", time.localtime(at))
 
 
 def shown(value: object, longest: int = 60) -> str:

@@ -14,6 +14,7 @@ from hpcspawner.jobs.record import End, JobRecord, Report, columns_of_end
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import OwnedJob
+from hpcspawner.schedulers.state import JobState, JobStatus
 
 if TYPE_CHECKING:
     from hpcspawner.jobs.ledger import Ledger
@@ -129,6 +130,12 @@ class Job:
         self.listed_after = now()
         self.change(job_id=job_id)
         self.changed.set()
+
+    def expect(self, status: JobStatus) -> None:
+        """Note when the scheduler expects to start the job. A guess is committed with what follows."""
+        expected_at = status.starts_at if status.state is JobState.PENDING else 0.0
+        if status.state is not JobState.UNKNOWN and expected_at != self.record.expected_at:
+            self.change(expected_at=expected_at)
 
     def arm(self, ticket: str) -> str:
         """Wait for a run that shows this ticket, which is returned and not kept, and for no other."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from hpcspawner.schedulers.state import JobState, JobStatus
+from hpcspawner.units import clock_time
 
 _PROGRESS = {
     JobState.PENDING: 20,
@@ -43,7 +44,8 @@ class News:
         if status.state is JobState.UNKNOWN or not self.differs(job_id, status):
             return
         self._last = (job_id, status.state, status.host, status.reason)
-        starts = status.starts if status.state is JobState.PENDING else ""
+        starts_at = status.starts_at if status.state is JobState.PENDING else 0.0
+        starts = clock_time(starts_at) if starts_at else ""
         # Only the newest record is worth its memory.
         for event in self._events:
             event.get("job", {}).pop("details", None)
@@ -57,6 +59,7 @@ class News:
                     "reason": explained,
                     "host": status.host or "",
                     "starts": starts,
+                    "starts_at": starts_at,
                     "details": details,
                 },
             }

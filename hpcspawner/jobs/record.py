@@ -1,6 +1,5 @@
 """What is kept of a job: one frozen record, whose fields are the columns of the ledger's table."""
 
-import time
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -10,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 from hpcspawner.request.model import Choice
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.state import Cause
-from hpcspawner.units import Walltime
+from hpcspawner.units import Walltime, clock_time
 
 # Without the number of bits MySQL keeps seven digits, which is some minutes of a time since 1970.
 SECONDS = Float(53)
@@ -41,7 +40,7 @@ class End:
     @property
     def when(self) -> str:
         """The time of the Hub's clock, for people."""
-        return time.strftime("%H:%M on %d %B %Y", time.localtime(self.at))
+        return clock_time(self.at)
 
     @property
     def shown_to_user(self) -> bool:
@@ -70,8 +69,8 @@ class JobRecord:
     `runs` how often the scheduler had started the job by then.
 
     Times are seconds since 1970, 0 where unknown: `asked_at` when the last submit began, `submitted_at` since when the
-    job waits in the queue, `started_at` when its present run began. `ended_at` is None until the job is over; the
-    fields after it say why.
+    job waits in the queue, `expected_at` when the scheduler expects to start it (a guess, kept with the next change),
+    `started_at` when its present run began. `ended_at` is None until the job is over; the fields after it say why.
     Secrets are kept as hashes.
     """
 
@@ -88,6 +87,7 @@ class JobRecord:
     job_id: str = _kept(String(255), "")
     asked_at: float = _kept(SECONDS, 0.0)
     submitted_at: float = _kept(SECONDS, 0.0)
+    expected_at: float = _kept(SECONDS, 0.0)
     started_at: float = _kept(SECONDS, 0.0)
     ticket_hash: str = _kept(String(64), "")
     run: str = _kept(String(200), "")

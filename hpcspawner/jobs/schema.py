@@ -105,6 +105,13 @@ def _version_2(connection: Connection) -> None:
     CLUSTERS.create(connection, checkfirst=True)
 
 
+def _version_3(connection: Connection) -> None:
+    """A job has the start that its scheduler expects."""
+    if "expected_at" not in {column["name"] for column in inspect(connection).get_columns(JOBS.name)}:
+        change = Operations(MigrationContext.configure(connection))
+        change.add_column(JOBS.name, Column("expected_at", SECONDS, nullable=False, server_default="0"))
+
+
 # Each brings the tables from the version that is its place in this list to the next. They stay as they are for ever.
-_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2)
+_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2, _version_3)
 VERSION = len(_STEPS)

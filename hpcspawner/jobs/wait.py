@@ -93,6 +93,7 @@ class Waiting:
             raise await self._lost(status)
         if job.record.host and moved(job, status):
             await job.ledger.put_back(job)
+        job.expect(status)
         if job.report is None:
             self._killed_since = None
         await self._tell(status, details=details)

@@ -243,7 +243,7 @@ def _shown(job: Job) -> Job:
         "owner": job["owner"],
         "reason": job["reason"],
         "tag": job["tag"],
-        "starts": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(started)) if started else "",
+        "starts_at": started or 0,
     }
 
 

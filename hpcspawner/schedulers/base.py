@@ -137,6 +137,10 @@ class Scheduler(ABC):
     long_options: bool = False
     """Whether an option is written `--name=value`; else `-name value`."""
 
+    query_variables: Mapping[str, str] = {}
+    """What the environment of `query_command` has besides the site's variables: what makes it print times as seconds
+    since 1970, or in UTC."""
+
     joined_options: Mapping[str, str] = {}
     """Options of which a value of the site's follows the Hub's in one word, and the sign between them."""
 

@@ -172,10 +172,14 @@ class Client:
         mark = _new_mark()
         begun_at = time.monotonic()
         argv = self.scheduler.query_command(mark)
-        answer = await self._checked(self._by_user(sudo.LIST, argv, user, mark) if user else self._by_hub(argv))
+        by_hub = replace(self._by_hub(argv), variables=self.scheduler.query_variables)
+        answer = await self._checked(self._by_user(sudo.LIST, argv, user, mark) if user else by_hub)
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)
+            if user:
+                # sudo has dropped the variables, so the times may be of any zone.
+                jobs = {job_id: replace(job, starts_at=0.0) for job_id, job in jobs.items()}
         except ValueError as error:
             raise SchedulerUnreachable(
                 f"The list of jobs could not be read: {error}", self.scheduler.name, answer.message[:200]
@@ -289,7 +293,8 @@ class Client:
 
     async def _run(self, command: Command) -> Answer:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
-        environment = {**self.access.variables, "PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
+        own = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
+        environment = {**self.access.variables, **command.variables, **own}
         line = shlex.join(command.argv)
         try:
             return await run(command, environment, self.access.command_timeout_s)

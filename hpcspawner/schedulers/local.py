@@ -154,9 +154,15 @@ def _status(job: dict[str, object]) -> JobStatus:
         reason=_text(job["reason"]),
         owner=_text(job["owner"]),
         tag=_text(job["tag"]),
-        starts=_text(job["starts"]),
+        starts_at=_number(job["starts_at"]),
         native_state=word,
     )
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"not a number: {shown(value)}")
+    return float(value)
 
 
 def _text(value: object) -> str:

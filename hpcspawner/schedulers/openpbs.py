@@ -1,7 +1,9 @@
 """OpenPBS and PBS Professional, 20 and newer: qsub, qstat with JSON, qdel."""
 
+import calendar
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ from hpcspawner.schedulers.pbs import STATES, Pbs
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
+from hpcspawner.units import epoch
 
 # Exit codes are the last eight bits of the numbers in pbs_error.h (15001 is 153), 255 where there was no server.
 _ERRORS = pbs.Errors(
@@ -91,6 +94,8 @@ class OpenPBS(Pbs):
     rules = replace(_RULES, missing={"qos": "PBS has no QOS; write a queue or a directive instead"})
     errors = _ERRORS
     limits = _LIMITS
+    # qstat prints times as texts of its own zone.
+    query_variables: Mapping[str, str] = {"TZ": "UTC"}
     # `-f`: no process stays behind for the next qsub. `-C ""`: no line of the script is an option. `-S`: else the login
     # shell reads the script. The script opens its own log; that of PBS would be copied only when all is over.
     submit_command: tuple[str, ...] = (
@@ -255,6 +260,14 @@ def _text(job: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else str(value) if isinstance(value, int | float) else ""
 
 
+def _seconds(text: str) -> float:
+    """A time as qstat prints it, in UTC by `query_variables`, in seconds since 1970; 0 where it can't be read."""
+    try:
+        return float(calendar.timegm(time.strptime(text, "%a %b %d %H:%M:%S %Y")))
+    except ValueError:
+        return epoch(text)
+
+
 def _status(job: Mapping[str, Any]) -> JobStatus:
     word = _text(job, "job_state")
     state = STATES.get(word, JobState.UNKNOWN)
@@ -269,7 +282,7 @@ def _status(job: Mapping[str, Any]) -> JobStatus:
         reason=comment,
         owner=pbs.owner(_text(job, "Job_Owner")),
         tag=_text(job, "Job_Name"),
-        starts=_text(job, "stime") or expected,
+        starts_at=_seconds(_text(job, "stime") or expected),
         native_state=word,
         hopeless=state is JobState.PENDING and comment.startswith(_NEVER),
     )

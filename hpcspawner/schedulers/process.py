@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,12 +24,14 @@ class Command:
     """An argv and what it reads.
 
     Its standard input is a whole file, of which nothing is lost if the Hub ends just now. If it is `watched`, it is a
-    pipe instead, open until the answer is there: its end shows the command that the Hub no longer waits.
+    pipe instead, open until the answer is there: its end shows the command that the Hub no longer waits. `variables`
+    are for its environment alone.
     """
 
     argv: Sequence[str]
     stdin: bytes = b""
     watched: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 class GivenUp(Exception):

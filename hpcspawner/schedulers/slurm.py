@@ -14,6 +14,7 @@ from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
+from hpcspawner.units import epoch
 
 _SCRIPT_LINES = """\
 # From Slurm 22.05 on, srun no longer takes this from the job; MPI from a notebook needs it.
@@ -67,6 +68,7 @@ class Slurm(Scheduler):
         "--output=/dev/null",
         "--export=ALL",
     )
+    query_variables: Mapping[str, str] = {"SLURM_TIME_FORMAT": "%s"}
     long_options = True
     joined_options: Mapping[str, str] = {"gres": ","}
     option_patterns: Mapping[str, str] = {
@@ -312,7 +314,7 @@ def _follows(label: JobLabel) -> Iterator[tuple[str, str]]:
         yield "kill-on-invalid-dep", "yes"
 
 
-def _status(word: str, host: str, owner: str, starts: str, reason: str, comment: str) -> JobStatus:
+def _status(word: str, host: str, owner: str, start: str, reason: str, comment: str) -> JobStatus:
     state, key = words.STATES.get(word, JobState.UNKNOWN), _reason_key(reason)
     if state is JobState.PENDING and key in words.HELD_FOR_A_WHILE | words.HOPELESS:
         state = JobState.HELD
@@ -322,7 +324,7 @@ def _status(word: str, host: str, owner: str, starts: str, reason: str, comment:
         reason=_said(reason),
         owner=owner,
         tag=_said(comment),
-        starts=_said(starts),
+        starts_at=epoch(start),
         native_state=word,
         hopeless=word in words.HOPELESS_STATES or (state is JobState.HELD and key in words.HOPELESS),
     )

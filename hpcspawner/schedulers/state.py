@@ -22,7 +22,7 @@ class JobStatus:
     """One job as a listing shows it.
 
     `native_state` is the scheduler's own state, `host` the first node, `owner` the account that owns the job, `tag` the
-    mark that its submitter gave it, `starts` the expected or real start as the scheduler writes it ("" if unknown).
+    mark that its submitter gave it, `starts_at` its expected or real start in seconds since 1970 (0 if unknown).
     `hopeless` marks a job that waits for what will never come; `reason` says why. Every text is made printable.
     """
 
@@ -31,12 +31,12 @@ class JobStatus:
     reason: str = ""
     owner: str = ""
     tag: str = ""
-    starts: str = ""
+    starts_at: float = 0.0
     native_state: str = ""
     hopeless: bool = False
 
     def __post_init__(self) -> None:
-        _make_printable(self, "host", "reason", "owner", "tag", "starts", "native_state")
+        _make_printable(self, "host", "reason", "owner", "tag", "native_state")
 
 
 class Cause(StrEnum):

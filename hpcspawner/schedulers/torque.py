@@ -10,6 +10,7 @@ from hpcspawner.schedulers.pbs import STATES, Pbs
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
+from hpcspawner.units import epoch
 
 # Exit codes are errno's, or the last eight bits of the numbers in Torque's pbs_error_db.h (15001 is 153).
 _NO_ANSWER = frozenset(
@@ -231,6 +232,6 @@ def _status(attributes: dict[str, str]) -> JobStatus:
         reason=attributes.get("comment", "").strip(),
         owner=pbs.owner(attributes.get("Job_Owner", "")),
         tag=attributes.get("Job_Name", ""),
-        starts=attributes.get("start_time", ""),
+        starts_at=epoch(attributes.get("start_time", "")),
         native_state=word,
     )

@@ -75,7 +75,9 @@ class Site:
         self.kind, self.folder = kind, folder
         scheduler, job = WAITS[kind] if waits else ({}, job or {})
         path = {"path": PATHS[kind]} if kind in PATHS else {}
-        data = PROFILE | {"scheduler": {"type": kind} | path | scheduler, "job": job}
+        # The commands' zone is not the Hub's: no time may depend on it.
+        zone = {"variables": {"TZ": "Pacific/Kiritimati"}}
+        data = PROFILE | {"scheduler": {"type": kind} | zone | path | scheduler, "job": job}
         self.profile = SiteProfile.model_validate(data)
         self.cluster = Cluster.of(self.profile, folder / "spool", logging.getLogger("test"))
         self.client, self.queue = self.cluster.client, self.cluster.queue
@@ -183,10 +185,12 @@ async def test_a_job_that_fails_ends_too(site):
     assert bool((await site.reaches(job, JobState.ENDED)).native_state) is (site.kind not in LISTS_NO_ENDS)
 
 
-async def test_owner_tag_and_host_agree(site):
+async def test_owner_tag_host_and_start_agree(site):
+    asked_at = time.time()
     job = await site.submit(f"cd {site.folder} && uname -n > where.new && mv where.new where", "sleep 300")
     status = await site.reaches(job, JobState.RUNNING)
     assert (status.owner, status.tag) == (USER.pw_name, job.tag)
+    assert asked_at - 1 < status.starts_at < time.time() + 1
     await site.wrote("where")
     node = (site.folder / "where").read_text().strip()
     assert status.host == (node if LAB else "127.0.0.1")

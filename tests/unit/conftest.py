@@ -203,9 +203,7 @@ class Desk:
 
     def line(self, row, state="RUNNING", *, node="n1", reason="None", job_id=None):
         """One job as squeue lists it."""
-        return "|".join(
-            (job_id or row.record.job_id, state, node, row.record.owner, "2026-11-21T05:02:49", reason, row.tag)
-        )
+        return "|".join((job_id or row.record.job_id, state, node, row.record.owner, "1795237369", reason, row.tag))
 
     def new_row(self, server="", **fields):
         row = self.kept.new_job(("alice", server), "alice", self.cluster, fields.pop("follows", None))

@@ -840,7 +840,15 @@ async def test_a_sites_variables_are_the_commands(desk):
     await desk.client(variables=variables).submit(ME, job("x"))
     (call,) = desk.calls("sbatch")
     wanted = {f"{name}={value}" for name, value in variables.items()} | {f"PATH={desk.folder}", "LC_ALL=C"}
-    assert set(call["environment"]) == wanted
+    assert set(call["environment"]) == wanted, "and no more: a job inherits what sbatch has"
+
+
+async def test_the_listing_prints_seconds_whatever_the_site_says(desk):
+    desk.program("squeue", RECORDS)
+    with pytest.raises(SchedulerUnreachable, match="incomplete"):
+        await desk.client(variables={"SLURM_TIME_FORMAT": "relative", "TZ": "Pacific/Kiritimati"}).listing()
+    (call,) = desk.calls("squeue")
+    assert {"SLURM_TIME_FORMAT=%s", "TZ=Pacific/Kiritimati"} <= set(call["environment"])
 
 
 # --- bounds

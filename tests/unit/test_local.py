@@ -115,7 +115,7 @@ def test_a_job_runs_and_ends(desk):
     status = desk.list()[job_id]
     assert (status.state, status.host, status.tag) == (JobState.RUNNING, "127.0.0.1", "hs3f2a9c0b1d")
     assert status.owner
-    assert status.starts
+    assert time.time() - 60 < status.starts_at <= time.time()
     desk.go()
     status = desk.wait_for(job_id, JobState.ENDED)
     assert (status.host, status.reason) == (None, "exit code 0")
@@ -511,7 +511,7 @@ def test_an_answer_that_is_no_list_is_not_believed(out):
 
 
 def test_a_state_that_is_not_known_is_unknown_and_never_gone():
-    row = {"id": "1", "state": "new", "host": None, "reason": "", "owner": "a", "tag": "t", "starts": ""}
+    row = {"id": "1", "state": "new", "host": None, "reason": "", "owner": "a", "tag": "t", "starts_at": 0}
     assert local.parse_query(json.dumps([row]), MARK)["1"].state is JobState.UNKNOWN
 
 

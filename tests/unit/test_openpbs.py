@@ -188,6 +188,27 @@ def test_a_value_that_looks_like_another_job_is_text(name):
     assert jobs["7.vm"] == parsed(answer(**{"7.vm": ours}))["7.vm"]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "starts_at"),
+    [
+        ({"stime": "Sat Nov 21 02:36:24 2026"}, 1795228584),
+        ({"estimated": {"start_time": "Sat Nov 21 02:36:24 2026"}}, 1795228584),
+        ({"estimated": {"start_time": 1795228584}}, 1795228584),
+        ({"stime": "yesterday"}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_time_is_read_as_utc_whatever_the_hubs_zone_is(attributes, starts_at, monkeypatch):
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        assert parsed(answer(**{"7.vm": job(**attributes)}))["7.vm"].starts_at == starts_at
+        assert openpbs.query_variables == {"TZ": "UTC"}
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_one_users_control_characters_do_not_spoil_the_list_of_all():
     out = answer(**{"7.vm": job(Variable_List={"A": "MARK"})}).replace("MARK", "\x01\t\n")
     assert set(parsed(out)) == {"7.vm"}

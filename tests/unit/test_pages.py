@@ -308,7 +308,7 @@ def test_without_a_log_there_is_no_html():
 
 # --- news
 
-PENDING = JobStatus(JobState.PENDING, reason="Priority", starts="2026-11-21T06:00:00")
+PENDING = JobStatus(JobState.PENDING, reason="Priority", starts_at=1795240800)
 
 
 async def told(news):
@@ -326,7 +326,7 @@ async def test_every_reader_gets_all_news_in_order():
     assert await early == late
     assert [event["message"] for event in late] == [
         "first",
-        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 2026-11-21T06:00:00.",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 06:00 on 21 November 2026 (UTC).",
         "second",
     ]
 
@@ -340,7 +340,7 @@ async def test_the_same_state_is_told_once():
     await news.status("12", JobStatus(JobState.RUNNING, host="n1"), "")
     await news.close()
     assert [event["message"] for event in await told(news)] == [
-        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 2026-11-21T06:00:00.",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 06:00 on 21 November 2026 (UTC).",
         "Job 12 is running on n1; the server is starting",
     ]
 
@@ -348,7 +348,7 @@ async def test_the_same_state_is_told_once():
 async def test_a_new_guess_of_the_start_alone_is_no_news():
     news = News()
     await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.")
-    later = JobStatus(JobState.PENDING, reason="Priority", starts="2026-11-21T07:00:00")
+    later = JobStatus(JobState.PENDING, reason="Priority", starts_at=1795244400)
     assert not news.differs("12", later)
     await news.status("12", later, "Jobs with a higher priority are ahead of this one.")
     await news.close()
@@ -383,7 +383,8 @@ async def test_news_hold_the_facts_that_the_page_shows():
         "state": "pending",
         "reason": "Jobs with a higher priority are ahead of this one.",
         "host": "",
-        "starts": "2026-11-21T06:00:00",
+        "starts": "06:00 on 21 November 2026 (UTC)",
+        "starts_at": 1795240800,
         "details": "JobId=12",
     }
     await news.say("something else")

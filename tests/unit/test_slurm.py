@@ -175,9 +175,18 @@ def test_a_recorded_listing_is_read(job_id, state, host, reason):
     assert (status.state, status.host, status.reason, status.owner) == (state, host, reason, "alice")
 
 
-def test_a_recorded_job_has_tag_start_and_word():
+def test_a_recorded_job_has_tag_and_word():
     status = recorded()["42"]
-    assert (status.tag, status.starts, status.native_state) == ("hs3f2a9c0b1d", "2026-11-21T05:02:49", "RUNNING")
+    assert (status.tag, status.native_state) == ("hs3f2a9c0b1d", "RUNNING")
+
+
+@pytest.mark.parametrize(
+    ("printed", "starts_at"), [("1795227769", 1795227769), ("2026-11-21T05:02:49", 0), ("N/A", 0), ("", 0)]
+)
+def test_a_start_is_read_where_it_is_seconds_and_unknown_else(printed, starts_at):
+    """What another SLURM_TIME_FORMAT makes has no zone."""
+    assert slurm.query_variables == {"SLURM_TIME_FORMAT": "%s"}
+    assert parsed(job(start=printed))["12"].starts_at == starts_at
 
 
 def test_a_recorded_comment_is_neither_cut_nor_taken_for_a_job():
@@ -189,7 +198,7 @@ def test_a_recorded_comment_is_neither_cut_nor_taken_for_a_job():
 
 def test_nothing_is_said_for_what_slurm_leaves_empty():
     status = recorded()["47"]
-    assert (status.host, status.starts, status.tag) == (None, "", "")
+    assert (status.host, status.starts_at, status.tag) == (None, 0, "")
 
 
 def test_every_state_of_the_manual_is_in_the_table():
@@ -643,10 +652,10 @@ def test_every_explanation_is_a_sentence():
 # --- what users and operators write is somebody else's text
 
 
-@pytest.mark.parametrize("field", ["host", "user", "start", "reason", "comment"])
+@pytest.mark.parametrize("field", ["host", "user", "reason", "comment"])
 def test_no_field_of_a_listing_can_forge_a_line(field):
     status = parsed(job(**{field: "x\n[I] 200 GET /hub/admin\x1b[2J\u2028y"}))["12"]
-    told = [status.host, status.owner, status.starts, status.reason, status.tag]
+    told = [status.host, status.owner, str(status.starts_at), status.reason, status.tag]
     assert "x [I] 200 GET /hub/admin [2J y" in told
     assert all(text.isprintable() for text in told)
 

@@ -168,7 +168,7 @@ def test_a_listing_of_torque_holds_every_job_once():
 
 def test_the_tag_is_the_jobs_name():
     assert recorded(OF_TORQUE / "qstat-x.xml")["3.vm"].tag == "jh"
-    assert recorded(OF_TORQUE / "qstat-x.xml")["3.vm"].starts == "1795227628"
+    assert recorded(OF_TORQUE / "qstat-x.xml")["3.vm"].starts_at == 1795227628
 
 
 def test_jobs_that_ended_in_any_way_are_ended_and_have_no_node():

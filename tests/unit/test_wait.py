@@ -13,6 +13,7 @@ from hpcspawner.jobs.news import News
 from hpcspawner.jobs.record import Report
 from hpcspawner.jobs.wait import Limits, Waiting, _Stopwatch, moved
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
+from hpcspawner.units import clock_time
 
 LIMITS = Limits(poll_interval_s=0.05, queue_limit_s=3600, start_limit_s=60)
 RUN = "run-" + "r" * 30
@@ -125,6 +126,7 @@ async def test_a_server_that_answers_is_taken_though_the_scheduler_does_not(desk
 async def test_what_happens_is_told_when_it_changes_and_once(started, desk, until):
     start = await started("PENDING", reason="Priority", limits=replace(LIMITS, poll_interval_s=0.4))
     await until(lambda: start.news.latest)
+    assert start.row.record.expected_at == start.news.latest["starts_at"] == 1795237369
     await start.goes_on(1)
     desk.shows(desk.line(start.row))
     await until(lambda: start.news.latest["state"] == "running")
@@ -132,9 +134,10 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     await start.task
     assert await start.told() == [
         "Job 12 is pending: Jobs with a higher priority are ahead of this one. The scheduler says: Priority. "
-        "Expected start: 2026-11-21T05:02:49.",
+        f"Expected start: {clock_time(1795237369)}.",
         "Job 12 is running on n1; the server is starting",
     ]
+    assert start.row.record.expected_at == 0, "a job that runs is not expected"
 
 
 async def test_of_a_server_that_has_just_reported_itself_nobody_says_that_it_does_not_answer(started, desk, until):

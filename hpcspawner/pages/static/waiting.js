@@ -15,8 +15,14 @@
     bar.style.width = percent + "%";
   }
 
+  // The Hub writes times in its own zone; here is the reader's.
+  function localTime(seconds) {
+    return new Date(1000 * seconds).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  }
+
   function showJob(job) {
-    for (const [key, value] of Object.entries(job)) {
+    const told = job.starts_at ? { ...job, starts: localTime(job.starts_at) } : job;
+    for (const [key, value] of Object.entries(told)) {
       const cell = page.querySelector(`[data-hpc="${key}"]`);
       const row = page.querySelector(`[data-hpc-row="${key}"]`);
       if (cell && row) {
