@@ -35,7 +35,29 @@ class HPCSpawner(Watch):
 
     _renew_after = 0.0
 
-    # Life: start, poll, stop.
+    # Life: hold, start, poll, stop.
+
+    async def hold(self, job: Job, go: asyncio.Event) -> None:
+        """Look after a job that waits in its queue; return when it does anything else, or when `go` is set.
+
+        JupyterHub starts the server only then. A stop meanwhile ends the job.
+        """
+        self.job, self.job_id = job, job.record.job_id
+        self.news = self.news or News()
+        try:
+            self._request = await self._judge_kept(job)
+        except HPCSpawnerError:
+            return  # the start will say why
+        self.user_options = dict(job.record.choices)
+        self.log.info("%s: job %s taken up again for %s", self._log_name, self.job_id, job.record.owner)
+        await Waiting(job, self.news, self._limits(job)).while_it_waits(
+            go, details=bool(job.record.choices.get("details"))
+        )
+
+    def let_go(self) -> None:
+        """Note that a job that was held has none to look after it."""
+        self._release()
+        self.news = None
 
     async def start(self) -> str:
         """Submit a job, or take up the one that is there, and wait until its server listens; the server's address."""
@@ -54,7 +76,7 @@ class HPCSpawner(Watch):
             adopted = bool(job.record.job_id)
             await obtain(job, write, news.say)
             self.job_id = job.record.job_id
-            if adopted:
+            if adopted and getattr(self.handler, "news", None) is None:
                 self.log.info("%s: job %s taken up again for %s", self._log_name, self.job_id, job.record.owner)
             waiting = Waiting(job, news, self._limits(job))
             await waiting.until_it_answers(self._answers, details=bool(job.record.choices.get("details")))

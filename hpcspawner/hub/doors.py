@@ -147,7 +147,8 @@ class Doors(Traits):
 
     async def accept(self, options: Mapping[str, Any]) -> None:
         """Judge options of any origin, just before the start. A job that is there already is not judged again."""
-        self.news = News()
+        # The pages that are open have those of a job that was held until now.
+        self.news = getattr(self.handler, "news", None) or News()
         job = self._kept()
         # Housekeeping takes up many at once, by one listing.
         seen_after = getattr(self.handler, "seen_after", None)

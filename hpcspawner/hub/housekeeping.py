@@ -72,6 +72,7 @@ class Housekeeping:
             named = wake.taken()
             if named is None or now() >= self._round_at:
                 await self._round()
+                self._taking_up.first(named or ())
             else:
                 due = self._unsettled if now() >= self._soon_at else set()
                 known = map(self.ledger.by_tag, dict.fromkeys([*named, *due]))
@@ -180,7 +181,7 @@ class Housekeeping:
         if spawner is not None and (spawner.pending or spawner.active):
             return False
         self._taking_up.add(job)
-        return True
+        return False  # it is not yet
 
     def _has_user(self, job: Job) -> bool:
         """Whether the Hub still has this user and server; who is blocked gets nothing back."""

@@ -1,6 +1,7 @@
 """Taking up jobs that no server of the Hub looks after: each by a start that finds its job and waits for it.
 
 A few at a time, for each costs the Hub about what a click on Start does; a job that runs comes before those that wait.
+A job that waits in its queue is held: its server is shown as starting, and JupyterHub starts it when the job runs.
 """
 
 import asyncio
@@ -13,10 +14,12 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
+from hpcspawner.hub import internals
 from hpcspawner.hub.users import Users
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.stop import has_ended
-from hpcspawner.jobs.tasks import in_background
+from hpcspawner.jobs.tasks import Slices, in_background
+from hpcspawner.schedulers.state import JobState
 
 # So few that a request to the Hub meanwhile waits for no more than a few steps of these.
 _AT_ONCE = 2
@@ -24,6 +27,14 @@ _AT_ONCE = 2
 _LONGEST_TURN_S = 5.0
 _LOOK_S = 0.01
 _COUNT_AGAIN_S = 1.0
+
+
+class _Held:
+    """A job that is held: until when, and the start that its server gets in the end."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.start: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 
 class TakingUp:
@@ -34,6 +45,7 @@ class TakingUp:
         self._line: dict[str, Job] = {}
         self._first: dict[str, Job] = {}
         self._under_way: set[str] = set()
+        self._held: dict[str, _Held] = {}
         self._not_before: dict[str, float] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._counted: Any = None
@@ -43,12 +55,16 @@ class TakingUp:
 
     def add(self, job: Job) -> None:
         """Have a job taken up when its turn comes, unless that has just failed."""
-        if job.tag in self._under_way or job.tag in self._first or now() < self._not_before.get(job.tag, 0.0):
+        known = job.tag in self._under_way or job.tag in self._first or job.tag in self._held
+        if known or now() < self._not_before.get(job.tag, 0.0):
             return
         if not self._workers:
             self._seen_after = now()
         self._line[job.tag] = job
-        while len(self._workers) < min(_AT_ONCE, len(self._line)):
+        self._hire()
+
+    def _hire(self) -> None:
+        while len(self._workers) < min(_AT_ONCE, len(self._line) + len(self._first)):
             worker = in_background(self._work(), self._log)
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
@@ -56,7 +72,9 @@ class TakingUp:
     def first(self, tags: Iterable[str]) -> None:
         """Take up those of these jobs that are in the line before the others."""
         for tag in tags:
-            if tag in self._line:
+            if tag in self._held:
+                self._held[tag].go.set()
+            elif tag in self._line:
                 self._first[tag] = self._line.pop(tag)
 
     def forget(self) -> None:
@@ -64,6 +82,7 @@ class TakingUp:
         self._not_before = {tag: moment for tag, moment in self._not_before.items() if moment > now()}
 
     async def _work(self) -> None:
+        slices = Slices()
         while line := self._first or self._line:
             tag = next(iter(line))
             job = line.pop(tag)
@@ -74,6 +93,15 @@ class TakingUp:
                 self._was_not(job, error)
             finally:
                 self._under_way.discard(tag)
+                self._settle(tag, None)
+            await slices.pause()
+
+    def _settle(self, tag: str, start: asyncio.Future[Any] | None) -> None:
+        """Tell a held job's server of its start, or that there is none."""
+        held = self._held.get(tag)
+        # One that is being held waits on.
+        if held is not None and held.go.is_set() and not held.start.done():
+            held.start.set_result(start)
 
     def _was_not(self, job: Job, error: object) -> None:
         """Note that a job was not taken up. It stands on the server's page; a later round tries again."""
@@ -86,17 +114,62 @@ class TakingUp:
             return
         if job.attached or job.end is not None or not job.record.wanted:
             return
-        self._log.info("%s: taking up job %s", job.log_name, job.record.job_id or "(not known yet)")
         user = self._users.find(job.record.username)
+        held = self._held.get(job.tag)
+        if held is None and await self._only_waits(job):
+            return self._hold(job, user.get_spawner(job.record.server, replace_failed=True))
+        if held is None and (known := user.spawners.get(job.record.server)) is not None and known.job is job:
+            return  # it was held until its user cancelled it: a stop comes
+        self._log.info("%s: taking up job %s", job.log_name, job.record.job_id or "(not known yet)")
         inside = _Inside(self._app, self._seen_after, self._counts())
+        if held is not None:
+            inside.news = user.spawners[job.record.server].news
+            internals.make_way(user.spawners[job.record.server])
         await inside.spawn_single_user(user, job.record.server, options=dict(job.record.choices))
         spawner = user.spawners[job.record.server]
         if (start := spawner._spawn_future) is not None:
             start.add_done_callback(partial(self._ended, job))
+            self._settle(job.tag, start)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_TURN_S):
                 while spawner.pending and not job.attached:
                     await asyncio.sleep(_LOOK_S)
+
+    async def _only_waits(self, job: Job) -> bool:
+        """Whether the job is in its queue, and no run of it has called yet."""
+        record = job.record
+        if not record.job_id or record.host or record.follows or not record.choices:
+            return False
+        status = await job.cluster.queue.status(job.listed, self._seen_after)
+        return status.state in (JobState.PENDING, JobState.HELD) and not status.hopeless
+
+    def _hold(self, job: Job, spawner: Any) -> None:
+        if spawner.pending or spawner.job is job:
+            return  # its user has pressed Start meanwhile, or Cancel
+        held = self._held[job.tag] = _Held()
+        internals.hold(spawner, self._while_held(job, spawner, held), partial(self._let_go, job, spawner))
+
+    async def _while_held(self, job: Job, spawner: Any, held: _Held) -> None:
+        try:
+            await spawner.hold(job, held.go)
+            held.go.set()
+            self._first[job.tag] = job
+            self._hire()
+            start = await held.start
+        finally:
+            held.start.cancel()
+            self._held.pop(job.tag, None)
+        if start is not None:
+            # Who waits for the end of this waits for the end of the start.
+            await start
+
+    def _let_go(self, job: Job, spawner: Any, task: asyncio.Task[None]) -> None:
+        """Of a job whose hold was over without a start. Where its user has cancelled it, a stop comes."""
+        if task.cancelled():
+            return
+        spawner.let_go()
+        if (error := task.exception()) is not None:
+            self._was_not(job, error)
 
     def _counts(self) -> Any:
         """How many servers the Hub has, for JupyterHub's limits and its metric: counted once a second."""
@@ -117,6 +190,8 @@ class _Inside(BaseHandler):
     """
 
     takes_up = True
+    news: Any = None
+    """What the pages of a server that was held show."""
     slow_spawn_timeout = 0
     """There is no caller that waits for an answer."""
 

@@ -38,8 +38,11 @@ class Watch(Doors):
 
     @property
     def unpolled(self) -> bool:
-        """Whether JupyterHub has stopped polling this server: it failed while it let go of it."""
-        return self.active and not self.pending and self.poll_interval > 0 and self._poll_callback is None
+        """Whether JupyterHub has dropped this server: it failed while it let go of it, or before it stopped it."""
+        if self.active:
+            return not self.pending and self.poll_interval > 0 and self._poll_callback is None
+        # A job that was held until its user cancelled it.
+        return self.job is not None and not self.job.attached
 
     async def leave(self) -> None:
         """Let go of the server; housekeeping takes its job up again."""

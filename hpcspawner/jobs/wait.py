@@ -81,14 +81,40 @@ class Waiting:
                     await job.changed.wait()
         job.is_ready(adopted=known)
 
+    async def while_it_waits(self, go: asyncio.Event, *, details: bool) -> None:
+        """Return when the job does anything but wait in its queue, or when `go` is set."""
+        job = self.job
+        while job.record.wanted and job.end is None and not go.is_set():
+            status = await self._status()
+            job.expect(status)
+            if not self.only_waits(status):
+                return
+            await self._tell(status, details=details)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._until_next_look_s()):
+                    await go.wait()
+
+    def only_waits(self, status: JobStatus) -> bool:
+        """Whether all that there is to do for a job is to wait; an answer that says nothing changes nothing."""
+        if status.state is JobState.UNKNOWN:
+            return status.reason not in (NOT_OURS, NOT_VISIBLE)
+        return status.state in _WAITING and not status.hopeless and not self._waits_too_long(status)
+
+    def _waits_too_long(self, status: JobStatus) -> bool:
+        return status.state in _WAITING and time.time() - self.job.record.submitted_at > self.limits.queue_limit_s
+
+    async def _status(self) -> JobStatus:
+        job = self.job
+        after = now() if job.report else max(job.listed_after, now() - self.limits.poll_interval_s / 2)
+        return await self.cluster.queue.status(job.listed, after)
+
     def _until_next_look_s(self) -> float:
         # A thousand that a slow listing has woken together must not wake together for ever.
         return self.limits.poll_interval_s * _random.uniform(0.8, 1.0)
 
     async def _look(self, *, details: bool) -> JobState:
         job = self.job
-        after = now() if job.report else max(job.listed_after, now() - self.limits.poll_interval_s / 2)
-        status = await self.cluster.queue.status(job.listed, after)
+        status = await self._status()
         if status.state is JobState.ENDED or (job.report and not self._was_killed(job.report)):
             raise await self._lost(status)
         if job.record.host and moved(job, status):
@@ -138,7 +164,7 @@ class Waiting:
         if status.hopeless:
             explained = self.cluster.client.scheduler.explain(status.reason)
             raise self._failed(f"will not start. The scheduler says: {status.reason}. {explained}", Reason.HELD)
-        if status.state in _WAITING and time.time() - self.job.record.submitted_at > self.limits.queue_limit_s:
+        if self._waits_too_long(status):
             limit = Walltime(int(self.limits.queue_limit_s))
             message = f"was cancelled after waiting {limit} in the queue, the limit that you or your site set."
             raise self._failed(message, Reason.QUEUE_LIMIT)

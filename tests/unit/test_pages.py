@@ -326,7 +326,8 @@ async def test_every_reader_gets_all_news_in_order():
     assert await early == late
     assert [event["message"] for event in late] == [
         "first",
-        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 06:00 on 21 November 2026 (UTC).",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. "
+        "Expected start: 06:00 on 21 November 2026 (UTC).",
         "second",
     ]
 
@@ -340,7 +341,8 @@ async def test_the_same_state_is_told_once():
     await news.status("12", JobStatus(JobState.RUNNING, host="n1"), "")
     await news.close()
     assert [event["message"] for event in await told(news)] == [
-        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 06:00 on 21 November 2026 (UTC).",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. "
+        "Expected start: 06:00 on 21 November 2026 (UTC).",
         "Job 12 is running on n1; the server is starting",
     ]
 
