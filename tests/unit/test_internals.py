@@ -1,12 +1,16 @@
 """What we replace in JupyterHub: the names are there, and what takes their place does the same, at less cost."""
 
+import asyncio
+import inspect
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from jupyterhub import objects, orm, user, utils
+from jupyterhub import apihandlers, objects, orm, user, utils
+from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.oauth.provider import JupyterHubOAuthServer
+from jupyterhub.spawner import Spawner
 from support.internal_tls import InternalTls
 
 from hpcspawner.hub import internals
@@ -82,3 +86,74 @@ async def test_the_secret_of_a_servers_client_costs_one_round(replaced, hub):
 async def test_the_secret_of_a_service_keeps_its_rounds(replaced, hub):
     client = hub.oauth_provider.add_client("service-tests", "typed by an admin", "/services/tests/oauth_callback")
     assert client.secret.split(":")[1] == str(orm.APIToken.rounds)
+
+
+# --- servers that are held
+
+
+class Holding:
+    """A spawner of JupyterHub's, and how often its hold was over without a start."""
+
+    def __init__(self):
+        self.spawner, self.over, self.go = Spawner(), [], asyncio.Event()
+
+    def begin(self, work):
+        internals.hold(self.spawner, work(), self.over.append)
+
+    async def waits(self):
+        await self.go.wait()
+
+    async def fails(self):
+        raise RuntimeError("no")
+
+
+@pytest.fixture
+async def holding():
+    return Holding()
+
+
+async def test_a_held_server_is_shown_as_starting_until_it_is_over(holding):
+    holding.begin(holding.waits)
+    future = holding.spawner._spawn_future
+    assert holding.spawner.pending == "spawn"
+    holding.go.set()
+    await future
+    await asyncio.sleep(0)
+    assert (holding.spawner.pending, holding.spawner._spawn_future, len(holding.over)) == (None, None, 1)
+
+
+async def test_jupyterhub_cancels_a_held_server_as_it_cancels_a_start(holding):
+    holding.begin(holding.waits)
+    await asyncio.sleep(0)
+    holding.spawner._spawn_future.cancel()
+    await asyncio.sleep(0.01)
+    assert (holding.spawner.pending, holding.over[0].cancelled()) == (None, True)
+
+
+async def test_a_hold_that_fails_stays_as_the_failure_that_pages_show(holding):
+    holding.begin(holding.fails)
+    await asyncio.sleep(0.01)
+    assert holding.spawner.pending is None
+    assert str(holding.spawner._spawn_future.exception()) == "no"
+    assert len(holding.over) == 1
+
+
+async def test_a_start_takes_the_place_of_a_hold(holding):
+    holding.begin(holding.waits)
+    held = holding.spawner._spawn_future
+    internals.make_way(holding.spawner)
+    assert holding.spawner.pending is None, "or JupyterHub would refuse to start it"
+    holding.spawner._spawn_pending, holding.spawner._spawn_future = True, (start := asyncio.Future())
+    holding.go.set()
+    await held
+    await asyncio.sleep(0)
+    assert (holding.spawner.pending, holding.spawner._spawn_future, holding.over) == ("spawn", start, [])
+
+
+def test_jupyterhub_starts_servers_by_the_names_that_a_hold_uses():
+    """Where these are gone, a hold would be invisible, and no test of ours on another release would say why."""
+    source = inspect.getsource(BaseHandler.spawn_single_user)
+    assert "spawner._spawn_pending = True" in source
+    assert "spawner._spawn_future = " in source
+    assert "spawner._spawn_future" in inspect.getsource(apihandlers.users.UserServerAPIHandler.delete)
+    assert "spawner._spawn_future" in inspect.getsource(apihandlers.users.SpawnProgressAPIHandler.get)

@@ -12,6 +12,7 @@ from hpcspawner.jobs import wait
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.record import Report
 from hpcspawner.jobs.wait import Limits, Waiting, _Stopwatch, moved
+from hpcspawner.schedulers import queue
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 from hpcspawner.units import clock_time
 
@@ -443,3 +444,47 @@ async def test_a_number_that_another_user_has_is_not_cancelled(started, desk, mo
     desk.shows(desk.line(start.row, "PENDING").replace("alice", "bob"))
     assert await start.goes_on(3)
     assert desk.cancelled == []
+
+
+# --- a job that is held
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"),
+    [
+        (JobStatus(JobState.PENDING), True),
+        (JobStatus(JobState.HELD), True),
+        (JobStatus(JobState.HELD, hopeless=True), False),
+        (JobStatus(JobState.UNKNOWN), True),
+        (JobStatus(JobState.UNKNOWN, reason=queue.NOT_VISIBLE), False),
+        (JobStatus(JobState.UNKNOWN, reason=queue.NOT_OURS), False),
+        (JobStatus(JobState.RUNNING), False),
+        (JobStatus(JobState.SUSPENDED), False),
+        (JobStatus(JobState.ENDED), False),
+    ],
+)
+async def test_only_a_job_that_just_waits_is_held(desk, status, waits):
+    row = await desk.submitted("12")
+    assert Waiting(row, News(), LIMITS).only_waits(status) is waits
+    row.change(submitted_at=time.time() - LIMITS.queue_limit_s - 1)
+    assert Waiting(row, News(), LIMITS).only_waits(status) is (waits and status.state is JobState.UNKNOWN)
+
+
+@pytest.mark.parametrize("ends", ["it runs", "it is called", "it is stopped"])
+async def test_a_hold_is_over_when_there_is_more_to_do(desk, until, ends):
+    row = await desk.submitted("12")
+    desk.shows(desk.line(row, "PENDING", reason="Priority"))
+    news, go = News(), asyncio.Event()
+    task = asyncio.create_task(Waiting(row, news, LIMITS).while_it_waits(go, details=False))
+    await until(lambda: news.latest.get("state") == "pending")
+    desk.goes_down()
+    await asyncio.sleep(0.3)
+    assert not task.done(), "a scheduler that is away says nothing"
+    desk.comes_up()
+    if ends == "it runs":
+        desk.shows(desk.line(row))
+    elif ends == "it is called":
+        go.set()
+    else:
+        row.mark_unwanted()
+    await asyncio.wait_for(task, 30)
