@@ -51,7 +51,7 @@ fuzz: .venv/.installed ## The fuzzer at every door. SECONDS=3600
 	@tests/attack/run --seconds $(SECONDS)
 
 .PHONY: bench
-bench: .venv/.installed build/npm/.installed ## What the Hub's own work costs, measured on the test cluster. ARGS="burst waiting:100"
+bench: .venv/.installed build/npm/.installed ## What the Hub's own work costs, measured on the test cluster. ARGS=quick, ARGS="burst waiting:100"
 	@benchmarks/run $(ARGS)
 
 .PHONY: lint

@@ -1,32 +1,79 @@
-"""`python -m benchmarks [FIGURE[:SERVERS]…]`, on the lab's head: one table, and a line of JSON for each figure."""
+"""`python -m benchmarks [FIGURE[:SERVERS]…]`, on the lab's head: a line of JSON for each figure, one table in the end."""
 
 import json
 import os
+import platform
+import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from cluster.conftest import on_head
 
 from benchmarks.figures import FIGURES
 
 SPAWNERS = ("ours", "batchspawner")
 # batchspawner asks the scheduler for each waiting server twice a second: a thousand would measure the machine.
 MOST_OF_BATCHSPAWNER = 100
+SETS = {
+    "all": ["burst", "waiting:10", "waiting:100", "waiting:1000", "running", "start", "submits", "rounds"],
+    "quick": ["burst:5", "waiting:20", "running:5", "start:1", "submits:20", "rounds:1000"],
+}
+"""What `all`, which is also what is measured without a word, and `quick` stand for."""
 
 
 def main() -> None:
     """Measure, one after the other, each with both spawners in turn."""
     lab, rows = Path(os.environ["HPC_LAB"]), []
     spawners = os.environ.get("BENCH_SPAWNERS", " ".join(SPAWNERS)).split()
-    for word in sys.argv[1:] or FIGURES:
-        name, _, servers = word.partition(":")
+    where = machine(lab)
+    print(json.dumps({"figure": "machine", **where}), flush=True)
+    for name, servers in asked_for(sys.argv[1:] or ["all"]):
         for spawner in spawners:
-            size = [int(servers)] if servers else []
-            if spawner != "ours" and name in ("waiting", "submits"):
-                size = [min([*size, MOST_OF_BATCHSPAWNER])]
-            found = FIGURES[name](lab, spawner, *size)
-            print(json.dumps({"figure": name, "spawner": spawner, **found}), flush=True)
-            rows += [(name, spawner, key, value) for key, value in found.items() if key.rpartition("_")[2] != "steps"]
+            found = measured(lab, name, spawner, servers)
+            if not found:
+                continue  # a figure that only one of them has
+            line = {"figure": name, "spawner": spawner, "load": round(os.getloadavg()[0], 1), **found}
+            print(json.dumps(line), flush=True)
+            label = f"{name}:{servers}" if servers else name
+            rows += [(label, spawner, key, value) for key, value in found.items() if not isinstance(value, list)]
+    for name, value in where.items():
+        print(f"{name:14} {value}")
     for row in rows:
-        print("{:10} {:14} {:32} {}".format(*map(str, row)))
+        print("{:14} {:14} {:32} {}".format(*map(str, row)))
+
+
+def asked_for(words: list[str]) -> list[tuple[str, int]]:
+    """Figures and how many servers, 0 for each one's own number. Ends the program for a word that is no figure."""
+    pairs = []
+    for word in [one for given in words for one in SETS.get(given, [given])]:
+        name, _, servers = word.partition(":")
+        if name not in FIGURES or not re.fullmatch(r"[1-9]\d{0,4}|", servers):
+            known = ", ".join([*SETS, *FIGURES])
+            sys.exit(f"{word!r} is no figure: write one of {known}, and a number after a colon, as in waiting:100")
+        pairs.append((name, int(servers or 0)))
+    return pairs
+
+
+def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]:
+    """One figure of one spawner."""
+    if spawner != "ours" and name in ("waiting", "submits"):
+        servers = min(servers or MOST_OF_BATCHSPAWNER, MOST_OF_BATCHSPAWNER)
+    return FIGURES[name](lab, spawner, *([servers] if servers else []))
+
+
+def machine(lab: Path) -> dict[str, str]:
+    """Where all this was measured."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "processor": f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}",
+        "load at first": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+        "python": platform.python_version(),
+        "jupyterhub": version("jupyterhub"),
+        "batchspawner": (lab / "batchspawner" / ".versions").read_text().split()[0],
+        "slurm": on_head("squeue", "--version").split()[-1],
+    }
 
 
 main()
