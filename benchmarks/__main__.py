@@ -1,4 +1,4 @@
-"""`python -m benchmarks [FIGURE[:SERVERS]…]`, on the lab's head: a line of JSON for each figure, one table in the end."""
+"""`python -m benchmarks [FIGURE[:SERVERS]…]`, on the lab's head: a line of JSON for each figure, then one table."""
 
 import json
 import os

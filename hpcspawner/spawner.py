@@ -2,10 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from jupyterhub.utils import maybe_future
+from traitlets import default
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, SchedulerNotSetUp
 from hpcspawner.hub import tokens
@@ -260,6 +263,22 @@ class HPCSpawner(Watch):
             async for event in self.news:
                 yield event
 
+    # JupyterHub's start and stop are many steps without a pause. Where it awaits a hook, others have their turn.
+
+    @default("server_token_scopes")
+    def _server_token_scopes_default(self) -> Callable[[Any], Awaitable[list[str]]]:
+        return _as_jupyterhub_has_them
+
+    async def run_auth_state_hook(self, auth_state: Any) -> None:
+        """As JupyterHub's, after a pause."""
+        await asyncio.sleep(0)
+        await super().run_auth_state_hook(auth_state)
+
+    async def run_post_stop_hook(self) -> Any:
+        """As JupyterHub's, after a pause."""
+        await asyncio.sleep(0)
+        return await maybe_future(super().run_post_stop_hook())
+
     # State: what survives a restart of the Hub lies in the ledger.
 
     def get_state(self) -> dict[str, Any]:
@@ -295,6 +314,12 @@ class HPCSpawner(Watch):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
+
+
+async def _as_jupyterhub_has_them(_spawner: Any) -> list[str]:
+    """No scopes, by which JupyterHub means those of its role "server"."""
+    await asyncio.sleep(0)
+    return []
 
 
 async def _say_away(news: News | None) -> None:
