@@ -65,17 +65,17 @@ def guarded(base: Any, token: str) -> Any:
 class Front(StandaloneProxyServer):
     """The proxy of one server; its address, certificate and Hub come from JUPYTERHUB_… variables."""
 
-    def __init__(self, told: Any, **kwargs: Any) -> None:
-        self._token = told["token"]
+    def __init__(self, settings: Any, **kwargs: Any) -> None:
+        self._token = settings["token"]
         super().__init__(**kwargs)
         # It would report activity even where there is none; the Hub's own proxy knows better.
         self.activity_interval = 0
         self.absolute_url = True
         self.command = ["started by the launcher"]
-        if told["on_socket"]:
-            self.unix_socket = told["socket"]
+        if settings["on_socket"]:
+            self.unix_socket = settings["socket"]
         else:
-            self.server_port = told["port"]
+            self.server_port = settings["port"]
 
     def get_proxy_base_class(self) -> Any:
         """What answers requests."""

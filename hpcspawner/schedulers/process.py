@@ -137,7 +137,7 @@ class _Process:
         return family
 
     def _end_input(self) -> None:
-        # It closes by itself when nobody reads any more.
+        # It closes by itself once there is no reader.
         if self._feed is not None and not self._feed.is_closing():
             self._feed.abort()
 
