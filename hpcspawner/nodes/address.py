@@ -47,7 +47,7 @@ class Sign(Enum):
 
 @dataclass(slots=True)
 class Patience:
-    """For how long a server that does not prove itself still counts as there; times are those of `ledger.now`."""
+    """For how long a server that does not prove itself still counts as there; times are those of `jobs.job.now`."""
 
     unproven_since: float | None = None
     silent_since: float | None = None

@@ -2,7 +2,7 @@
 
 It is jupyter-server-proxy's standalone mode, run by an environment of the site on the node, with what is missing there:
 WebSockets are authenticated too, requests by cookie must come from the server's own pages, the Hub's secrets stay here,
-and the server behind gets a secret of its own with each request. `alone/settings.json` beside it says where that is.
+and the server behind gets a secret of its own with each request. `front.json` beside it says where that is.
 """
 
 import json

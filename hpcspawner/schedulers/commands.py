@@ -259,7 +259,7 @@ class Client:
         by_helper = answer.code > 0 and self.access.helper in argv
         if by_helper and _HELPER_SAYS.search(answer.err):
             again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
-            return "The Hub's helper can't do what it was asked.", again
+            return "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.", again
         by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
         if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
             return "The Hub may not run the scheduler's commands as this user.", self._cure()

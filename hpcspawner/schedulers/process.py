@@ -44,7 +44,7 @@ class GivenUp(Exception):
 
 
 async def run(command: Command, environment: Mapping[str, str], limit_s: float) -> Answer:
-    """What a command left behind that nothing but this environment reaches.
+    """Run a command with exactly this environment; its exit code and output.
 
     Raises OSError where it can't be started, GivenUp where it takes longer than `limit_s` seconds or says too much.
     """

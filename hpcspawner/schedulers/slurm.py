@@ -57,8 +57,8 @@ class Slurm(Scheduler):
     job_variable = "SLURM_JOB_ID"
     cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait
     # The folder is one that every node has; the launcher changes to the user's. The script opens its own log, which it
-    # can do after it has made the folder. "ALL" is all that sbatch has, which is next to nothing: it is started with a
-    # small environment. NONE and lists of names make the node run a login shell first; a slow one leaves the job held.
+    # can do after it has made the folder. --export=ALL passes on sbatch's own environment, which the Hub keeps small.
+    # NONE and lists of names make the node run a login shell first; a slow one leaves the job held.
     submit_command: tuple[str, ...] = (
         "sbatch",
         "--parsable",
