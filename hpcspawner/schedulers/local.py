@@ -34,6 +34,9 @@ _REASONS = {
     "walltime": "The job reached its wall time.",
 }
 
+# The year 5138: every time up to then can be told.
+_LAST_SECOND = 10**11
+
 
 class Local(Scheduler):
     """Jobs on this machine, as the Hub's own account, `slots` at a time. `spool` is the folder that holds them."""
@@ -154,14 +157,14 @@ def _status(job: dict[str, object]) -> JobStatus:
         reason=_text(job["reason"]),
         owner=_text(job["owner"]),
         tag=_text(job["tag"]),
-        starts_at=_number(job["starts_at"]),
+        starts_at=_seconds(job["starts_at"]),
         native_state=word,
     )
 
 
-def _number(value: object) -> float:
-    if not isinstance(value, int | float):
-        raise TypeError(f"not a number: {shown(value)}")
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < _LAST_SECOND:
+        raise TypeError(f"not a time: {shown(value)}")
     return float(value)
 
 

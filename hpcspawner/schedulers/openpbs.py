@@ -263,7 +263,7 @@ def _text(job: Mapping[str, Any], name: str) -> str:
 def _seconds(text: str) -> float:
     """A time as qstat prints it, in UTC by `query_variables`, in seconds since 1970; 0 where it can't be read."""
     try:
-        return float(calendar.timegm(time.strptime(text, "%a %b %d %H:%M:%S %Y")))
+        return max(0.0, float(calendar.timegm(time.strptime(text, "%a %b %d %H:%M:%S %Y"))))
     except ValueError:
         return epoch(text)
 

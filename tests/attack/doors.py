@@ -32,7 +32,7 @@ from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.state import JobState, JobStatus, Record
 from hpcspawner.site.profile import SiteProfile, load
-from hpcspawner.units import Memory, Walltime
+from hpcspawner.units import Memory, Walltime, clock_time
 
 LONGEST_REFUSAL = 20_000
 """Characters of a whole refusal, however much was asked: it goes into a page, an answer and the log."""
@@ -262,9 +262,11 @@ def _listing(scheduler: Scheduler, out: str) -> dict[str, JobStatus] | None:
 def _well_formed(job: JobStatus) -> None:
     assert isinstance(job.state, JobState)
     assert job.host is None or isinstance(job.host, str)
-    for text in (job.reason, job.owner, job.tag, job.starts, job.native_state):
+    for text in (job.reason, job.owner, job.tag, job.native_state):
         assert isinstance(text, str), f"{text!r} is no text"
     assert isinstance(job.hopeless, bool)
+    assert isinstance(job.starts_at, float)
+    assert clock_time(job.starts_at)
 
 
 def _one_job(scheduler: Scheduler, job_id: str, outs: list[str]) -> None:
