@@ -16,7 +16,8 @@ from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
 from hpcspawner.nodes.endpoints import handlers
 from hpcspawner.pages.pages import STATIC, TEMPLATES
-from hpcspawner.site.profile import SiteProfile, find_shipped, load
+from hpcspawner.request.presets import load
+from hpcspawner.site.profile import SiteProfile, find_shipped
 
 _DAY_S = 24 * 3600
 

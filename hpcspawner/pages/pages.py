@@ -22,6 +22,7 @@ from hpcspawner.errors import (
     ServerLost,
 )
 from hpcspawner.request.form import fields, unplaced_problems
+from hpcspawner.request.offer import offer
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import SiteProfile
 
@@ -50,7 +51,7 @@ draft: ContextVar[Draft | None] = ContextVar("hpcspawner_draft", default=None)
 def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft) -> str:
     """The inside of the Hub's spawn form as HTML, for one of the clusters that are offered."""
     profile = cluster.profile
-    every = fields(profile, shown.values, shown.problems)
+    every = fields(offer(profile), shown.values, shown.problems)
     groups = [(title, [field for field in every if field.group == key]) for key, title in _GROUPS]
     return (
         _templates()

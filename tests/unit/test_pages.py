@@ -21,7 +21,7 @@ from hpcspawner.errors import (
 )
 from hpcspawner.jobs.news import News
 from hpcspawner.pages.pages import Draft, ShownError, as_hub_error, draft, for_the_log, render_form
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.site.profile import SiteProfile, load
 
@@ -96,7 +96,7 @@ def controls(found):
 def test_every_field_is_an_option_of_the_gate():
     names = {element["name"] for element in controls(page())}
     # Which cluster is a choice only where there are several.
-    assert names == set(OPTIONS) - {"cluster"}
+    assert names == set(OPTIONS) - {"cluster", "preset"}
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -219,7 +219,7 @@ def test_a_note_is_text_above_the_form():
 )
 def test_any_values_make_a_page_that_is_whole(values):
     found = page(values=values)
-    assert {element["name"] for element in controls(found)} == set(OPTIONS) - {"cluster"}
+    assert {element["name"] for element in controls(found)} == set(OPTIONS) - {"cluster", "preset"}
     assert not found.all("script")
 
 
