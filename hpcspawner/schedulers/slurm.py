@@ -9,8 +9,9 @@ from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers import slurm_words as words
-from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources, Scheduler
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
+from hpcspawner.schedulers.slurm_facts import SlurmFacts
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
@@ -47,7 +48,7 @@ _NO_CONFIGURATION = re.compile(
 _ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
 
 
-class Slurm(Scheduler):
+class Slurm(SlurmFacts):
     """Slurm. The listing's tag is the job's comment, or its name where the site needs the comment."""
 
     name = "slurm"
