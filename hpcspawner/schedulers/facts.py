@@ -23,6 +23,7 @@ _LONGEST_GAP_S = 600.0
 class Free:
     """What one partition has at the moment.
 
+    With `whole_cluster` the scheduler does not tie nodes to partitions, and these are all of them.
     `nodes` are counts by state. Cores and GPUs are those of nodes that take jobs; GPUs by type, "any" for those
     without one. `idle_gpus` lacks a type of which the scheduler does not tell how many are in use. `widest_cores` and
     `widest_memory` (MiB; None: not known) are the most that one node has idle.
@@ -35,6 +36,7 @@ class Free:
     idle_gpus: Mapping[str, int] = field(default_factory=dict)
     widest_cores: int = 0
     widest_memory: int | None = None
+    whole_cluster: bool = False
 
 
 Value = TypeVar("Value")
@@ -77,9 +79,12 @@ class _Sum:
         self._gpus: dict[str, int] = {}
         self._idle_gpus: dict[str, int] = {}
         self._memory: int | None = None
+        self._uncounted: set[str] = set()
+        self._whole_cluster = False
 
     def add(self, node: Node) -> None:
         self._nodes[node.state] = self._nodes.get(node.state, 0) + 1
+        self._whole_cluster = node.partitions is None
         if not node.state.takes_jobs:
             return
         self._cores += node.cores
@@ -89,9 +94,19 @@ class _Sum:
             self._memory = max(self._memory or 0, node.idle_memory)
         _add(self._gpus, node.gpus)
         _add(self._idle_gpus, node.idle_gpus)
+        self._uncounted.update(node.gpus.keys() - node.idle_gpus.keys())
 
     def result(self) -> Free:
-        return Free(self._nodes, self._cores, self._idle_cores, self._gpus, self._idle_gpus, self._widest, self._memory)
+        return Free(
+            nodes=self._nodes,
+            cores=self._cores,
+            idle_cores=self._idle_cores,
+            gpus=self._gpus,
+            idle_gpus={kind: count for kind, count in self._idle_gpus.items() if kind not in self._uncounted},
+            widest_cores=self._widest,
+            widest_memory=self._memory,
+            whole_cluster=self._whole_cluster,
+        )
 
 
 def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:

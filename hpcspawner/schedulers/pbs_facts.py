@@ -25,7 +25,7 @@ def torque_nodes(out: str) -> Iterator[Node]:
     """By pbsnodes' XML, read in slices, so that no step takes long. Torque does not tie nodes to queues."""
     if "<!" in out:
         raise ValueError("pbsnodes' XML holds a declaration")
-    parser = ElementTree.XMLPullParser(["end"])
+    parser: ElementTree.XMLPullParser[ElementTree.Element] = ElementTree.XMLPullParser(["end"])
     found = False
     try:
         for start in range(0, len(out), _SLICE):
