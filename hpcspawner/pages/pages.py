@@ -1,8 +1,9 @@
 """What a user sees in the Hub: the form, the messages of a waiting job, the text of a failure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
+from hpcspawner.pages.cards import cards
+from hpcspawner.pages.free import in_words
 from hpcspawner.request.form import fields, unplaced_problems
-from hpcspawner.request.offer import offer
+from hpcspawner.request.offer import as_data, offer
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.facts import Facts
 from hpcspawner.site.profile import SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -36,23 +40,31 @@ _GROUPS = (("what", "What to open"), ("where", "Where it runs"), ("size", "How m
 class Draft:
     """What the form shows in one web request: the values asked for, what was wrong with them, a note above.
 
+    `last` is the choice of the user's last start, for a card of its own. `filled_in` tells that the values are to be
+    looked at, as those of a link are.
+
     Not frozen: the Hub judges form data in a task of its own, which sees the request's draft but can't replace it.
     """
 
     values: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
     note: str = ""
+    last: Mapping[str, Any] = field(default_factory=dict)
+    filled_in: bool = False
 
+
+_NO_FACTS = Facts()
 
 # Travels with the web request, never on a spawner: two tabs must not see each other's mistakes.
 draft: ContextVar[Draft | None] = ContextVar("hpcspawner_draft", default=None)
 
 
-def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft) -> str:
+def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, facts: Facts = _NO_FACTS) -> str:
     """The inside of the Hub's spawn form as HTML, for one of the clusters that are offered."""
-    profile = cluster.profile
-    every = fields(offer(profile), shown.values, shown.problems)
-    groups = [(title, [field for field in every if field.group == key]) for key, title in _GROUPS]
+    profile, offer_here = cluster.profile, offer(cluster.profile)
+    every = fields(offer_here, shown.values, shown.problems)
+    groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
+    above = cards(offer_here, shown.last, facts)
     return (
         _templates()
         .get_template("hpc_form.html")
@@ -63,6 +75,13 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft) -> s
             others=unplaced_problems(shown.problems, every),
             problems=shown.problems,
             note=shown.note,
+            cards=above,
+            # What was filled in for the user to look at must be seen.
+            is_open=not above or bool(shown.problems) or shown.filled_in,
+            tells_facts=cluster.board.offered,
+            can_estimate=cluster.client.can_estimate,
+            free=in_words(facts, [one.name for one in profile.partitions]),
+            offer=json.dumps(as_data(offer_here), separators=(",", ":")),
         )
     )
 

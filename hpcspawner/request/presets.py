@@ -9,8 +9,8 @@ from hpcspawner.request.model import LocalAccount
 from hpcspawner.site import profile as site_profile
 from hpcspawner.site.profile import SiteProfile
 
-# Any account does: what differs between users are the names in their folders.
-_SOMEONE = LocalAccount("someone", "/home/someone", "someone")
+ANYONE = LocalAccount("someone", "/home/someone", "someone")
+"""Stands for a user where what is judged is the same for all."""
 # A preset can't choose where it is shown, or another one.
 _NOT_HERE = ("preset", "cluster")
 
@@ -31,7 +31,7 @@ def _problems(profile: SiteProfile) -> Iterator[str]:
         for name in sorted(preset.options.keys() & set(_NOT_HERE)):
             yield f"{place}.{name}: a preset can't name a {name}"
         try:
-            make({name: value for name, value in preset.options.items() if name not in _NOT_HERE}, judged_for, _SOMEONE)
+            make({name: value for name, value in preset.options.items() if name not in _NOT_HERE}, judged_for, ANYONE)
         except RequestError as error:
             for problem in error.problems:
                 yield f"{place}.{problem.field}: {problem.message}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
-from hpcspawner.schedulers.nodes import Node, Queued
+from hpcspawner.schedulers.nodes import Estimate, Node, Queued
 from hpcspawner.schedulers.state import JobStatus, Record
 from hpcspawner.site.profile import Access
 from hpcspawner.site.scheduler_types import ProfileRules
@@ -248,6 +248,15 @@ class Scheduler(ABC):
     def parse_visibility(self, out: str, account: str) -> bool:
         """Whether this account is shown the jobs of all."""
         return False
+
+    # ---- when a job could start, asked as its user
+
+    estimate_words: tuple[str, ...] = ()
+    """Further words of the submit command with which it submits nothing and says when the job could start."""
+
+    def parse_estimate(self, answer: Answer) -> Estimate:
+        """When the job could start. Raises ValueError for an answer that does not say it."""
+        raise ValueError(f"{self.title} does not say when a job could start")
 
     # ---- what is free and who waits, for people to choose by; a scheduler leaves out what it can't tell
 

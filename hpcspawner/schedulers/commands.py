@@ -18,6 +18,7 @@ from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerReject
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
+from hpcspawner.schedulers.nodes import Estimate
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
@@ -90,6 +91,32 @@ class Client:
             raise SchedulerUnreachable(
                 "The scheduler accepted the job, but its answer could not be read.", shlex.join(argv), answer.message
             ) from error
+
+    async def estimate(self, user: str, options: Sequence[tuple[str, str]]) -> Estimate:
+        """When a job with these options could start, asked as this user. Nothing is submitted.
+
+        SchedulerNotSetUp where the scheduler never tells, or where the Hub may only run its helper.
+        """
+        words = self.scheduler.estimate_words
+        if not self.can_estimate:
+            raise SchedulerNotSetUp(
+                f"{self.scheduler.title} does not say when a job could start.", "", "", "leave the question out"
+            )
+        try:
+            argv = [*sudo.submit_words(self.scheduler, options, self._directives), *words]
+        except helper.Refusal as error:
+            raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
+        command = Command([*self._bounded(), *self._as_user(user), *self._found(argv)], b"#!/bin/sh\n")
+        answer = await self._run(command)
+        try:
+            return self.scheduler.parse_estimate(answer)
+        except ValueError:
+            raise self._error(command.argv, answer) from None
+
+    @property
+    def can_estimate(self) -> bool:
+        """Whether `estimate` may be asked for. The helper has no verb for it."""
+        return bool(self.scheduler.estimate_words) and not self.access.helper
 
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""

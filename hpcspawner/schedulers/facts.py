@@ -125,14 +125,19 @@ class Board:
         self._facts = Facts()
         self._asking: asyncio.Task[None] | None = None
         self._due = float("-inf")
+        self._interval_s = _INTERVAL_S
 
     @property
     def offered(self) -> bool:
         """Whether this scheduler tells anything of its nodes."""
         return bool(self._client.scheduler.nodes_command("0"))
 
-    def latest(self) -> Facts:
-        """The newest facts, at once; where they are old, newer ones are asked for. Needs a running event loop."""
+    def latest(self, interval_s: float = _INTERVAL_S) -> Facts:
+        """The newest facts, at once; where they are older than `interval_s`, newer ones are asked for.
+
+        Needs a running event loop.
+        """
+        self._interval_s = interval_s
         if self.offered and (self._asking is None or self._asking.done()) and self._clock() >= self._due:
             self._asking = asyncio.create_task(self._refresh())
         return self._facts
@@ -158,7 +163,7 @@ class Board:
         failed = tuple(name for name, (_, worked) in parts.items() if not worked)
         self._facts = Facts(free[0], queued[0], is_open[0], failed)
         took = self._clock() - begun
-        self._due = self._clock() + min(max(_INTERVAL_S, _GAP_PER_DURATION * took), _LONGEST_GAP_S)
+        self._due = self._clock() + min(max(self._interval_s, _GAP_PER_DURATION * took), _LONGEST_GAP_S)
 
     async def _part(
         self,

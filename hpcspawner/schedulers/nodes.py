@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -44,6 +45,19 @@ class Queued:
 
     count: int
     order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """When a job could start by the scheduler's own word; `refusal` says why it would not be taken, "" if it would."""
+
+    at: datetime
+    refusal: str = ""
+
+    @property
+    def starts_in_s(self) -> float:
+        """Seconds from now, below 0 for a time that has passed."""
+        return (self.at - datetime.now()).total_seconds()
 
 
 def state_by_use(cores: int, idle: int) -> NodeState:

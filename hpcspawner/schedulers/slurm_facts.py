@@ -3,9 +3,10 @@
 import io
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
-from hpcspawner.schedulers.base import Scheduler
-from hpcspawner.schedulers.nodes import Node, NodeState, Queued, state_by_use
+from hpcspawner.schedulers.base import Answer, Scheduler
+from hpcspawner.schedulers.nodes import Estimate, Node, NodeState, Queued, state_by_use
 from hpcspawner.site.profile import ANY_GPU
 
 # Text for people too, but no user writes any of it. One line for each node, whatever the number of its partitions;
@@ -14,6 +15,8 @@ _NODES_COMMAND = ("scontrol", "--all", "--details", "--oneliner", "show", "node"
 _OPEN_COMMAND = ("sinfo", "--all", "--noheader", "--format=%R|%a")
 _WAITING_COMMAND = ("squeue", "--all", "--noheader", "--states=PENDING", "--format=%i|%P|%Q")
 
+_TO_START = re.compile(r"^sbatch: Job \d+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\b", re.MULTILINE | re.ASCII)
+_REFUSED = re.compile(r"^(?:sbatch: )?(?:error: )?allocation failure: (.*)$", re.MULTILINE)
 _NODE = re.compile(r"NodeName=\S+ ", re.ASCII)
 _FIELDS = re.compile(
     r"(?:^|\s)(CPUAlloc|CPUEfctv|CPUTot|Gres|GresUsed|RealMemory|AllocMem|State|Partitions)=(\S*)", re.ASCII
@@ -33,7 +36,13 @@ _PRESENT = frozenset({"IDLE", "MIXED", "ALLOCATED", "COMPLETING", "PLANNED"})
 
 
 class SlurmFacts(Scheduler):
-    """The part of Slurm that tells what is free and who waits."""
+    """The part of Slurm that tells what is free, who waits, and when a job could start."""
+
+    estimate_words = ("--test-only",)
+
+    def parse_estimate(self, answer: Answer) -> Estimate:
+        """`Job 12 to start at 2026-11-26T23:25:13 using …`, or why it would not be taken."""
+        return parse_estimate(answer)
 
     def nodes_command(self, mark: str) -> list[str]:
         """One line for each node."""
@@ -58,6 +67,16 @@ class SlurmFacts(Scheduler):
     def parse_open(self, out: str, mark: str) -> dict[str, bool]:
         """A partition that is down, drained or inactive starts no job."""
         return parse_open(out)
+
+
+def parse_estimate(answer: Answer) -> Estimate:
+    """sbatch's line on standard error, in the cluster's own time, which is the Hub's."""
+    if match := _TO_START.search(answer.err):
+        return Estimate(datetime.fromisoformat(match[1]))
+    refusal = _REFUSED.search(answer.err)
+    if answer.code and refusal:
+        return Estimate(datetime.now(), refusal[1].strip())
+    raise ValueError(f"sbatch does not say when the job could start: {answer.message[:200]}")
 
 
 def parse_nodes(out: str) -> Iterator[Node]:
