@@ -14,8 +14,8 @@ from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.nodes import Node, NodeState, Queued
 
 _INTERVAL_S = 30.0
-# A query that takes long shows a busy controller: leave it twenty times as long in peace.
-_GAP_PER_DURATION = 20.0
+# A query that takes long shows a busy controller: leave it five times as long in peace.
+_GAP_PER_DURATION = 5.0
 _LONGEST_GAP_S = 600.0
 
 

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from cluster.conftest import drained, on_head, shown
+from cluster.conftest import drained, on_head, queue_is_empty_within, shown
 from support.browser import a_page, log_in, unfold
 from support.hub import server_path
 
@@ -33,11 +33,12 @@ def running_hub(make_hub):
 @contextlib.contextmanager
 def a_job(*options):
     """A job of bob's that the Hub knows nothing of."""
-    job_id = on_head("sbatch", "--parsable", *options, "--wrap=sleep 600", user="bob").strip()
+    job_id = on_head("sbatch", "--parsable", "--output=/dev/null", *options, "--wrap=sleep 600", user="bob").strip()
     try:
         yield job_id
     finally:
         on_head("scancel", job_id)
+        queue_is_empty_within(30, "bob")
 
 
 def free_until(session, hub, partition, **wanted):
