@@ -5,8 +5,10 @@ import json
 import time
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.utils import url_path_join
 from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
@@ -97,7 +99,30 @@ class WhenHandler(_Asked):
         return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
 
 
+class CancelHandler(BaseHandler):
+    """`POST hpcspawner/cancel` with `server` and `then`: end a start of one's own, without JavaScript too."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """As the REST API does it; then the home page, or the form with the last choice."""
+        user, name = self.current_user, self.get_argument("server", "")
+        spawner = user.spawners.get(name) if name in user.spawners else None
+        if spawner is None:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND)
+        if spawner.pending == "spawn" and spawner._spawn_future is not None:
+            spawner._spawn_future.cancel()
+            # Until the start has let go of the server.
+            await asyncio.sleep(1)
+        if spawner.active and not spawner.pending:
+            await self.stop_single_user(user, name)
+        place = ["spawn", user.escaped_name, quote(name, safe="")] if name else ["spawn"]
+        self.redirect(
+            url_path_join(self.hub.base_url, *(place if self.get_argument("then", "") == "form" else ["home"]))
+        )
+
+
 HANDLERS = [
+    (r"/hpcspawner/cancel", CancelHandler),
     (r"/hpcspawner/facts", FactsHandler),
     (r"/hpcspawner/when", WhenHandler),
 ]

@@ -181,6 +181,10 @@ class Scheduler(ABC):
         """A reason for waiting, as a sentence; "" where there is nothing to say."""
         return reason
 
+    def advise(self, reason: str) -> str:
+        """What a user can do about a reason for waiting, as a sentence; "" where nothing is known."""
+        return ""
+
     # ---- one job
 
     def cancel_command(self, job_id: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers import slurm_advice
 from hpcspawner.schedulers import slurm_words as words
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
@@ -233,7 +234,12 @@ class Slurm(SlurmFacts):
         if key == "ReqNodeNotAvail":
             return next((text for detail, text in words.NODE_REASONS.items() if detail in reason), words.REASONS[key])
         family = next((text for prefix, text in words.REASON_FAMILIES.items() if key.startswith(prefix)), None)
-        return words.REASONS.get(key) or (f"{family} ({key})." if family else reason)
+        sentence = words.REASONS.get(key) or slurm_advice.SENTENCES.get(key)
+        return sentence or (f"{family} ({key})." if family else reason)
+
+    def advise(self, reason: str) -> str:
+        """By the reason's name, or by the parts of it."""
+        return slurm_advice.advice(_reason_key(reason))
 
 
 def _joined(ours: list[tuple[str, str]], theirs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

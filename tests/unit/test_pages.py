@@ -1,6 +1,8 @@
 """What a researcher sees: the form's HTML, the news of a waiting job, the words of a failure."""
 
 import asyncio
+from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
-from hpcspawner.jobs.news import News
+from hpcspawner.jobs.news import STEPS, News, Wait
 from hpcspawner.pages.pages import Draft, ShownError, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers.state import JobState, JobStatus
@@ -326,7 +328,7 @@ async def test_every_reader_gets_all_news_in_order():
     assert await early == late
     assert [event["message"] for event in late] == [
         "first",
-        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 2026-11-21T06:00:00.",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 06:00 on 21 November.",
         "second",
     ]
 
@@ -375,16 +377,54 @@ async def test_only_the_newest_record_of_a_job_is_kept():
     assert [event["job"].get("details") for event in await told(news)] == [None, "the second record"]
 
 
+SINCE = int(datetime.fromisoformat("2020-11-20T06:00").timestamp())
+DAY_S = 24 * 3600
+WAIT = Wait(advice="Nothing to do.", since=SINCE, until=SINCE + 2 * DAY_S, ahead=3)
+
+
+async def test_fewer_jobs_ahead_are_no_line_of_what_happened():
+    news = News()
+    await news.status("12", PENDING, "Priority.", "", WAIT)
+    for ahead in (3, 2, 2, 0, None):
+        await news.moved_up(replace(WAIT, ahead=ahead))
+    await news.close()
+    first, *later = await told(news)
+    assert first["job"]["ahead"] == "3"
+    assert later == [{"job": {"ahead": words}} for words in ("2", "none", "")]
+    assert news.latest["ahead"] == ""
+    assert news.latest["state"] == "pending"
+
+
+async def test_a_start_goes_through_its_steps():
+    news = News()
+    assert news.step == "submitted"
+    for status, step in [
+        (PENDING, "waiting"),
+        (JobStatus(JobState.PENDING, native_state="CONFIGURING"), "assigned"),
+        (JobStatus(JobState.RUNNING, host="n1"), "starting"),
+    ]:
+        await news.status("12", status, "", "", WAIT)
+        assert news.step == step
+        assert bool(news.latest["since"]) == (status.state is JobState.PENDING)
+    await news.say("The server listens; opening it", 90)
+    assert news.step == STEPS[-1]
+
+
 async def test_news_hold_the_facts_that_the_page_shows():
     news = News()
-    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.", "JobId=12")
+    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.", "JobId=12", WAIT)
     assert news.latest == {
         "id": "12",
         "state": "pending",
         "reason": "Jobs with a higher priority are ahead of this one.",
         "host": "",
-        "starts": "2026-11-21T06:00:00",
+        "starts": "06:00 on 21 November",
         "details": "JobId=12",
+        "advice": "Nothing to do.",
+        "since": "06:00 on 20 November",
+        "since_s": SINCE,
+        "until": "06:00 on 22 November",
+        "ahead": "3",
     }
     await news.say("something else")
     assert news.latest["id"] == "12"

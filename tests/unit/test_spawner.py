@@ -243,6 +243,7 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     assert routes == [
         r"/api/hpcspawner/ticket",
         r"/api/hpcspawner/report",
+        r"/hpcspawner/cancel",
         r"/hpcspawner/facts",
         r"/hpcspawner/when",
         r"/hpcspawner/static/(.*)",

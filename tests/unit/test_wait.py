@@ -132,7 +132,7 @@ async def test_what_happens_is_told_when_it_changes_and_once(started, desk, unti
     await start.task
     assert await start.told() == [
         "Job 12 is pending: Jobs with a higher priority are ahead of this one. The scheduler says: Priority. "
-        "Expected start: 2026-11-21T05:02:49.",
+        "Expected start: 05:02 on 21 November.",
         "Job 12 is running on n1; the server is starting",
     ]
 

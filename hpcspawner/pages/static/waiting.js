@@ -8,14 +8,41 @@
   const log = document.getElementById("progress-log");
   const cancel = document.getElementById("hpc-cancel");
   const progressUrl = page.dataset.progressUrl;
+  const steps = document.getElementById("hpc-steps");
+  const notify = document.getElementById("hpc-notify");
   let over = false;
+  let sinceS = 0;
 
   function showProgress(percent) {
     progress.setAttribute("aria-valuenow", String(percent));
     bar.style.width = percent + "%";
   }
 
+  function showStep(step) {
+    const items = [...steps.children];
+    const reached = items.findIndex((item) => item.dataset.hpcKey === step);
+    items.forEach((item, place) => {
+      item.classList.toggle("hpc-done", place < reached);
+      if (place === reached) item.setAttribute("aria-current", "step");
+      else item.removeAttribute("aria-current");
+    });
+    const titles = { waiting: "Waiting", assigned: "Starting", starting: "Starting", ready: "Ready" };
+    document.title = `${titles[step] ?? "Submitted"} · JupyterHub`;
+  }
+
+  // How long it has waited, each half minute; the time itself stays beside it.
+  function showWaited() {
+    const cell = page.querySelector('[data-hpc="since"]');
+    if (!sinceS || !cell.dataset.hpcTime) return;
+    const minutes = Math.max(Math.floor((Date.now() / 1000 - sinceS) / 60), 0);
+    const hours = Math.floor(minutes / 60);
+    const waited = hours ? `${hours} h ${minutes % 60} min` : `${minutes} min`;
+    cell.textContent = minutes ? `${cell.dataset.hpcTime} (${waited})` : cell.dataset.hpcTime;
+  }
+
   function showJob(job) {
+    if ("since_s" in job) sinceS = job.since_s;
+    if ("since" in job) page.querySelector('[data-hpc="since"]').dataset.hpcTime = job.since;
     for (const [key, value] of Object.entries(job)) {
       const cell = page.querySelector(`[data-hpc="${key}"]`);
       const row = page.querySelector(`[data-hpc-row="${key}"]`);
@@ -24,6 +51,7 @@
         row.hidden = !value;
       }
     }
+    showWaited();
   }
 
   function showMessage(text) {
@@ -42,11 +70,14 @@
     source.onmessage = (received) => {
       const event = JSON.parse(received.data);
       if (event.progress !== undefined) showProgress(event.progress);
+      if (event.step) showStep(event.step);
       if (event.job) showJob(event.job);
       showMessage(event.message);
       if ((event.ready || event.failed) && !over) {
         over = true;
         source.close();
+        if (event.ready) tell("Your server is ready.");
+        if (event.failed) tell("Your server did not start.");
         // Either the server, or the page that says why there is none.
         if (event.failed) bar.classList.add("bg-danger");
         window.location.reload();
@@ -70,8 +101,26 @@
     }
   }
 
-  cancel.hidden = false;
-  cancel.addEventListener("click", async () => {
+  function tell(text) {
+    if ("Notification" in window && Notification.permission === "granted" && notify.dataset.hpcOn) {
+      new Notification("JupyterHub", { body: text, tag: page.dataset.serverUrl });
+    }
+  }
+
+  if ("Notification" in window && Notification.permission !== "denied") {
+    notify.hidden = false;
+    notify.addEventListener("click", async () => {
+      const answer = await Notification.requestPermission();
+      notify.disabled = true;
+      if (answer === "granted") notify.dataset.hpcOn = "true";
+      notify.textContent = answer === "granted" ? "You will be notified" : "The browser does not allow it";
+    });
+  }
+
+  setInterval(showWaited, 30_000);
+
+  cancel.addEventListener("click", async (event) => {
+    event.preventDefault();
     cancel.disabled = true;
     cancel.textContent = "Cancelling…";
     over = true;
