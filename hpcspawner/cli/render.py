@@ -19,7 +19,7 @@ from hpcspawner.request.options import OPTIONS
 from hpcspawner.request.presets import load
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
 

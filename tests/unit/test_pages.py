@@ -342,7 +342,7 @@ async def test_the_same_state_is_told_once():
     await news.status("12", JobStatus(JobState.RUNNING, host="n1"), "")
     await news.close()
     assert [event["message"] for event in await told(news)] == [
-        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 2026-11-21T06:00:00.",
+        "Job 12 is pending: Jobs with a higher priority are ahead of this one. Expected start: 06:00 on 21 November.",
         "Job 12 is running on n1; the server is starting",
     ]
 
