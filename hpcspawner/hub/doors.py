@@ -22,6 +22,7 @@ from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background
+from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, render_form
 from hpcspawner.request import accounts
 from hpcspawner.request.form import read
@@ -139,6 +140,14 @@ class Doors(Traits):
         """Why the last server ended, for a user who did not end it."""
         end = self.ledger.last_end(self.user.name, self.name)
         return f"Your last server ended at {end.when}. {end.message}" if end else ""
+
+    def last_failure(self, username: str, server: str) -> Failure | None:
+        """Why the last server of this name ended, for its page; None where its user ended it, or it is long ago."""
+        job = self.ledger.last_ended(username, server)
+        if job is None or job.end is None:
+            return None
+        message = f"Your last server ended at {job.end.when}. {job.end.message}"
+        return failure(message, job.end.cause, job.cluster.profile, choices_of(job), job.end.log)
 
     def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Judge before the Hub has made a token or a job, so that a refusal leaves nothing behind."""

@@ -180,7 +180,7 @@ class Waiting:
             return ServerLost(f"{job.report.message} (job {job.record.job_id})", Reason.SERVER_FAILED, job.report.log)
         end = await finish(job, status)
         reason = Reason.SERVER_FAILED if job.report else Reason.JOB_ENDED
-        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log)
+        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log, end.cause.value)
 
     async def _tell(self, status: JobStatus, *, details: bool) -> None:
         job, news = self.job, self.news

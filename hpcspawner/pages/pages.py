@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,11 +24,13 @@ from hpcspawner.errors import (
     ServerLost,
 )
 from hpcspawner.pages.cards import cards
+from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.form import fields, unplaced_problems
 from hpcspawner.request.offer import as_data, offer
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import Facts
+from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -114,20 +117,31 @@ _STATUS_CODES = {
 }
 
 
+# Causes that say more than the reason does.
+_SAY_MORE = frozenset(set(Cause) - {Cause.EXITED, Cause.NOT_STARTED, Cause.UNKNOWN, Cause.STOPPED})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class ShownError(web.HTTPError):
     """An error that the Hub shows; JupyterHub 5 and 6 read the two attributes."""
 
     jupyterhub_message: str
     jupyterhub_html_message: str | None = None
+    hpcspawner_failure: Failure
 
 
-def as_hub_error(error: HPCSpawnerError, profile: SiteProfile) -> ShownError:
-    """One of our errors as the Hub shows it to the user: on pages, and over REST, where 5.5 shows the log's message."""
+def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[str, Any] = _NOTHING) -> ShownError:
+    """One of our errors as the Hub shows it to the user: on pages, and over REST, where 5.5 shows the log's message.
+
+    `choices` are the options of the request that failed.
+    """
     # tornado formats the log message with its arguments: a percent sign in the scheduler's words is no format.
     text = _for_the_user(error, profile)
     shown = ShownError(_STATUS_CODES.get(error.reason, 500), "%s", text)
     shown.jupyterhub_message = text
     log = error.log if isinstance(error, ServerLost) else ()
+    why = Cause(error.cause) if isinstance(error, ServerLost) and error.cause in _SAY_MORE else error.reason
+    shown.hpcspawner_failure = failure(text, why, profile, choices, log)
     if log:
         lines = Markup("\n").join(escape(line) for line in log)
         shown.jupyterhub_html_message = Markup(

@@ -57,6 +57,9 @@
   function showMessage(text) {
     if (!text || message.textContent === text) return;
     message.textContent = text;
+    // It is said once: the row is for when something else has been said since.
+    const why = page.querySelector('[data-hpc="reason"]').textContent;
+    page.querySelector('[data-hpc-row="reason"]').hidden = !why || text.includes(why);
     const line = document.createElement("div");
     line.className = "progress-log-event";
     line.textContent = `${new Date().toLocaleTimeString()}  ${text}`;
