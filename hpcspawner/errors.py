@@ -133,9 +133,13 @@ class LedgerUnusable(HPCSpawnerError):
 
 
 class ServerLost(HPCSpawnerError):
-    """The job ended or the server failed; start again. `log` holds the last lines the job wrote."""
+    """The job ended or the server failed; start again. `log` holds the last lines the job wrote.
 
-    def __init__(self, message: str, reason: Reason, log: Sequence[str] = ()):
+    `cause` is why the job ended, in the ledger's word, "" where it has not ended.
+    """
+
+    def __init__(self, message: str, reason: Reason, log: Sequence[str] = (), cause: str = ""):
         self.reason = reason
+        self.cause = cause
         self.log = tuple(log)
         super().__init__(message)

@@ -91,13 +91,19 @@ class HPCSpawner(Watch):
                 # Refused, or never asked for: there will be no server that could need its token.
                 tokens.revoke(job)
             self.log.error("%s: %s", self._log_name, for_the_log(error))
-            raise as_hub_error(error, cluster.profile) from error
+            raise as_hub_error(error, cluster.profile, self._choices_of(job)) from error
         finally:
             await news.close()
         job.environment = {}
         # A follow-up is asked for at once: it grows older in the queue while this server works.
         self.ledger.wake.set(job.tag)
         return (await self._address()).address(job)
+
+    def _choices_of(self, job: Job | None) -> dict[str, Any]:
+        """What was asked for, to ask for it again."""
+        if job is not None:
+            return choices_of(job)
+        return dict(self._request.choices) if self._request else {}
 
     def _kept(self) -> Job | None:
         """A job of this server that is wanted and not yet seen to end; a follow-up only after its parent."""

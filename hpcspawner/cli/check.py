@@ -5,7 +5,7 @@ import sys
 from traitlets.config import Application
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.site.profile import load
+from hpcspawner.request.presets import load
 
 
 class Check(Application):

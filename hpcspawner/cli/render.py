@@ -13,14 +13,15 @@ from traitlets.config import Application
 
 from hpcspawner.errors import AccountRefused, Problem, ProfileError, RequestError
 from hpcspawner.request.accounts import refusal
-from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.request.options import OPTIONS
+from hpcspawner.request.presets import load
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
-from hpcspawner.site.profile import load
 
 
 class Render(Application):

@@ -14,7 +14,7 @@ from hpcspawner.errors import RequestError
 from hpcspawner.hub.redact import redact
 from hpcspawner.jobs.events import Event, Moved, Refusal, Stage
 from hpcspawner.jobs.job import Job
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.options import OPTIONS
 
 _SCHEMAS = Path(__file__).parent / "events"
 _JOB, _REFUSAL = "urn:hpcspawner:job", "urn:hpcspawner:refusal"

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import internals, peers, redact, startup
+from hpcspawner.hub import asks, internals, peers, redact, startup
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
 from hpcspawner.nodes.endpoints import handlers
 from hpcspawner.pages.pages import STATIC, TEMPLATES
-from hpcspawner.site.profile import SiteProfile, find_shipped, load
+from hpcspawner.request.presets import load
+from hpcspawner.site.profile import SiteProfile, find_shipped
 
 _DAY_S = 24 * 3600
 
@@ -50,6 +51,7 @@ def configure(
     c.JupyterHub.template_paths = [str(TEMPLATES)]
     c.JupyterHub.extra_handlers = [
         *handlers(hub_ledger),
+        *asks.HANDLERS,
         (r"/hpcspawner/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
     # Running servers outlive the Hub; the default would cancel every job when it stops.

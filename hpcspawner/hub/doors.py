@@ -22,12 +22,16 @@ from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background
+from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, render_form
 from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.cluster import Cluster, Clusters
+from hpcspawner.schedulers.facts import Facts
+from hpcspawner.site.presets import LAST
+from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import shown
 
 
@@ -43,6 +47,12 @@ def chosen(options: object, clusters: Clusters) -> Cluster:
             [Problem("cluster", f"{shown(name)} is not a cluster of this Hub. Choose one of: {offered}.")]
         )
     return found
+
+
+def _with_preset(options: Mapping[str, Any], profile: SiteProfile) -> Mapping[str, Any]:
+    """Options with those of the preset that they name, to be seen in the form."""
+    preset = next((one for one in profile.presets if one.name == options.get("preset")), None)
+    return {**preset.options, **options} if preset else options
 
 
 @cache
@@ -112,19 +122,37 @@ class Doors(Traits):
 
     async def _form(self) -> str:
         """The inside of the Hub's spawn form."""
-        shown = draft.get() or Draft(
-            self.user_options or self.orm_spawner.user_options or {}, note=self._end_of_the_last()
-        )
-        return render_form(self._offered(shown.values), self.ledger.clusters.offered, shown)
+        last = self._last_choice()
+        shown = draft.get() or Draft(last, note=self._end_of_the_last())
+        shown.last = last
+        cluster = self._offered(shown.values)
+        shown.values = _with_preset(shown.values, cluster.profile)
+        return render_form(cluster, self.ledger.clusters.offered, shown, self.facts_of(cluster))
+
+    def facts_of(self, cluster: Cluster) -> Facts:
+        """What is free there, as of the last time that the Hub asked; three listings of the queue make one of nodes."""
+        return cluster.board.latest(3 * self.poll_interval_s)
+
+    def _last_choice(self) -> dict[str, Any]:
+        return dict(self.user_options or self.orm_spawner.user_options or {})
 
     def _end_of_the_last(self) -> str:
         """Why the last server ended, for a user who did not end it."""
         end = self.ledger.last_end(self.user.name, self.name)
         return f"Your last server ended at {end.when}. {end.message}" if end else ""
 
+    def last_failure(self, username: str, server: str) -> Failure | None:
+        """Why the last server of this name ended, for its page; None where its user ended it, or it is long ago."""
+        job = self.ledger.last_ended(username, server)
+        if job is None or job.end is None:
+            return None
+        message = f"Your last server ended at {job.end.when}. {job.end.message}"
+        return failure(message, job.end.cause, job.cluster.profile, choices_of(job), job.end.log)
+
     def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Judge before the Hub has made a token or a job, so that a refusal leaves nothing behind."""
-        shown = Draft(read(form_data))
+        options = read(form_data)
+        shown = Draft(self._last_choice() if options.get("preset") == LAST else options)
         draft.set(shown)
         return self._judged_form(shown)
 
@@ -141,8 +169,11 @@ class Doors(Traits):
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
-        note = "A link filled in this form. No server has been started yet: check the choices and press Start."
-        draft.set(Draft(read(query_data), note=note))
+        options, note = read(query_data), ""
+        # Another cluster alone is no choice to look at.
+        if options.keys() - {"cluster"}:
+            note = "A link filled in this form. No server has been started yet: check the choices and press Start."
+        draft.set(Draft(options, note=note, filled_in=bool(note)))
         raise LinkFillsForm
 
     async def accept(self, options: Mapping[str, Any]) -> None:
@@ -225,15 +256,15 @@ class Doors(Traits):
         clusters = self.ledger.clusters
         cluster = self._chosen = chosen(options, clusters)
         # Off the loop: accounts may come from a directory service.
-        self._account = await asyncio.to_thread(self._local_account)
+        self._account = await asyncio.to_thread(self.account_on, cluster)
         request = make(options, cluster.profile, self._account)
         if clusters.several:
             return replace(request, choices={"cluster": cluster.name, **request.choices})
         return request
 
-    def _local_account(self) -> LocalAccount:
-        """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
-        access = self.cluster.profile.scheduler
+    def account_on(self, cluster: Cluster) -> LocalAccount:
+        """The account that a job runs under: the user's, or the Hub's own where the profile has no prefix."""
+        access = cluster.profile.scheduler
         if access.prefix:
             return accounts.of_user(self.user.name, access.min_uid, own=not access.helper)
         return accounts.of_hub(allow_root=self.allow_root)

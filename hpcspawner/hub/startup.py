@@ -92,7 +92,7 @@ async def _keep_house(app: JupyterHub) -> None:
     # Not a server's: it stands for what all of them share.
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
-        app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
+        app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.last_failure
     if words := ignored(app.config):
         app.log.warning("%s", words)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)

@@ -225,8 +225,13 @@ class Ledger:
 
     def last_end(self, username: str, server: str) -> End | None:
         """How the last job of this server ended, if its user did not end it and it is not long ago."""
+        job = self.last_ended(username, server)
+        return job.end if job else None
+
+    def last_ended(self, username: str, server: str) -> Job | None:
+        """The last job of this server, if it has ended, its user did not end it, and it is not long ago."""
         job = self._ends.get((username, server))
-        return job.end if job and job.end and job.end.shown_to_user else None
+        return job if job and job.end and job.end.shown_to_user else None
 
     def by_ticket(self, ticket: str) -> Job | None:
         """The job that this ticket was made for, or None."""

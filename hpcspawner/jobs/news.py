@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from hpcspawner.schedulers.state import JobState, JobStatus
@@ -15,6 +16,54 @@ _PROGRESS = {
     JobState.ENDED: 100,
 }
 
+STEPS = ("submitted", "waiting", "assigned", "starting", "ready")
+"""What a start goes through, in order; an event's `step` is the one that it has reached."""
+
+_STEP = {
+    JobState.PENDING: "waiting",
+    JobState.HELD: "waiting",
+    JobState.SUSPENDED: "starting",
+    JobState.RUNNING: "starting",
+    JobState.ENDED: "starting",
+}
+# Slurm's word for nodes that are being made ready for a job that has them.
+_ASSIGNED = "CONFIGURING"
+# What `say` is told of a server that listens.
+_READY_PERCENT = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a waiting job's page says beside its state.
+
+    `advice` is what its user can do, "" where nothing is known. `since` and `until` are seconds since 1970, 0 where
+    unknown: when it began to wait and when the Hub will give up. `ahead` is how many jobs are ahead of it in its
+    partition, None where the scheduler does not tell.
+    """
+
+    advice: str = ""
+    since: float = 0.0
+    until: float = 0.0
+    ahead: int | None = None
+
+    def words(self) -> dict[str, Any]:
+        """As a page without JavaScript shows them; with it, times with a number are shown in the reader's zone."""
+        return {
+            "advice": self.advice,
+            "since": _time(self.since),
+            "since_at": self.since,
+            "until": _time(self.until),
+            "until_at": self.until,
+            "ahead": "" if self.ahead is None else str(self.ahead or "none"),
+        }
+
+
+_NO_WAIT = Wait()
+
+
+def _time(at: float) -> str:
+    return clock_time(at) if at else ""
+
 
 class News:
     """The news of one start, in order; every open page gets all of it, and nothing comes twice."""
@@ -24,46 +73,70 @@ class News:
         self._changed = asyncio.Condition()
         self._last: tuple[Any, ...] = ()
         self._over = False
+        self._latest: dict[str, Any] = {}
 
     @property
     def latest(self) -> dict[str, Any]:
-        """The newest event's facts about the job, for a page without JavaScript."""
-        jobs = (event["job"] for event in reversed(self._events) if "job" in event)
-        return next(jobs, {})
+        """The newest facts about the job, for a page without JavaScript."""
+        return self._latest
+
+    @property
+    def step(self) -> str:
+        """The step that the start has reached."""
+        steps = (event["step"] for event in reversed(self._events) if "step" in event)
+        return next(steps, STEPS[0])
 
     async def say(self, message: str, progress: int | None = None) -> None:
         """Add one sentence that is not a state of the job."""
-        await self._add({"message": message} if progress is None else {"message": message, "progress": progress})
+        event: dict[str, Any] = {"message": message}
+        if progress is not None:
+            event["progress"] = progress
+        if progress == _READY_PERCENT:
+            event["step"] = STEPS[-1]
+        await self._add(event)
 
     def differs(self, job_id: str, status: JobStatus) -> bool:
         """Whether this state differs from the last one. A new guess of the start alone is no news."""
         return (job_id, status.state, status.host, status.reason) != self._last
 
-    async def status(self, job_id: str, status: JobStatus, explained: str, details: str = "") -> None:
+    async def status(
+        self, job_id: str, status: JobStatus, explained: str, details: str = "", wait: Wait = _NO_WAIT
+    ) -> None:
         """The job's state, if it differs from the last one."""
         if status.state is JobState.UNKNOWN or not self.differs(job_id, status):
             return
         self._last = (job_id, status.state, status.host, status.reason)
         starts_at = status.starts_at if status.state is JobState.PENDING else 0.0
-        starts = clock_time(starts_at) if starts_at else ""
+        starts = _time(starts_at)
         # Only the newest record is worth its memory.
         for event in self._events:
             event.get("job", {}).pop("details", None)
+        waits = status.state in (JobState.PENDING, JobState.HELD)
+        self._latest = {
+            "id": job_id,
+            "state": status.state.value,
+            "reason": explained,
+            "host": status.host or "",
+            "starts": starts,
+            "starts_at": starts_at,
+            "details": details,
+            **(wait if waits else _NO_WAIT).words(),
+        }
         await self._add(
             {
                 "progress": _PROGRESS.get(status.state, 10),
                 "message": _sentence(job_id, status, explained, starts),
-                "job": {
-                    "id": job_id,
-                    "state": status.state.value,
-                    "reason": explained,
-                    "host": status.host or "",
-                    "starts": starts,
-                    "starts_at": starts_at,
-                    "details": details,
-                },
+                "step": "assigned" if status.native_state == _ASSIGNED else _STEP.get(status.state, STEPS[0]),
+                "job": dict(self._latest),
             }
         )
+
+    async def moved_up(self, wait: Wait) -> None:
+        """The number of jobs ahead, if it has changed; it is no line of what happened."""
+        ahead = wait.words()["ahead"]
+        if self._latest.get("state") and self._latest.get("ahead") != ahead:
+            self._latest["ahead"] = ahead
+            await self._add({"job": {"ahead": ahead}})
 
     async def close(self) -> None:
         """End the messages."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
 from hpcspawner.jobs.causes import KILLED, explain_end, where_its_log_is
 from hpcspawner.jobs.job import Job, now
-from hpcspawner.jobs.news import News
+from hpcspawner.jobs.news import News, Wait
 from hpcspawner.jobs.record import End, Report
 from hpcspawner.jobs.stop import finish
 from hpcspawner.schedulers.queue import NOT_OURS, NOT_VISIBLE
@@ -207,7 +207,7 @@ class Waiting:
             return ServerLost(f"{job.report.message} (job {job.record.job_id})", Reason.SERVER_FAILED, job.report.log)
         end = await finish(job, status)
         reason = Reason.SERVER_FAILED if job.report else Reason.JOB_ENDED
-        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log)
+        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log, end.cause.value)
 
     async def _tell(self, status: JobStatus, *, details: bool) -> None:
         job, news = self.job, self.news
@@ -223,7 +223,21 @@ class Waiting:
                 with contextlib.suppress(HPCSpawnerError):
                     record = await self.cluster.client.details(job.record.job_id)
             explained = "" if status.state is JobState.RUNNING else self._explained(status)
-            await news.status(job.record.job_id, status, explained, record)
+            await news.status(job.record.job_id, status, explained, record, self._wait(status))
+        elif status.state in _WAITING:
+            await news.moved_up(self._wait(status))
+
+    def _wait(self, status: JobStatus) -> Wait:
+        record, cluster = self.job.record, self.cluster
+        facts = cluster.board.latest(3 * self.limits.poll_interval_s)
+        queued = facts.queued.value.get(str(record.choices.get("partition"))) if facts.queued else None
+        order = queued.order if queued else ()
+        return Wait(
+            advice=cluster.client.scheduler.advise(status.reason) if status.reason else "",
+            since=record.submitted_at,
+            until=record.submitted_at + self.limits.queue_limit_s if record.submitted_at else 0.0,
+            ahead=order.index(record.job_id) if record.job_id in order else None,
+        )
 
     def _explained(self, status: JobStatus) -> str:
         """Why the job waits: in our words, with the scheduler's own beside them."""

@@ -1,10 +1,12 @@
 """What a user sees in the Hub: the form, the messages of a waiting job, the text of a failure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,8 +23,14 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
+from hpcspawner.pages.cards import cards
+from hpcspawner.pages.failure import Failure, failure
+from hpcspawner.pages.free import in_words
 from hpcspawner.request.form import fields, unplaced_problems
+from hpcspawner.request.offer import as_data, offer
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.facts import Facts
+from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,23 +43,31 @@ _GROUPS = (("what", "What to open"), ("where", "Where it runs"), ("size", "How m
 class Draft:
     """What the form shows in one web request: the values asked for, what was wrong with them, a note above.
 
+    `last` is the choice of the user's last start, for a card of its own. `filled_in` tells that the values are to be
+    looked at, as those of a link are.
+
     Not frozen: the Hub judges form data in a task of its own, which sees the request's draft but can't replace it.
     """
 
     values: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
     note: str = ""
+    last: Mapping[str, Any] = field(default_factory=dict)
+    filled_in: bool = False
 
+
+_NO_FACTS = Facts()
 
 # Travels with the web request, never on a spawner: two tabs must not see each other's mistakes.
 draft: ContextVar[Draft | None] = ContextVar("hpcspawner_draft", default=None)
 
 
-def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft) -> str:
+def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, facts: Facts = _NO_FACTS) -> str:
     """The inside of the Hub's spawn form as HTML, for one of the clusters that are offered."""
-    profile = cluster.profile
-    every = fields(profile, shown.values, shown.problems)
-    groups = [(title, [field for field in every if field.group == key]) for key, title in _GROUPS]
+    profile, offer_here = cluster.profile, offer(cluster.profile)
+    every = fields(offer_here, shown.values, shown.problems)
+    groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
+    above = cards(offer_here, shown.last, facts)
     return (
         _templates()
         .get_template("hpc_form.html")
@@ -62,6 +78,13 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft) -> s
             others=unplaced_problems(shown.problems, every),
             problems=shown.problems,
             note=shown.note,
+            cards=above,
+            # What was filled in for the user to look at must be seen.
+            is_open=not above or bool(shown.problems) or shown.filled_in,
+            tells_facts=cluster.board.offered,
+            can_estimate=cluster.client.can_estimate,
+            free=in_words(facts, [one.name for one in profile.partitions]),
+            offer=json.dumps(as_data(offer_here), separators=(",", ":")),
         )
     )
 
@@ -94,20 +117,31 @@ _STATUS_CODES = {
 }
 
 
+# Causes that say more than the reason does.
+_SAY_MORE = frozenset(set(Cause) - {Cause.EXITED, Cause.NOT_STARTED, Cause.UNKNOWN, Cause.STOPPED})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class ShownError(web.HTTPError):
     """An error that the Hub shows; JupyterHub 5 and 6 read the two attributes."""
 
     jupyterhub_message: str
     jupyterhub_html_message: str | None = None
+    hpcspawner_failure: Failure
 
 
-def as_hub_error(error: HPCSpawnerError, profile: SiteProfile) -> ShownError:
-    """One of our errors as the Hub shows it to the user: on pages, and over REST, where 5.5 shows the log's message."""
+def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[str, Any] = _NOTHING) -> ShownError:
+    """One of our errors as the Hub shows it to the user: on pages, and over REST, where 5.5 shows the log's message.
+
+    `choices` are the options of the request that failed.
+    """
     # tornado formats the log message with its arguments: a percent sign in the scheduler's words is no format.
     text = _for_the_user(error, profile)
     shown = ShownError(_STATUS_CODES.get(error.reason, 500), "%s", text)
     shown.jupyterhub_message = text
     log = error.log if isinstance(error, ServerLost) else ()
+    why = Cause(error.cause) if isinstance(error, ServerLost) and error.cause in _SAY_MORE else error.reason
+    shown.hpcspawner_failure = failure(text, why, profile, choices, log)
     if log:
         lines = Markup("\n").join(escape(line) for line in log)
         shown.jupyterhub_html_message = Markup(

@@ -1,16 +1,19 @@
-"""The form's fields from a profile, and form data read back; nothing is judged here."""
+"""The form's fields from what a site offers, and form data read back; nothing is judged here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcspawner.errors import Problem
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.offer import Offer
+from hpcspawner.request.options import BY_NAME, OPTIONS
 from hpcspawner.site.environments import NO_IMAGE
 from hpcspawner.site.profile import ANY_GPU, NEVER, SiteProfile
-from hpcspawner.units import shown
+from hpcspawner.units import Walltime, shown
 
 _LONGEST_LIST = 10
+# Wall times that people ask for.
+_TIMES = ("30m", "1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "7d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,8 @@ class Field:
 
     `kind` is select, text, number, checkbox or checkboxes; `values` holds what is filled in or ticked; `low` and
     `high` bound a number over all partitions (the gate knows the chosen one's); `error` is the gate's sentence.
-    A field that is `folded` waits behind a line to click on, unless something was `chosen` for it.
+    A field that is `folded` waits behind a line to click on, unless something was `chosen` for it. `suggested` are
+    values to pick where others may be typed.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Field:
     high: int | None = None
     folded: bool = False
     chosen: bool = False
+    suggested: tuple[str, ...] = ()
 
     @property
     def value(self) -> str:
@@ -52,22 +57,32 @@ class Field:
 
 
 def read(form_data: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Form data or link arguments (lists of text) as options; empty ones and the Hub's own are left out."""
+    """Form data or link arguments (lists of text) as options; empty ones and the Hub's own are left out.
+
+    A preset is started by a button of its own, so the fields that a browser sends with it count for nothing.
+    """
+    if preset := _texts(form_data.get("preset", ())):
+        cluster = _texts(form_data.get("cluster", ()))
+        return {"preset": preset[-1], **({"cluster": cluster[-1]} if cluster else {})}
     options: dict[str, Any] = {}
     for name, values in form_data.items():
-        texts = [value for value in values if isinstance(value, str) and value.strip()]
+        texts = _texts(values)
         if name.startswith("_") or not texts:
             continue
         options[name] = texts if name == "features" else texts[-1]
     return options
 
 
-def fields(profile: SiteProfile, values: Mapping[str, Any], problems: Iterable[Problem] = ()) -> list[Field]:
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [value for value in values if isinstance(value, str) and value.strip()]
+
+
+def fields(offered: Offer, values: Mapping[str, Any], problems: Iterable[Problem] = ()) -> list[Field]:
     """Every field that this site offers, filled with `values` and marked with `problems`."""
     errors: dict[str, list[str]] = {}
     for problem in problems:
         errors.setdefault(problem.field, []).append(problem.message)
-    offered = [field for field in _all_fields(profile) if field is not None]
+    shown_fields = [field for field in _all_fields(offered) if field is not None]
     return [
         replace(
             field,
@@ -75,7 +90,7 @@ def fields(profile: SiteProfile, values: Mapping[str, Any], problems: Iterable[P
             chosen=filled != field.values,
             error=" ".join(errors.get(field.name, ())),
         )
-        for field in offered
+        for field in shown_fields
     ]
 
 
@@ -97,54 +112,57 @@ def _filled(field: Field, values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(text.encode("utf-8", "replace").decode() for text in texts)
 
 
-def _all_fields(profile: SiteProfile) -> list[Field | None]:
+def _field(name: str, kind: str, **of_field: Any) -> Field:
+    row = BY_NAME[name]
+    return Field(**({"label": row.label} | of_field), name=name, kind=kind, group=row.group, folded=row.folded)
+
+
+def _all_fields(offered: Offer) -> list[Field | None]:
+    profile = offered.profile
     return [
         _interface(profile),
         _environment(profile),
         _image(profile),
         _partition(profile),
-        _account(profile),
-        *_site_extras(profile),
-        *_sizes(profile),
-        *_limits(profile),
+        _account(offered),
+        *_site_extras(offered),
+        *_sizes(offered),
+        *_limits(offered),
         _directory(profile),
-        Field(
-            "details",
-            "More information about the job",
-            "checkbox",
-            "what",
-            options=(Option("true", "show the scheduler's record of the job while it waits"),),
+        _field(
+            "details", "checkbox", options=(Option("true", "show the scheduler's record of the job while it waits"),)
         ),
     ]
 
 
+def _listed(entries: Iterable[Any]) -> tuple[Option, ...]:
+    return tuple(Option(one.name, one.label, one.help or "") for one in entries)
+
+
+def _named(names: Iterable[str]) -> tuple[Option, ...]:
+    return tuple(Option(name, name) for name in names)
+
+
 def _interface(profile: SiteProfile) -> Field:
-    options = tuple(Option(one.name, one.label, one.help or "") for one in profile.interfaces)
-    return Field("interface", "Interface", "select", "what", (profile.default_interface.name,), options)
+    return _field("interface", "select", values=(profile.default_interface.name,), options=_listed(profile.interfaces))
 
 
 def _environment(profile: SiteProfile) -> Field:
-    options = tuple(Option(one.name, one.label, one.help or "") for one in profile.environments)
-    return Field(
-        "environment",
-        "Environment",
-        "select",
-        "what",
-        (profile.default_environment.name,),
-        options,
-        help=_help_lines(options),
-    )
+    options = _listed(profile.environments)
+    chosen = (profile.default_environment.name,)
+    return _field("environment", "select", values=chosen, options=options, help=_help_lines(options))
 
 
 def _image(profile: SiteProfile) -> Field | None:
     if not profile.images and not profile.own_images:
         return None
-    listed = tuple(Option(one.name, one.label, one.help or "") for one in profile.images)
+    listed = _listed(profile.images)
     default = profile.defaults.image
     if profile.own_images:
         names = ", ".join(one.name for one in profile.images)
         words = f"A path or a reference{', or one of: ' if names else ''}{names}."
-        return Field("image", "Container image", "text", "what", (default or "",), help=words)
+        suggested = tuple(one.name for one in profile.images)
+        return _field("image", "text", values=(default or "",), help=words, suggested=suggested)
     # With a default somewhere, "no image" must be said in a word of its own.
     none = (
         Option("", "the environment's default")
@@ -152,156 +170,119 @@ def _image(profile: SiteProfile) -> Field | None:
         else Option(NO_IMAGE, "none")
     )
     extra = (Option(NO_IMAGE, "none"),) if none.value == "" else ()
-    return Field(
+    return _field(
         "image",
-        "Container image",
         "select",
-        "what",
-        (default or none.value,),
-        (none, *extra, *listed),
+        values=(default or none.value,),
+        options=(none, *extra, *listed),
         help=_help_lines(listed),
     )
 
 
 def _partition(profile: SiteProfile) -> Field:
-    options = tuple(Option(one.name, one.label, one.help or "") for one in profile.partitions)
-    return Field("partition", profile.words.partition, "select", "where", (profile.default_partition.name,), options)
+    chosen = (profile.default_partition.name,)
+    label = profile.words.partition
+    return _field("partition", "select", label=label, values=chosen, options=_listed(profile.partitions))
 
 
-def _account(profile: SiteProfile) -> Field | None:
-    if profile.account == "hidden":
+def _account(offered: Offer) -> Field | None:
+    profile = offered.profile
+    limits = [place.names("account") for place in offered.places if "account" in place.limits]
+    if not limits:
         return None
     label, default = profile.words.account, profile.defaults.account
     values = (default,) if default else ()
-    names = profile.accounts or _only_accounts(profile)
-    if not names:
-        return Field("account", label, "text", "where", values, help="The account that is charged for the job.")
-    listed = tuple(Option(name, name) for name in names)
+    if any(limit.typed for limit in limits):
+        help_line = "The account that is charged for the job."
+        return _field("account", "text", label=label, values=values, help=help_line, suggested=offered.names("account"))
     none = () if profile.account == "required" else (Option("", "my default"),)
-    return Field("account", label, "select", "where", values, (*none, *listed))
+    return _field("account", "select", label=label, values=values, options=(*none, *_named(offered.names("account"))))
 
 
-def _only_accounts(profile: SiteProfile) -> tuple[str, ...]:
-    """Accounts named by partitions, where every partition names some."""
-    if not all(one.accounts for one in profile.partitions):
-        return ()
-    return tuple(dict.fromkeys(name for one in profile.partitions for name in one.accounts))
-
-
-def _site_extras(profile: SiteProfile) -> list[Field | None]:
-    qos = dict.fromkeys(name for one in profile.partitions for name in one.qos)
-    features = dict.fromkeys(name for one in profile.partitions for name in one.features)
+def _site_extras(offered: Offer) -> list[Field | None]:
+    qos, features = offered.names("qos"), offered.names("features")
     return [
-        Field("qos", "QOS", "select", "where", (), (Option("", "default"), *(Option(name, name) for name in qos)))
-        if qos
+        _field("qos", "select", options=(Option("", "default"), *_named(qos))) if qos else None,
+        _field("reservation", "text", help="Name of a reservation that you may use.")
+        if "reservation" in offered.limits
         else None,
-        Field("reservation", "Reservation", "text", "where", help="Name of a reservation that you may use.")
-        if profile.reservation != "hidden"
-        else None,
-        Field("features", "Node features", "checkboxes", "where", (), tuple(Option(name, name) for name in features))
-        if features
-        else None,
+        _field("features", "checkboxes", options=_named(features)) if features else None,
     ]
 
 
-def _sizes(profile: SiteProfile) -> list[Field | None]:
-    chosen, partitions = profile.defaults, profile.partitions
+def _sizes(offered: Offer) -> list[Field | None]:
+    chosen, partitions = offered.profile.defaults, offered.profile.partitions
     shared = [one for one in partitions if not one.whole_nodes]
-    max_nodes = max(one.max_nodes for one in partitions)
-    max_gpus = max(one.max_gpus for one in partitions)
-    longest = max(one.max_walltime for one in partitions)
+    longest, most_nodes, most_gpus = offered.most("walltime"), offered.most("nodes"), offered.most("gpus")
     return [
-        Field(
+        _field(
             "walltime",
-            "Wall time",
             "text",
-            "size",
             help=f"Up to {longest}; write it as 30m, 12h or 1d 12h.",
             placeholder=str(chosen.walltime),
+            suggested=tuple(text for text in _TIMES if Walltime.parse(text) <= longest),
         ),
-        _number("nodes", "Nodes", (chosen.nodes, 1, max_nodes)) if max_nodes > 1 else None,
-        _number("cpus", "CPUs", (chosen.cpus, 1, max(one.max_cpus for one in shared))) if shared else None,
-        Field(
+        _number("nodes", chosen.nodes, 1, most_nodes) if most_nodes > 1 else None,
+        _number("cpus", chosen.cpus, 1, max(one.max_cpus for one in shared)) if shared else None,
+        _field(
             "memory",
-            "Memory",
             "text",
-            "size",
             help="Memory per node, such as 4G. Empty: the default.",
             placeholder=str(chosen.memory or ""),
         )
         if shared
         else None,
-        _number("gpus", "GPUs", (chosen.gpus, 0, max_gpus)) if max_gpus else None,
-        _gpu_type(profile),
+        _number("gpus", chosen.gpus, 0, most_gpus) if most_gpus else None,
+        _gpu_type(offered),
     ]
 
 
-def _limits(profile: SiteProfile) -> list[Field | None]:
-    limits, chosen = profile.limits, profile.defaults
+def _limits(offered: Offer) -> list[Field | None]:
+    queue, idle, renewals = offered.up_to("queue_limit"), offered.up_to("idle_limit"), offered.counts("renewals")
     return [
-        Field(
+        _field(
             "queue_limit",
-            "Give up after",
             "text",
-            "size",
-            help=f"How long to wait in the queue; up to {limits.queue}.",
-            placeholder=str(profile.default_queue_limit),
-            folded=True,
+            help=f"How long to wait in the queue; up to {queue.high}.",
+            placeholder=str(queue.default),
         ),
-        Field(
+        _field(
             "idle_limit",
-            "Stop when idle for",
             "text",
-            "size",
             help="Idle: no cell is running and no one is working in it, even if the page is open. "
-            + (f"Up to {limits.idle}." if limits.idle else f"Such as 2h, or {NEVER}."),
-            placeholder=str(profile.default_idle_limit or NEVER),
-            folded=True,
+            + (f"Such as 2h, or {NEVER}." if idle.endless else f"Up to {idle.high}."),
+            placeholder=str(idle.default or NEVER),
         ),
-        _renewals(limits.renewals, chosen.renewals) if limits.renewals else None,
+        _renewals(renewals.high, renewals.default) if renewals.high else None,
     ]
 
 
 def _renewals(most: int, default: int) -> Field:
-    label = "Start again when the wall time ends"
     text = "A new job takes its place at the same address; files are kept, running cells and variables are lost."
     if most > _LONGEST_LIST:
-        text = f"How many times, 0 to {most}. {text}"
-        return replace(_number("renewals", label, (default, 0, most)), help=text, folded=True)
+        return replace(_number("renewals", default, 0, most), help=f"How many times, 0 to {most}. {text}")
     options = tuple(Option(str(count), _times(count)) for count in range(most + 1))
-    return Field("renewals", label, "select", "size", (str(default),), options, help=text, folded=True)
+    return _field("renewals", "select", values=(str(default),), options=options, help=text)
 
 
 def _times(count: int) -> str:
     return ("no", "once")[count] if count < 2 else f"{count} times"
 
 
-def _number(name: str, label: str, default_low_high: tuple[int | None, int, int]) -> Field:
-    default, low, high = default_low_high
+def _number(name: str, default: int, low: int, high: int) -> Field:
     # The default is shown, not filled in: left empty, it follows the partition's limits.
-    shown = "" if default is None else str(default)
-    return Field(name, label, "number", "size", help=f"{low} to {high}.", placeholder=shown, low=low, high=high)
+    return _field(name, "number", help=f"{low} to {high}.", placeholder=str(default), low=low, high=high)
 
 
-def _gpu_type(profile: SiteProfile) -> Field | None:
-    types = dict.fromkeys(kind for one in profile.partitions for kind in one.gpus if kind != ANY_GPU)
-    if not types:
-        return None
-    return Field(
-        "gpu_type", "GPU type", "select", "size", (), (Option("", "any"), *(Option(kind, kind) for kind in types))
-    )
+def _gpu_type(offered: Offer) -> Field | None:
+    types = [kind for kind in offered.names("gpu_type") if kind != ANY_GPU]
+    return _field("gpu_type", "select", options=(Option("", "any"), *_named(types))) if types else None
 
 
 def _directory(profile: SiteProfile) -> Field:
     allowed = profile.directories.allowed
-    return Field(
-        "directory",
-        "Directory",
-        "text",
-        "what",
-        (profile.defaults.directory,),
-        help=f"The folder that opens; within {', '.join(allowed)}." if allowed else "The folder that opens.",
-    )
+    help_line = f"The folder that opens; within {', '.join(allowed)}." if allowed else "The folder that opens."
+    return _field("directory", "text", values=(profile.defaults.directory,), help=help_line)
 
 
 def _help_lines(options: Sequence[Option]) -> str:

@@ -2,12 +2,13 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers.nodes import Estimate, Node, Queued
 from hpcspawner.schedulers.state import JobStatus, Record
 from hpcspawner.site.profile import Access
 from hpcspawner.site.scheduler_types import ProfileRules
@@ -87,9 +88,9 @@ class Answer:
 class Scheduler(ABC):
     """What one batch system does differently. Pure: no process, no clock, no file.
 
-    A subclass must have the attributes without a value and the abstract methods. All else has a default. Three further
+    A subclass must have the attributes without a value and the abstract methods. All else has a default. Six further
     questions come as pairs of a command and its parser, and a scheduler that can't answer one leaves both out:
-    `runs`, `end` and `visibility`.
+    `runs`, `end`, `visibility`, `nodes`, `waiting` and `open`.
 
     In the order of events: `submit_command` takes `options` as further words and the script on standard input, and
     `parse_submit` finds the job id; `query_command` lists every job that may be seen and `parse_query` reads the
@@ -184,6 +185,10 @@ class Scheduler(ABC):
         """A reason for waiting, as a sentence; "" where there is nothing to say."""
         return reason
 
+    def advise(self, reason: str) -> str:
+        """What a user can do about a reason for waiting, as a sentence; "" where nothing is known."""
+        return ""
+
     # ---- one job
 
     def cancel_command(self, job_id: str) -> list[str]:
@@ -251,3 +256,38 @@ class Scheduler(ABC):
     def parse_visibility(self, out: str, account: str) -> bool:
         """Whether this account is shown the jobs of all."""
         return False
+
+    # ---- when a job could start, asked as its user
+
+    estimate_words: tuple[str, ...] = ()
+    """Further words of the submit command with which it submits nothing and says when the job could start."""
+
+    def parse_estimate(self, answer: Answer) -> Estimate:
+        """When the job could start. Raises ValueError for an answer that does not say it."""
+        raise ValueError(f"{self.title} does not say when a job could start")
+
+    # ---- what is free and who waits, for people to choose by; a scheduler leaves out what it can't tell
+
+    def nodes_command(self, mark: str) -> list[str]:
+        """The argv that describes all nodes; empty where there is none."""
+        return []
+
+    def parse_nodes(self, out: str, mark: str) -> Iterable[Node]:
+        """The nodes, one by one: there may be thousands, and other work goes on between two of them."""
+        return ()
+
+    def waiting_command(self, mark: str) -> list[str]:
+        """The argv that tells how many jobs wait; empty where there is none."""
+        return []
+
+    def parse_waiting(self, out: str, mark: str) -> dict[str, Queued]:
+        """The waiting jobs by partition; one without any may be missing."""
+        return {}
+
+    def open_command(self, mark: str) -> list[str]:
+        """The argv that tells which partitions start jobs; empty where there is none."""
+        return []
+
+    def parse_open(self, out: str, mark: str) -> dict[str, bool]:
+        """Whether a partition starts jobs, by its name."""
+        return {}

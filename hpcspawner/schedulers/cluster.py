@@ -3,13 +3,14 @@
 import logging
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.factory import make_scheduler
+from hpcspawner.schedulers.facts import Board
 from hpcspawner.schedulers.queue import Queue
 from hpcspawner.site.profile import SiteProfile, load, parse
 
@@ -21,6 +22,7 @@ class Cluster:
     profile: SiteProfile
     client: Client
     queue: Queue
+    board: Board
     source: str = ""
     retired: bool = False
 
@@ -35,7 +37,8 @@ class Cluster:
         client = Client(
             make_scheduler(profile.scheduler, spool, profile.job.leave_out), profile.scheduler, log, profile.directives
         )
-        return cls(profile, client, Queue(client), source)
+        board = Board(client, [one.name for one in profile.partitions])
+        return cls(profile, client, Queue(client), board, source)
 
 
 class Clusters:
@@ -87,7 +90,7 @@ class Clusters:
         except tomllib.TOMLDecodeError as error:
             raise ProfileError(name, [f"is not TOML: {error}"]) from error
         made = self._make(profile.model_copy(update={"name": name}))
-        self._by_name[name] = Cluster(made.profile, made.client, made.queue, source, retired=True)
+        self._by_name[name] = replace(made, source=source, retired=True)
 
     def __iter__(self) -> Iterator[Cluster]:
         return iter(self._by_name.values())

@@ -12,11 +12,13 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
+from hpcspawner.schedulers.nodes import Estimate
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
@@ -90,6 +92,32 @@ class Client:
                 "The scheduler accepted the job, but its answer could not be read.", shlex.join(argv), answer.message
             ) from error
 
+    async def estimate(self, user: str, options: Sequence[tuple[str, str]]) -> Estimate:
+        """When a job with these options could start, asked as this user. Nothing is submitted.
+
+        SchedulerNotSetUp where the scheduler never tells, or where the Hub may only run its helper.
+        """
+        words = self.scheduler.estimate_words
+        if not self.can_estimate:
+            raise SchedulerNotSetUp(
+                f"{self.scheduler.title} does not say when a job could start.", "", "", "leave the question out"
+            )
+        try:
+            argv = [*sudo.submit_words(self.scheduler, options, self._directives), *words]
+        except helper.Refusal as error:
+            raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
+        command = Command([*self._bounded(), *self._as_user(user), *self._found(argv)], b"#!/bin/sh\n")
+        answer = await self._run(command)
+        try:
+            return self.scheduler.parse_estimate(answer)
+        except ValueError:
+            raise self._error(command.argv, answer) from None
+
+    @property
+    def can_estimate(self) -> bool:
+        """Whether `estimate` may be asked for. The helper has no verb for it."""
+        return bool(self.scheduler.estimate_words) and not self.access.helper
+
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""
         argv = _valid(self.scheduler.cancel_command, job_id)
@@ -129,7 +157,7 @@ class Client:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
                 found = await self._record(job_id, commands, mark) or found
         except Exception as error:
-            self._complain("record", f"could not find out how job {job_id} ended: {error}")
+            self.complain("record", f"could not find out how job {job_id} ended: {error}")
             return None
         return found
 
@@ -143,18 +171,32 @@ class Client:
         argv = self.scheduler.visibility_command()
         return bool(argv) and self.scheduler.parse_visibility(await self._quietly(argv), self.own_account)
 
+    async def ask(self, command: Callable[[str], list[str]], parse: Callable[[str, str], Any]) -> Any:
+        """What a parser makes of a command's output; None where the scheduler has no such command."""
+        mark = _new_mark()
+        argv = command(mark)
+        if not argv:
+            return None
+        answer = await self._checked(self._by_hub(argv))
+        try:
+            # Off the loop: a cluster may have ten thousand nodes.
+            return await asyncio.to_thread(parse, answer.out, mark)
+        except ValueError as error:
+            raise SchedulerUnreachable(f"The answer could not be read: {error}", shlex.join(argv)) from error
+
     async def _quietly(self, argv: Sequence[str]) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
         try:
             answer = await self._run(self._by_hub(argv))
         except SchedulerError as error:
-            self._complain(argv[0], f"{shlex.join(argv)}: {error}")
+            self.complain(argv[0], f"{shlex.join(argv)}: {error}")
             return ""
         if answer.code and not self.scheduler.already_gone(answer):
-            self._complain(argv[0], f"{shlex.join(argv)} failed (exit code {answer.code}): {answer.message}")
+            self.complain(argv[0], f"{shlex.join(argv)} failed (exit code {answer.code}): {answer.message}")
         return "" if answer.code else answer.out
 
-    def _complain(self, about: str, words: str) -> None:
+    def complain(self, about: str, words: str) -> None:
+        """Log a warning the first time that something is wrong with this, and at the level of debugging then."""
         self.log.log(logging.DEBUG if about in self._complained else logging.WARNING, "%s", words)
         self._complained.add(about)
 
@@ -163,7 +205,7 @@ class Client:
         try:
             answer = await self._run(self._by_hub(_valid(self.scheduler.details_command, job_id)))
         except SchedulerError as error:
-            self._complain("is_unknown", str(error))
+            self.complain("is_unknown", str(error))
             return False
         return bool(answer.code) and self.scheduler.already_gone(answer)
 

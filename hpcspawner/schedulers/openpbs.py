@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpcspawner.schedulers import pbs
+from hpcspawner.schedulers import pbs, pbs_facts
 from hpcspawner.schedulers.base import COUNT, Answer, Resources
+from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.pbs import STATES, Pbs
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
@@ -177,6 +178,22 @@ class OpenPBS(Pbs):
         """`query_other_jobs` shows the jobs of all to all. Operators and managers see all too, which is not asked."""
         servers = [server for server in _mapping(out, "Server").values() if isinstance(server, dict)]
         return bool(servers) and all(server.get("query_other_jobs") == "True" for server in servers)
+
+    def nodes_command(self, mark: str) -> list[str]:
+        """One line for each node, its fields framed by the mark."""
+        return ["pbsnodes", "-a", "-F", "dsv", "-D", mark]
+
+    def parse_nodes(self, out: str, mark: str) -> Iterator[Node]:
+        """A node that is tied to no queue serves all."""
+        return pbs_facts.openpbs_nodes(out, mark)
+
+    def waiting_command(self, mark: str) -> list[str]:
+        """JSON."""
+        return ["qstat", "-Q", "-f", "-F", "json"]
+
+    def parse_waiting(self, out: str, mark: str) -> dict[str, Queued]:
+        """Counts; their order is the scheduler's own."""
+        return pbs_facts.openpbs_waiting(out)
 
     def wrong_type(self, answer: Answer) -> str:
         """Torque's and Slurm's commands are known by how they refuse the options of PBS's."""

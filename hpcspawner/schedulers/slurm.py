@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers import slurm_advice
 from hpcspawner.schedulers import slurm_words as words
-from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources, Scheduler
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
+from hpcspawner.schedulers.slurm_facts import SlurmFacts
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
@@ -48,7 +50,7 @@ _NO_CONFIGURATION = re.compile(
 _ENDED_BEFORE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
 
 
-class Slurm(Scheduler):
+class Slurm(SlurmFacts):
     """Slurm. The listing's tag is the job's comment, or its name where the site needs the comment."""
 
     name = "slurm"
@@ -234,7 +236,12 @@ class Slurm(Scheduler):
         if key == "ReqNodeNotAvail":
             return next((text for detail, text in words.NODE_REASONS.items() if detail in reason), words.REASONS[key])
         family = next((text for prefix, text in words.REASON_FAMILIES.items() if key.startswith(prefix)), None)
-        return words.REASONS.get(key) or (f"{family} ({key})." if family else reason)
+        sentence = words.REASONS.get(key) or slurm_advice.SENTENCES.get(key)
+        return sentence or (f"{family} ({key})." if family else reason)
+
+    def advise(self, reason: str) -> str:
+        """By the reason's name, or by the parts of it."""
+        return slurm_advice.advice(_reason_key(reason))
 
 
 def _joined(ours: list[tuple[str, str]], theirs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

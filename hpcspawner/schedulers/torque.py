@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
-from hpcspawner.schedulers import pbs
+from hpcspawner.schedulers import pbs, pbs_facts
 from hpcspawner.schedulers.base import COUNT, Answer, Resources
+from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.pbs import STATES, Pbs
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
@@ -145,6 +146,22 @@ class Torque(Pbs):
             return self.ended_with(int(status), pbs.first_host(attributes.get("exec_host", "")))
         # A job that was deleted before its start has no exit_status.
         return cancelled() if "start_time" not in attributes else None
+
+    def nodes_command(self, mark: str) -> list[str]:
+        """XML."""
+        return ["pbsnodes", "-x"]
+
+    def parse_nodes(self, out: str, mark: str) -> Iterator[Node]:
+        """Of all queues: Torque does not tie nodes to them."""
+        return pbs_facts.torque_nodes(out)
+
+    def waiting_command(self, mark: str) -> list[str]:
+        """Text, of which no user writes any."""
+        return ["qstat", "-Q", "-f"]
+
+    def parse_waiting(self, out: str, mark: str) -> dict[str, Queued]:
+        """Counts; their order is the other scheduler's, Maui's or Moab's."""
+        return pbs_facts.torque_waiting(out)
 
     def wrong_type(self, answer: Answer) -> str:
         """Slurm's commands are known by how they refuse the options of Torque's."""

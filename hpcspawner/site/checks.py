@@ -9,6 +9,7 @@ from hpcspawner.programs.helper import DIRECTIVE
 from hpcspawner.site import names, variables
 from hpcspawner.site.environments import NO_IMAGE
 from hpcspawner.site.fields import VARIABLE
+from hpcspawner.site.presets import LAST
 from hpcspawner.units import shown
 
 if TYPE_CHECKING:  # the profile imports its checks
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # the profile imports its checks
 
 def repeated_names(data: dict[str, Any]) -> Iterator[str]:
     """Names that stand twice in a table; `data` is the profile before it is checked."""
-    for table in ("partitions", "environments", "images", "interfaces"):
+    for table in ("partitions", "environments", "images", "interfaces", "presets"):
         entries = data.get(table)
         if isinstance(entries, list):
             names = [str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry]
@@ -57,6 +58,8 @@ def _unknown_defaults(profile: "SiteProfile") -> Iterator[str]:
             yield f"{place}: {name!r} is not one of: {', '.join(names) or 'none (no [[images]] are listed)'}"
     if any(image.name == NO_IMAGE for image in profile.images):
         yield f"images ({NO_IMAGE}).name: {NO_IMAGE!r} means that no image is used; choose another name"
+    if any(preset.name == LAST for preset in profile.presets):
+        yield f"presets ({LAST}).name: {LAST!r} stands for a user's last choice; choose another name"
     if profile.accounts and chosen.account and chosen.account not in profile.accounts:
         yield f"defaults.account: {chosen.account!r} is not one of accounts: {', '.join(profile.accounts)}"
 

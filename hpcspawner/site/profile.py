@@ -30,6 +30,7 @@ from hpcspawner.site.fields import (
     WalltimeOrFalse,
     WalltimeText,
 )
+from hpcspawner.site.presets import Preset
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
@@ -250,6 +251,7 @@ class SiteProfile(Frozen):
     images: tuple[Image, ...] = ()
     own_images: OwnImages = OwnImages()
     interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = DEFAULT_INTERFACES
+    presets: tuple[Preset, ...] = ()
     accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
     account: Literal["optional", "required", "hidden"] = "optional"
     reservation: Literal["optional", "hidden"] = "hidden"

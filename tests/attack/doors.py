@@ -27,8 +27,9 @@ from hpcspawner.hub import bodies
 from hpcspawner.nodes import calls, certificates
 from hpcspawner.pages.pages import Draft, as_hub_error, render_form
 from hpcspawner.request.form import read
-from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.state import JobState, JobStatus, Record
 from hpcspawner.site.profile import SiteProfile, load

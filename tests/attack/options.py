@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.site.profile import SiteProfile
 
 CANARY = "hpc-canary"
@@ -213,6 +213,7 @@ def _offers(profile: SiteProfile) -> dict[str, Sequence[Any]]:
     features = [name for one in partitions for name in one.features]
     return {
         "cluster": [profile.name],
+        "preset": ["", *(one.name for one in profile.presets)],
         "partition": [one.name for one in partitions],
         "environment": [one.name for one in profile.environments],
         "interface": [one.name for one in profile.interfaces],

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from attack.doors import BETWEEN, MARK
 from attack.options import PAYLOADS
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers import pbs, slurm_words
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -144,7 +144,7 @@ def test_start_pressed_twice_leads_to_the_one_server(hub, javascript):
     with a_page(javascript=javascript) as page:
         log_in(page, hub, "carol")
         page.goto(f"{hub.url}/hub/spawn")
-        page.dblclick("#spawn_form button[type=submit]")
+        page.dblclick("#hpc-start")
         # The second press may break off the first one's way to the page, which a wait for one navigation reports.
         await_address(page, r"/hub/spawn-pending/|/user/carol/")
         assert page.complaints == []
@@ -187,7 +187,7 @@ def test_the_button_says_that_it_works(hub):
         # The browser stays where it is, so that the page can be looked at.
         page.evaluate("document.getElementById('spawn_form').addEventListener('submit', e => e.preventDefault())")
         press_start(page)
-        button = page.locator("#spawn_form button[type=submit]")
+        button = page.locator("#hpc-start")
         assert (button.inner_text(), button.is_disabled(), button.is_visible()) == ("Starting…", True, True)
         assert page.locator("#spawn_form").get_attribute("aria-busy") == "true"
         assert page.complaints == []

@@ -1,6 +1,7 @@
 """What users, profiles and schedulers say is text on every page, by the word of a browser's own parser."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.browser import a_page
 from support.jobs import a_cluster
 
 from hpcspawner.errors import Problem, Reason, ServerLost
-from hpcspawner.jobs.record import End
+from hpcspawner.pages.failure import failure
 from hpcspawner.pages.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
@@ -94,21 +95,24 @@ def failed(text):
         failed=True,
         failed_message=error.jupyterhub_message,
         failed_html_message=error.jupyterhub_html_message,
+        exception=error,
         server_name="",
         spawn_url="/hub/spawn/alice",
     )
 
 
 def not_running(text):
-    end = End(Cause.EXITED, text, 0.0, 1, (text, text))
+    choices = {"partition": text, "directory": text, "features": [text, text]}
+    end = failure(text, Cause.EXITED, profile(text), choices, (text, text))
+    end = replace(end, more_memory=text)
     return PAGES.get_template("not_running.html").render(
         OF_EVERY_PAGE, hpcspawner_last_end=lambda *_: end, server_name="", spawn_url="/hub/spawn/alice"
     )
 
 
 def waiting(text):
-    latest = dict.fromkeys(("id", "state", "reason", "host", "starts", "details"), text)
-    spawner = {"news": {"latest": latest}, "name": ""}
+    facts = ("id", "state", "reason", "host", "starts", "details", "advice", "ahead", "since", "until")
+    spawner = {"news": {"latest": dict.fromkeys(facts, text), "step": "waiting"}, "name": text}
     return PAGES.get_template("spawn_pending.html").render(
         OF_EVERY_PAGE, spawner=spawner, progress_url="/hub/progress?_xsrf=x"
     )

@@ -91,7 +91,7 @@ def test_the_form_asks_for_limits_where_somebody_looks_for_them(hub):
         page.get_by_text("More: how long to wait, when to stop").click()
         assert field.is_visible()
         field.fill("a while")
-        page.click("#spawn_form button[type=submit]")
+        page.click("#hpc-start")
         page.locator("#hpc-idle_limit-error").wait_for()
         assert re.search("write '90m'", page.locator("#hpc-idle_limit-error").inner_text())
         assert field.is_visible(), "what is wrong is not folded away"

@@ -53,6 +53,7 @@ def enter(page, user):
 
 def fill(page, **choices):
     """Fill the form; a value that is listed is selected, any other is typed."""
+    unfold(page)
     for name, value in choices.items():
         field = page.locator(f"#hpc-{name}")
         if field.evaluate("element => element.tagName") == "SELECT":
@@ -61,8 +62,16 @@ def fill(page, **choices):
             field.fill(value)
 
 
+def unfold(page):
+    """Show the fields, where cards stand above them."""
+    page.locator("#hpc-start").wait_for(state="attached")
+    page.evaluate("document.querySelectorAll('#hpc-more').forEach(details => { details.open = true })")
+
+
 def press_start(page):
-    page.click("#spawn_form button[type=submit]")
+    """Start with the fields as they are."""
+    unfold(page)
+    page.click("#hpc-start")
 
 
 def run_cell(page, code):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.schedulers import EVERY
 
 from hpcspawner.errors import ProfileError, RequestError
-from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.gate import make
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers.local import Local
 from hpcspawner.site.profile import load
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 

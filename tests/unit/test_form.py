@@ -9,8 +9,10 @@ from material import FULL, NASTY
 
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.request.form import Option, fields, read, unplaced_problems
-from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.request.offer import offer
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.site.profile import SiteProfile, load
 
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
@@ -26,7 +28,7 @@ SMALL = {
 
 def shown(profile=FULL, values=None, problems=()):
     """The fields by name; `profile` is the data of one."""
-    made = fields(SiteProfile.model_validate(profile), values or {}, problems)
+    made = fields(offer(SiteProfile.model_validate(profile)), values or {}, problems)
     assert len({field.name for field in made}) == len(made)
     return {field.name: field for field in made}
 
@@ -38,8 +40,8 @@ def choices(field):
 # --- what is offered
 
 
-# Which cluster is chosen above the fields.
-FIELDS = set(OPTIONS) - {"cluster"}
+# Cluster and preset are chosen above the fields.
+FIELDS = set(OPTIONS) - {"cluster", "preset"}
 
 
 def test_a_full_profile_offers_every_option():
@@ -246,7 +248,7 @@ def test_the_choices_of_a_request_fill_the_form_so_that_it_makes_the_same_reques
         profile,
         ALICE,
     )
-    made = fields(profile, request.choices)
+    made = fields(offer(profile), request.choices)
     # What a browser sends: every value that is filled in or ticked.
     sent = {field.name: list(field.values) for field in made if field.values}
     assert make(read(sent), profile, ALICE) == request
@@ -263,7 +265,7 @@ def test_a_problem_marks_its_field_and_no_other():
 
 def test_a_problem_without_a_field_is_a_stranger():
     problems = [Problem("cpus", "a"), Problem("colour", "b"), Problem("image", "c")]
-    made = fields(SiteProfile.model_validate(SMALL), {}, problems)
+    made = fields(offer(SiteProfile.model_validate(SMALL)), {}, problems)
     assert unplaced_problems(problems, made) == problems[1:]
 
 
@@ -272,7 +274,7 @@ def test_whatever_the_gate_refuses_has_a_place_on_the_page(name):
     profile = SiteProfile.model_validate(FULL)
     with pytest.raises(RequestError) as caught:
         make({name: {"not": "this"}}, profile, ALICE)
-    marked = [field.name for field in fields(profile, {}, caught.value.problems) if field.error]
+    marked = [field.name for field in fields(offer(profile), {}, caught.value.problems) if field.error]
     assert marked == [name]
 
 
@@ -318,7 +320,7 @@ def test_any_form_data_makes_a_form_again(data):
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_the_form_of_a_shipped_profile_left_as_it_is_makes_the_default_request(path):
     profile = load(path)
-    made = fields(profile, {})
+    made = fields(offer(profile), {})
     assert {field.name for field in made} <= set(OPTIONS)
     sent = {field.name: list(field.values) for field in made if field.values}
     assert make(read(sent), profile, ALICE) == make({}, profile, ALICE)

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from material import FULL, NASTY
 
 from hpcspawner.errors import RequestError
-from hpcspawner.request.gate import OPTIONS, make
+from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import Memory, Walltime
 

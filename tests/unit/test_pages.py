@@ -1,6 +1,8 @@
 """What a researcher sees: the form's HTML, the news of a waiting job, the words of a failure."""
 
 import asyncio
+from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,9 +21,9 @@ from hpcspawner.errors import (
     SchedulerUnreachable,
     ServerLost,
 )
-from hpcspawner.jobs.news import News
+from hpcspawner.jobs.news import STEPS, News, Wait
 from hpcspawner.pages.pages import Draft, ShownError, as_hub_error, draft, for_the_log, render_form
-from hpcspawner.request.gate import OPTIONS
+from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.site.profile import SiteProfile, load
 
@@ -96,7 +98,7 @@ def controls(found):
 def test_every_field_is_an_option_of_the_gate():
     names = {element["name"] for element in controls(page())}
     # Which cluster is a choice only where there are several.
-    assert names == set(OPTIONS) - {"cluster"}
+    assert names == set(OPTIONS) - {"cluster", "preset"}
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -123,7 +125,7 @@ def test_what_describes_a_control_is_on_the_page(problems):
 
 def test_every_partition_tells_what_it_allows():
     found = page()
-    rows = [" ".join(element["text"].split()) for element in found.all("tr")][1:]
+    rows = [" ".join(element["text"].split()) for element in found.all("tr") if "data-hpc-free" not in element][2:]
     assert rows == [
         "debug up to 30m 2 up to 4 up to 4G none",
         "compute up to 2d 1 all 24 all none",
@@ -156,7 +158,7 @@ def test_whatever_stands_in_a_profile_is_text_on_the_page():
     assert not found.all("b")
     assert found.one("input", name="directory")["value"] == f"/{EVIL}"
     assert [option["text"] for option in found.all("option", value="x")] == [EVIL]
-    assert EVIL in found.one("p")["text"]
+    assert found.one("p", **{"class": "text-body-secondary"})["text"] == EVIL
 
 
 @pytest.mark.parametrize("text", [*NASTY, pytest.param(EVIL, id="html"), pytest.param('" onfocus="x', id="attribute")])
@@ -219,7 +221,7 @@ def test_a_note_is_text_above_the_form():
 )
 def test_any_values_make_a_page_that_is_whole(values):
     found = page(values=values)
-    assert {element["name"] for element in controls(found)} == set(OPTIONS) - {"cluster"}
+    assert {element["name"] for element in controls(found)} == set(OPTIONS) - {"cluster", "preset"}
     assert not found.all("script")
 
 
@@ -377,9 +379,42 @@ async def test_only_the_newest_record_of_a_job_is_kept():
     assert [event["job"].get("details") for event in await told(news)] == [None, "the second record"]
 
 
+SINCE = int(datetime.fromisoformat("2020-11-20T06:00").timestamp())
+DAY_S = 24 * 3600
+WAIT = Wait(advice="Nothing to do.", since=SINCE, until=SINCE + 2 * DAY_S, ahead=3)
+
+
+async def test_fewer_jobs_ahead_are_no_line_of_what_happened():
+    news = News()
+    await news.status("12", PENDING, "Priority.", "", WAIT)
+    for ahead in (3, 2, 2, 0, None):
+        await news.moved_up(replace(WAIT, ahead=ahead))
+    await news.close()
+    first, *later = await told(news)
+    assert first["job"]["ahead"] == "3"
+    assert later == [{"job": {"ahead": words}} for words in ("2", "none", "")]
+    assert news.latest["ahead"] == ""
+    assert news.latest["state"] == "pending"
+
+
+async def test_a_start_goes_through_its_steps():
+    news = News()
+    assert news.step == "submitted"
+    for status, step in [
+        (PENDING, "waiting"),
+        (JobStatus(JobState.PENDING, native_state="CONFIGURING"), "assigned"),
+        (JobStatus(JobState.RUNNING, host="n1"), "starting"),
+    ]:
+        await news.status("12", status, "", "", WAIT)
+        assert news.step == step
+        assert bool(news.latest["since"]) == (status.state is JobState.PENDING)
+    await news.say("The server listens; opening it", 90)
+    assert news.step == STEPS[-1]
+
+
 async def test_news_hold_the_facts_that_the_page_shows():
     news = News()
-    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.", "JobId=12")
+    await news.status("12", PENDING, "Jobs with a higher priority are ahead of this one.", "JobId=12", WAIT)
     assert news.latest == {
         "id": "12",
         "state": "pending",
@@ -388,6 +423,12 @@ async def test_news_hold_the_facts_that_the_page_shows():
         "starts": "06:00 on 21 November 2026 (UTC)",
         "starts_at": 1795240800,
         "details": "JobId=12",
+        "advice": "Nothing to do.",
+        "since": "06:00 on 20 November 2020 (UTC)",
+        "since_at": SINCE,
+        "until": "06:00 on 22 November 2020 (UTC)",
+        "until_at": SINCE + 2 * 86400,
+        "ahead": "3",
     }
     await news.say("something else")
     assert news.latest["id"] == "12"

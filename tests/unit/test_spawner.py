@@ -240,7 +240,14 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     assert c.JupyterHub.concurrent_spawn_limit == 0
     assert c.Spawner.start_timeout >= 7 * 24 * 3600
     routes = [entry[0] for entry in c.JupyterHub.extra_handlers]
-    assert routes == [r"/api/hpcspawner/ticket", r"/api/hpcspawner/report", r"/hpcspawner/static/(.*)"]
+    assert routes == [
+        r"/api/hpcspawner/ticket",
+        r"/api/hpcspawner/report",
+        r"/hpcspawner/cancel",
+        r"/hpcspawner/facts",
+        r"/hpcspawner/when",
+        r"/hpcspawner/static/(.*)",
+    ]
     (templates,) = c.JupyterHub.template_paths
     assert templates.endswith("pages/templates")
 

@@ -2,16 +2,21 @@
 "use strict";
 (() => {
   const form = document.getElementById("spawn_form");
-  const button = form.querySelector("[type=submit]");
-  const text = button.textContent;
+  const buttons = [...form.querySelectorAll("[type=submit]")];
+  const texts = buttons.map((button) => button.textContent);
 
-  function show(sent) {
-    button.disabled = sent;
-    button.textContent = sent ? "Starting…" : text;
-    form.setAttribute("aria-busy", String(sent));
+  function show(pressed) {
+    buttons.forEach((button, index) => {
+      button.disabled = Boolean(pressed);
+      button.textContent = button === pressed ? "Starting…" : texts[index];
+    });
+    form.setAttribute("aria-busy", String(Boolean(pressed)));
   }
 
-  form.addEventListener("submit", () => show(true));
+  // After the browser has read which button it was: one that is disabled is not sent.
+  form.addEventListener("submit", (event) => {
+    if (!event.defaultPrevented) setTimeout(() => show(event.submitter ?? buttons.at(-1)), 0);
+  });
   // A browser that goes back may show the page as it was left.
-  window.addEventListener("pageshow", () => show(false));
+  window.addEventListener("pageshow", () => show(null));
 })();

@@ -8,21 +8,50 @@
   const log = document.getElementById("progress-log");
   const cancel = document.getElementById("hpc-cancel");
   const progressUrl = page.dataset.progressUrl;
+  const steps = document.getElementById("hpc-steps");
+  const notify = document.getElementById("hpc-notify");
   let over = false;
+  let sinceS = 0;
 
   function showProgress(percent) {
     progress.setAttribute("aria-valuenow", String(percent));
     bar.style.width = percent + "%";
   }
 
-  // The Hub writes times in its own zone; here is the reader's.
+  // The Hub writes times in its own zone; here is the reader's, with the day where that is not today.
   function localTime(seconds) {
-    return new Date(1000 * seconds).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    const then = new Date(1000 * seconds);
+    const isToday = then.toDateString() === new Date().toDateString();
+    return then.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+  }
+
+  function showStep(step) {
+    const items = [...steps.children];
+    const reached = items.findIndex((item) => item.dataset.hpcKey === step);
+    items.forEach((item, place) => {
+      item.classList.toggle("hpc-done", place < reached);
+      if (place === reached) item.setAttribute("aria-current", "step");
+      else item.removeAttribute("aria-current");
+    });
+    const titles = { waiting: "Waiting", assigned: "Starting", starting: "Starting", ready: "Ready" };
+    document.title = `${titles[step] ?? "Submitted"} · JupyterHub`;
+  }
+
+  // How long it has waited, each half minute; the time itself stays beside it.
+  function showWaited() {
+    const cell = page.querySelector('[data-hpc="since"]');
+    if (!sinceS || !cell.dataset.hpcTime) return;
+    const minutes = Math.max(Math.floor((Date.now() / 1000 - sinceS) / 60), 0);
+    const hours = Math.floor(minutes / 60);
+    const waited = hours ? `${hours} h ${minutes % 60} min` : `${minutes} min`;
+    cell.textContent = minutes ? `${cell.dataset.hpcTime} (${waited})` : cell.dataset.hpcTime;
   }
 
   function showJob(job) {
-    const told = job.starts_at ? { ...job, starts: localTime(job.starts_at) } : job;
-    for (const [key, value] of Object.entries(told)) {
+    if ("since_at" in job) sinceS = job.since_at;
+    for (const [key, written] of Object.entries(job)) {
+      const value = job[`${key}_at`] ? localTime(job[`${key}_at`]) : written;
+      if (key === "since") page.querySelector('[data-hpc="since"]').dataset.hpcTime = value;
       const cell = page.querySelector(`[data-hpc="${key}"]`);
       const row = page.querySelector(`[data-hpc-row="${key}"]`);
       if (cell && row) {
@@ -30,11 +59,15 @@
         row.hidden = !value;
       }
     }
+    showWaited();
   }
 
   function showMessage(text) {
     if (!text || message.textContent === text) return;
     message.textContent = text;
+    // It is said once: the row is for when something else has been said since.
+    const why = page.querySelector('[data-hpc="reason"]').textContent;
+    page.querySelector('[data-hpc-row="reason"]').hidden = !why || text.includes(why);
     const line = document.createElement("div");
     line.className = "progress-log-event";
     line.textContent = `${new Date().toLocaleTimeString()}  ${text}`;
@@ -48,11 +81,14 @@
     source.onmessage = (received) => {
       const event = JSON.parse(received.data);
       if (event.progress !== undefined) showProgress(event.progress);
+      if (event.step) showStep(event.step);
       if (event.job) showJob(event.job);
       showMessage(event.message);
       if ((event.ready || event.failed) && !over) {
         over = true;
         source.close();
+        if (event.ready) tell("Your server is ready.");
+        if (event.failed) tell("Your server did not start.");
         // Either the server, or the page that says why there is none.
         if (event.failed) bar.classList.add("bg-danger");
         window.location.reload();
@@ -76,8 +112,26 @@
     }
   }
 
-  cancel.hidden = false;
-  cancel.addEventListener("click", async () => {
+  function tell(text) {
+    if ("Notification" in window && Notification.permission === "granted" && notify.dataset.hpcOn) {
+      new Notification("JupyterHub", { body: text, tag: page.dataset.serverUrl });
+    }
+  }
+
+  if ("Notification" in window && Notification.permission !== "denied") {
+    notify.hidden = false;
+    notify.addEventListener("click", async () => {
+      const answer = await Notification.requestPermission();
+      notify.disabled = true;
+      if (answer === "granted") notify.dataset.hpcOn = "true";
+      notify.textContent = answer === "granted" ? "You will be notified" : "The browser does not allow it";
+    });
+  }
+
+  setInterval(showWaited, 30_000);
+
+  cancel.addEventListener("click", async (event) => {
+    event.preventDefault();
     cancel.disabled = true;
     cancel.textContent = "Cancelling…";
     over = true;

@@ -1,0 +1,129 @@
+"""What the form asks the Hub while it is open: what is free, and when exactly this request could start."""
+
+import asyncio
+import json
+import time
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.utils import url_path_join
+from tornado import web
+
+from hpcspawner.errors import RequestError, SchedulerError
+from hpcspawner.hub.doors import Doors, chosen
+from hpcspawner.hub.hub_ledger import hub_ledger
+from hpcspawner.pages.free import in_words
+from hpcspawner.request.form import read
+from hpcspawner.request.gate import make
+from hpcspawner.schedulers.base import JobLabel, Resources
+from hpcspawner.schedulers.cluster import Cluster
+
+# One user may ask again after this time, and so many questions go on at once: each is a command of the scheduler's.
+_GAP_S = 3.0
+_AT_ONCE = 2
+_LABEL = JobLabel("jupyter", "estimate")
+
+
+class _Asked(BaseHandler):
+    """A question of a user who is logged in; the answer is JSON, for this user and this moment."""
+
+    def tell(self, body: dict[str, Any], status: int = HTTPStatus.OK) -> None:
+        """Send the answer."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(json.dumps(body))
+
+    def spawner(self) -> Doors:
+        """Of the user who asks; 404 where it is not ours."""
+        spawner = self.current_user.spawners[""]
+        if not isinstance(spawner, Doors):
+            raise web.HTTPError(HTTPStatus.NOT_FOUND)
+        return spawner
+
+    def cluster(self, options: dict[str, Any]) -> Cluster:
+        """The cluster that was named, or the default one; 404 for another."""
+        try:
+            return chosen(options, hub_ledger().clusters)
+        except RequestError:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND) from None
+
+
+class FactsHandler(_Asked):
+    """`GET hpcspawner/facts?cluster=NAME`: what is free, by partition. Never waits for the scheduler."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        """The newest facts, as the form shows them."""
+        cluster = self.cluster({"cluster": self.get_argument("cluster", "")})
+        spawner = self.spawner()
+        self.tell(in_words(spawner.facts_of(cluster), [one.name for one in cluster.profile.partitions]))
+
+
+class WhenHandler(_Asked):
+    """`POST hpcspawner/when` with the form's fields: when this request could start, by the scheduler's own word."""
+
+    _asked_at: dict[str, float] = {}
+    _turns: asyncio.Semaphore | None = None
+
+    @web.authenticated
+    async def post(self) -> None:
+        """One sentence; nothing is submitted."""
+        user = self.current_user
+        options = read({name: self.get_arguments(name) for name in self.request.arguments})
+        if time.monotonic() - self._asked_at.get(user.name, float("-inf")) < _GAP_S:
+            return self.tell({"message": "Please wait a moment before you ask again."}, HTTPStatus.TOO_MANY_REQUESTS)
+        self._asked_at[user.name] = time.monotonic()
+        cluster = self.cluster(options)
+        try:
+            account = await asyncio.to_thread(self.spawner().account_on, cluster)
+            wanted = make(options, cluster.profile, account).resources
+            return self.tell({"message": await self._sentence(cluster, account.name, wanted)})
+        except RequestError as error:
+            return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
+        except SchedulerError as error:
+            return self.tell({"message": f"The scheduler does not tell: {error}"}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _sentence(self, cluster: Cluster, account: str, wanted: Resources) -> str:
+        if WhenHandler._turns is None:
+            WhenHandler._turns = asyncio.Semaphore(_AT_ONCE)
+        async with WhenHandler._turns:
+            estimate = await cluster.client.estimate(account, cluster.client.scheduler.options(wanted, _LABEL))
+        if estimate.refusal:
+            return f"The scheduler would not take this job: {estimate.refusal}"
+        if estimate.starts_in_s <= 60:
+            return "It could start now, by the scheduler's estimate."
+        day = "" if estimate.starts_in_s < 12 * 3600 else f" on {estimate.at:%d %B}"
+        return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
+
+
+class CancelHandler(BaseHandler):
+    """`POST hpcspawner/cancel` with `server` and `then`: end a start of one's own, without JavaScript too."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """As the REST API does it; then the home page, or the form with the last choice."""
+        user, name = self.current_user, self.get_argument("server", "")
+        spawner = user.spawners.get(name) if name in user.spawners else None
+        if spawner is None:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND)
+        if spawner.pending == "spawn" and spawner._spawn_future is not None:
+            spawner._spawn_future.cancel()
+            # Until the start has let go of the server.
+            await asyncio.sleep(1)
+        if spawner.active and not spawner.pending:
+            await self.stop_single_user(user, name)
+        place = ["spawn", user.escaped_name, quote(name, safe="")] if name else ["spawn"]
+        self.redirect(
+            url_path_join(self.hub.base_url, *(place if self.get_argument("then", "") == "form" else ["home"]))
+        )
+
+
+HANDLERS = [
+    (r"/hpcspawner/cancel", CancelHandler),
+    (r"/hpcspawner/facts", FactsHandler),
+    (r"/hpcspawner/when", WhenHandler),
+]
+"""For `JupyterHub.extra_handlers`."""

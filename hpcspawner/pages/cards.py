@@ -1,0 +1,77 @@
+"""The cards above the form: the user's last choice and the site's presets, each started with one click."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from hpcspawner.errors import RequestError
+from hpcspawner.pages.free import outlook
+from hpcspawner.request.gate import judge
+from hpcspawner.request.model import JobRequest
+from hpcspawner.request.offer import Offer
+from hpcspawner.request.presets import ANYONE
+from hpcspawner.schedulers.facts import Facts
+from hpcspawner.site.presets import LAST
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One card. `name` is the preset that its button sends, `link` fills the form with its choices."""
+
+    name: str
+    title: str
+    help: str
+    facts: tuple[str, ...]
+    link: str
+    outlook: str
+
+
+def cards(offered: Offer, last: Mapping[str, Any], facts: Facts) -> list[Card]:
+    """The last choice first; none for a choice that the site no longer offers."""
+    return list(_cards(offered, last, facts))
+
+
+def _cards(offered: Offer, last: Mapping[str, Any], facts: Facts) -> Iterator[Card]:
+    named = [(LAST, "As last time", "", last)] if last else []
+    presets = [(one.name, one.title, one.help or "", one.options) for one in offered.profile.presets]
+    for name, title, help_line, options in (*named, *presets):
+        try:
+            request = judge({key: value for key, value in options.items() if key != "cluster"}, offered, ANYONE)
+        except RequestError:
+            continue
+        link = _link(offered, request)
+        yield Card(name, title, help_line, tuple(_facts(offered, request)), link, outlook(facts, request.resources))
+
+
+def _facts(offered: Offer, request: JobRequest) -> Iterator[str]:
+    """What the scheduler is asked for, in a few words each."""
+    wanted = request.resources
+    partition = offered.profile.partition(wanted.partition)
+    if len(offered.profile.partitions) > 1:
+        yield partition.label if partition else wanted.partition
+    yield str(wanted.walltime)
+    if wanted.nodes > 1 or wanted.whole_nodes:
+        yield _count(wanted.nodes, "whole node" if wanted.whole_nodes else "node")
+    if wanted.cpus and not wanted.whole_nodes:
+        yield _count(wanted.cpus, "core")
+    if wanted.memory:
+        yield str(wanted.memory)
+    if wanted.gpus:
+        yield _count(wanted.gpus, f"{wanted.gpu_type} GPU" if wanted.gpu_type else "GPU")
+    if len(offered.profile.environments) > 1:
+        yield request.environment.label
+    if len(offered.profile.interfaces) > 1:
+        yield request.interface.label
+    if request.image:
+        yield request.image.label
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _link(offered: Offer, request: JobRequest) -> str:
+    pairs = {"cluster": offered.profile.name, **request.choices}
+    texts = {name: str(value).lower() if isinstance(value, bool) else value for name, value in pairs.items()}
+    return f"?{urlencode(texts, doseq=True)}"

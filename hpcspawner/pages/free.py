@@ -1,0 +1,96 @@
+"""What is free, in words: for the form's table and cards, and for a browser that asks again."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpcspawner.schedulers.base import Resources
+from hpcspawner.schedulers.facts import Facts, Free
+from hpcspawner.schedulers.nodes import NodeState
+from hpcspawner.site.profile import ANY_GPU
+from hpcspawner.units import Memory
+
+# Facts that are older are said to be old.
+_OLD_S = 180.0
+_WORDS = {
+    NodeState.FREE: "free",
+    NodeState.PARTLY: "partly used",
+    NodeState.FULL: "full",
+    NodeState.RESERVED: "reserved",
+    NodeState.DOWN: "down",
+    NodeState.UNKNOWN: "unknown",
+}
+
+
+def in_words(facts: Facts, partitions: Sequence[str]) -> dict[str, Any]:
+    """The facts as texts by partition, with the time that they are of and what is not known."""
+    times = [part.at for part in (facts.free, facts.queued, facts.open) if part is not None]
+    oldest = min(times, default=0.0)
+    return {
+        "as_of": time.strftime("%H:%M", time.localtime(oldest)) if times else "",
+        "old": bool(times) and time.time() - oldest > _OLD_S,
+        "failed": list(facts.failed),
+        "partitions": {name: _row(facts, name) for name in partitions},
+    }
+
+
+def _row(facts: Facts, name: str) -> dict[str, Any]:
+    free = facts.free.value.get(name) if facts.free else None
+    is_open = facts.open.value.get(name) if facts.open else None
+    row = {"cores": "", "nodes": "", "gpus": "", "waiting": "", "largest": "", "open": is_open is not False}
+    if facts.queued:
+        queued = facts.queued.value.get(name)
+        row["waiting"] = str(queued.count if queued else 0)
+    if free is not None:
+        row |= {
+            "cores": f"{free.idle_cores} of {free.cores}",
+            "nodes": ", ".join(f"{free.nodes[state]} {_WORDS[state]}" for state in NodeState if free.nodes.get(state)),
+            "gpus": ", ".join(_gpus(free, kind) for kind in free.gpus) or "none",
+            "largest": _largest(free),
+        }
+    return row
+
+
+def _gpus(free: Free, kind: str) -> str:
+    name = "" if kind == ANY_GPU else f"{kind}: "
+    idle = free.idle_gpus.get(kind)
+    return f"{name}{'?' if idle is None else idle} of {free.gpus[kind]}"
+
+
+def _largest(free: Free) -> str:
+    if not free.widest_cores:
+        return "nothing"
+    memory = f", {_rounded(free.widest_memory)}" if free.widest_memory else ""
+    return f"{free.widest_cores} cores{memory}"
+
+
+def _rounded(mib: int) -> str:
+    return f"{mib // 1024}G" if mib >= 1024 else str(Memory(mib))
+
+
+def outlook(facts: Facts, wanted: Resources) -> str:
+    """What may be said beside a request: "free now", how many jobs wait, or nothing where that is not known."""
+    free = facts.free.value.get(wanted.partition) if facts.free else None
+    queued = facts.queued.value.get(wanted.partition) if facts.queued else None
+    if facts.open and facts.open.value.get(wanted.partition) is False:
+        return "closed now"
+    if free is not None and _fits(free, wanted) and not (queued and queued.count):
+        return "free now"
+    if queued and queued.count:
+        return "1 job waiting" if queued.count == 1 else f"{queued.count} jobs waiting"
+    return "in use now" if free is not None and not _fits(free, wanted) else ""
+
+
+def _fits(free: Free, wanted: Resources) -> bool:
+    """Whether some node has room for it, as far as is known; of several nodes, whether as many are free."""
+    if wanted.nodes > 1 or wanted.whole_nodes:
+        return free.nodes.get(NodeState.FREE, 0) >= wanted.nodes
+    if (wanted.cpus or 1) > free.widest_cores:
+        return False
+    if wanted.memory and free.widest_memory is not None and wanted.memory.mib > free.widest_memory:
+        return False
+    return not wanted.gpus or _idle_gpus(free.idle_gpus, wanted.gpu_type) >= wanted.gpus
+
+
+def _idle_gpus(idle: Mapping[str, int], kind: str | None) -> int:
+    return idle.get(kind, 0) if kind else max(idle.values(), default=0)

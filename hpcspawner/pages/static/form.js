@@ -1,0 +1,259 @@
+// The form: limits follow the choice of partition, and what is free is kept up to date.
+// What counts is the gate's judgement on the Hub; this only says earlier what it would say.
+import { mebibytesOf, secondsOf } from "./units.js";
+
+const options = document.getElementById("hpc-options");
+const form = document.getElementById("spawn_form");
+const asks = form?.dataset.hpcAsks;
+if (options && form) begin(JSON.parse(options.dataset.hpcOffer));
+
+function begin(offer) {
+  const fields = ["walltime", "nodes", "cpus", "memory", "gpus", "gpu_type", "account", "qos", "features"];
+  const partition = form.elements.partition;
+  const answer = document.getElementById("hpc-answer");
+  // What the page said before a choice changed it.
+  const helps = new Map(fields.map((name) => [name, helpOf(name)?.textContent ?? ""]));
+
+  const here = () => offer.partitions[partition.value];
+  const control = (name) => form.elements[name];
+  const controls = (name) => [...form.querySelectorAll(`[name="${name}"]`)];
+
+  function follow() {
+    const place = here();
+    for (const name of fields) limit(name, place);
+    for (const row of document.querySelectorAll("[data-hpc-free]")) {
+      row.classList.toggle("hpc-chosen", row.dataset.hpcFree === partition.value);
+    }
+    check();
+  }
+
+  function limit(name, place) {
+    const found = controls(name);
+    if (!found.length) return;
+    const why = place ? missing(name, place) : "";
+    for (const one of found) {
+      one.disabled = Boolean(why) || (one.type === "checkbox" && place && !place.features.names.includes(one.value));
+    }
+    const help = helpOf(name);
+    if (help) help.textContent = why || helpFor(name, place) || helps.get(name);
+    if (place && found[0].tagName === "SELECT") list(found[0], name, place);
+    if (place && !why && Array.isArray(place[name]) && found[0].tagName === "INPUT") {
+      found[0].placeholder = String(place[name][2]);
+    }
+  }
+
+  // Why this partition does not take an option; empty where it does.
+  function missing(name, place) {
+    if (place.whole && (name === "cpus" || name === "memory")) return `${place.label} gives whole nodes, with all of it.`;
+    if ((name === "gpus" || name === "gpu_type") && !place.gpus) return `${place.label} has no GPUs.`;
+    if (name === "gpu_type" && !place.gpu_type.names.length) return `${place.label} does not tell types apart.`;
+    if (name === "qos" && !place.qos.names.length) return `${place.label} has no QOS to choose.`;
+    if (name === "nodes" && place.nodes[1] === 1) return `${place.label} gives one node.`;
+    return "";
+  }
+
+  function helpFor(name, place) {
+    if (!place || !Array.isArray(place[name])) return "";
+    if (name === "walltime") return `Up to ${place.walltime[1]} in ${place.label}; write it as 30m, 12h or 1d 12h.`;
+    if (name === "memory") {
+      return place.memory[1]
+        ? `Per node, up to ${place.memory[1]} in ${place.label}; write it as 512M or 1.5G. Empty: the default.`
+        : helps.get(name);
+    }
+    const [low, high] = countsOf(name, place);
+    return low === high ? `${low} in ${place.label}.` : `${low} to ${high} in ${place.label}.`;
+  }
+
+  function countsOf(name, place) {
+    const [low, high] = place[name];
+    const kind = control("gpu_type")?.value;
+    return [low, name === "gpus" && kind && place.gpus_of[kind] ? place.gpus_of[kind] : high];
+  }
+
+  // What a list offers here; the rest stays in it, disabled, so that nobody wonders where it went.
+  function list(select, name, place) {
+    const offered = place[name];
+    if (!offered || !offered.names || offered.typed) return;
+    for (const option of select.options) {
+      option.disabled = option.value !== "" && !offered.names.includes(option.value);
+    }
+    if (select.selectedOptions[0]?.disabled) {
+      const other = [...select.options].find((option) => !option.disabled);
+      if (other) select.value = other.value;
+    }
+  }
+
+  function problemOf(name, place) {
+    const one = control(name);
+    const text = one && one.tagName === "INPUT" && !one.disabled ? one.value.trim() : "";
+    if (!text || !Array.isArray(place[name])) return "";
+    const label = form.querySelector(`label[for="${one.id}"]`).textContent.trim();
+    if (name === "walltime" || name === "memory") {
+      const size = name === "walltime" ? secondsOf(text) : mebibytesOf(text);
+      const [most, words] = place[name];
+      if (size === null) return `${label}: write it as ${name === "walltime" ? "90m, 12h or 1d 12h" : "512M, 64G or 1.5T"}.`;
+      return most !== null && size > most ? `${label}: you asked for ${text}; at most ${words} is allowed here.` : "";
+    }
+    const [low, high] = countsOf(name, place);
+    if (!/^[0-9]{1,7}$/.test(text)) return `${label} must be a whole number.`;
+    return Number(text) < low || Number(text) > high
+      ? `${label}: you asked for ${text}; allowed here: ${low === high ? `only ${low}` : `${low} to ${high}`}.`
+      : "";
+  }
+
+  function check() {
+    const place = here();
+    const wrong = [];
+    for (const name of ["walltime", "nodes", "cpus", "memory", "gpus"]) {
+      const why = place ? problemOf(name, place) : "";
+      mark(name, why);
+      if (why) wrong.push(control(name));
+    }
+    return wrong;
+  }
+
+  function mark(name, why) {
+    const one = control(name);
+    if (!one || one.tagName !== "INPUT") return;
+    const id = `hpc-${name}-error`;
+    let note = document.getElementById(id);
+    // What the Hub has said stays until the value changes.
+    if (!why && note && !note.dataset.hpcEarly) return;
+    one.classList.toggle("is-invalid", Boolean(why));
+    one.setAttribute("aria-invalid", String(Boolean(why)));
+    if (!why) {
+      note?.remove();
+      return;
+    }
+    if (!note) {
+      note = document.createElement("div");
+      note.id = id;
+      note.className = "invalid-feedback d-block";
+      one.after(note);
+      one.setAttribute("aria-describedby", `${one.getAttribute("aria-describedby") ?? ""} ${id}`.trim());
+    }
+    note.dataset.hpcEarly = "true";
+    note.textContent = why;
+  }
+
+  form.addEventListener("change", follow);
+  form.addEventListener("input", (event) => {
+    const note = document.getElementById(`hpc-${event.target.name}-error`);
+    if (note && !note.dataset.hpcEarly) {
+      note.remove();
+      event.target.classList.remove("is-invalid");
+    }
+    answer.textContent = "";
+    check();
+  });
+  form.addEventListener("submit", (event) => {
+    // A card is judged by the Hub alone; the fields do not count then.
+    if (event.submitter?.name === "preset") return;
+    const [first] = check();
+    if (!first) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    first.focus();
+  }, true);
+
+  picks(control("walltime"));
+  link(document.getElementById("hpc-link"), answer);
+  when(document.getElementById("hpc-when"), answer);
+  follow();
+  keepUpToDate(asks && `${asks}facts?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
+
+  // Common wall times, for one click.
+  function picks(input) {
+    if (!input?.list) return;
+    const row = document.createElement("div");
+    row.className = "hpc-picks";
+    for (const { value } of input.list.options) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "btn btn-outline-secondary btn-sm py-0";
+      button.textContent = value;
+      button.dataset.hpcSeconds = String(secondsOf(value));
+      button.setAttribute("aria-label", `${value} of wall time`);
+      button.addEventListener("click", () => {
+        input.value = value;
+        input.dispatchEvent(new Event("input", { bubbles: true }));
+        input.dispatchEvent(new Event("change", { bubbles: true }));
+      });
+      row.append(button);
+    }
+    input.after(row);
+    const show = () => {
+      const most = here()?.walltime?.[0] ?? Infinity;
+      for (const button of row.children) button.hidden = Number(button.dataset.hpcSeconds) > most;
+    };
+    form.addEventListener("change", show);
+    show();
+  }
+}
+
+function helpOf(name) {
+  return document.getElementById(`hpc-${name}-help`);
+}
+
+// Every choice that is not empty, as a link that fills the form and starts nothing.
+function link(button, answer) {
+  if (!button || !navigator.clipboard) return;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const url = new URL(window.location.href);
+    url.search = "";
+    for (const [name, value] of new FormData(form)) {
+      if (!name.startsWith("_") && value !== "") url.searchParams.append(name, value);
+    }
+    await navigator.clipboard.writeText(url.href).then(
+      () => (answer.textContent = "Copied. The link fills in this form and starts nothing."),
+      () => (answer.textContent = url.href),
+    );
+  });
+}
+
+function when(button, answer) {
+  // Asked as the user who is logged in, so not where somebody starts another one's server.
+  if (!button || !asks || !("hpcEstimate" in options.dataset) || !("hpcOwn" in form.dataset)) return;
+  const xsrf = new URL(form.action).searchParams.get("_xsrf") ?? "";
+  const url = `${asks}when?_xsrf=${encodeURIComponent(xsrf)}`;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    answer.textContent = "Asking the scheduler…";
+    const reply = await fetch(url, { method: "POST", body: new FormData(form) }).then(
+      (got) => got.json().catch(() => ({})),
+      () => ({}),
+    );
+    button.disabled = false;
+    answer.textContent = reply.message ?? "The Hub did not answer. Please try again later.";
+  });
+}
+
+function keepUpToDate(url) {
+  const table = document.getElementById("hpc-free");
+  if (!url || !table) return;
+  async function ask() {
+    if (document.hidden) return;
+    const free = await fetch(url).then(
+      (got) => (got.ok ? got.json() : null),
+      () => null,
+    );
+    if (free) show(free);
+  }
+  function show(free) {
+    table.querySelector("[data-hpc-as-of]").textContent = free.as_of ? `as of ${free.as_of}` : "is not known yet";
+    const unknown = table.querySelector("[data-hpc-unknown]");
+    unknown.textContent = free.failed.length ? `The scheduler does not tell: ${free.failed.join(", ")}.` : "";
+    if (free.old) unknown.textContent += " These numbers are old.";
+    unknown.hidden = !unknown.textContent;
+    for (const row of table.querySelectorAll("[data-hpc-free]")) {
+      const now = free.partitions[row.dataset.hpcFree];
+      if (!now) continue;
+      row.querySelector("[data-hpc-closed]").hidden = now.open;
+      for (const cell of row.querySelectorAll("[data-hpc-now]")) cell.textContent = now[cell.dataset.hpcNow] || "?";
+    }
+  }
+  ask();
+  setInterval(ask, 30_000);
+}
