@@ -1,7 +1,9 @@
 """A real browser: Debian's Chromium, driven by Playwright."""
 
 import contextlib
+import os
 import re
+from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
@@ -90,3 +92,44 @@ def run_cell(page, code):
     output = page.locator(".jp-OutputArea-output pre").first
     output.wait_for(timeout=60_000)
     return output.inner_text().strip()
+
+
+AXE = Path(__file__).parents[2] / "build" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
+"""The accessibility checker, installed beside the proxy (requirements/proxy-npm)."""
+
+
+def violations(page):
+    """What axe-core finds wrong with the page as it is now: a rule and the elements that break it, one line each."""
+    assert AXE.exists(), f"{AXE} is missing; `make test` installs what the tests need"
+    # Not by a script tag, which the page's policy would refuse.
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
+
+
+LOOKS = [("light", 1100), ("dark", 1100), ("light", 390), ("dark", 390)]
+"""Colour scheme and width of each look at a page."""
+
+
+def look_at(page, name):
+    """Every violation on the page in light and dark, on a screen and a phone, and what is wider than the page.
+
+    With HPC_SCREENSHOTS the folder gets a picture of the first two.
+    """
+    wrong, height = [], page.viewport_size["height"]
+    for scheme, width in LOOKS:
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("scheme => document.documentElement.setAttribute('data-bs-theme', scheme)", scheme)
+        page.set_viewport_size({"width": width, "height": height})
+        # Until colours that change slowly are there.
+        page.evaluate("Promise.allSettled(document.getAnimations().map(one => one.finished))")
+        here = f"{name}, {scheme}, {width} px wide"
+        wrong += [f"{here}: {one}" for one in violations(page)]
+        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+            wrong.append(f"{here}: wider than the page")
+        if (folder := os.environ.get("HPC_SCREENSHOTS")) and width > 1000:
+            suffix = "" if scheme == "light" else "-dark"
+            page.screenshot(path=Path(folder) / f"{name}{suffix}.png", full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size({"width": 1100, "height": height})
+    return wrong

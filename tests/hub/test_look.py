@@ -1,0 +1,103 @@
+"""The pages as researchers meet them: by card, by keyboard, without JavaScript; no violation by axe-core's word."""
+
+import re
+
+import pytest
+from hub.conftest import PROFILE
+from support.browser import a_page, fill, log_in, look_at, press_start, unfold
+
+PRESETS = """
+[[presets]]
+name = "quick"
+title = "Quick look"
+help = "For reading and plotting."
+options = { walltime = "5m", cpus = 1 }
+
+[[presets]]
+name = "without"
+title = "Without Jupyter"
+options = { environment = "without" }
+"""
+
+
+@pytest.fixture(scope="module")
+def running_hub(make_hub):
+    with make_hub(profile=PROFILE + PRESETS) as running:
+        yield running
+
+
+def test_the_form_and_the_page_of_a_failure(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        assert page.locator("[data-hpc-card]").count() == 2
+        assert look_at(page, "cards") == []
+        unfold(page)
+        page.locator("#hpc-options details").evaluate_all("all => all.forEach(one => { one.open = true })")
+        page.select_option("#hpc-partition", "long")
+        page.get_by_role("button", name="4h of wall time").click()
+        assert page.locator("#hpc-walltime").input_value() == "4h"
+        page.select_option("#hpc-partition", "short")
+        assert "at most 30m" in page.locator("#hpc-walltime-error").inner_text()
+        assert page.locator("#hpc-gpus").is_disabled()
+        assert look_at(page, "form-local") == []
+        page.locator('[data-hpc-card="without"]').get_by_role("button", name="Start").click()
+        page.wait_for_selector("#hpc-advice", timeout=60_000)
+        assert "was not found in the environment" in page.locator("#hpc-last-end").inner_text()
+        assert look_at(page, "failed") == []
+        page.click("#hpc-again")
+        page.wait_for_selector("#hpc-advice", timeout=60_000)
+        page.goto(f"{hub.url}/hub/spawn")
+        last = page.locator("[data-hpc-card]").first
+        assert last.get_attribute("data-hpc-card") == "last"
+        assert "Python without Jupyter" in last.inner_text()
+        last.get_by_role("link", name="Change").click()
+        assert page.locator("#hpc-environment").input_value() == "without"
+        assert page.locator("#hpc-more").get_attribute("open") is not None
+        assert page.complaints == []
+
+
+def test_the_waiting_page_cancels_and_changes(hub):
+    for user in ("bob", "carol"):
+        hub.api("POST", f"/users/{user}")
+        hub.spawn(user, {"walltime": "10m"})
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        fill(page, walltime="7m")
+        press_start(page)
+        page.wait_for_selector('#hpc-steps [data-hpc-key="waiting"][aria-current="step"]')
+        assert page.title() == "Waiting · JupyterHub"
+        assert re.fullmatch(r"\d\d:\d\d.*", page.locator('[data-hpc="since"]').inner_text())
+        assert look_at(page, "waiting-local") == []
+        page.click("#hpc-change")
+        page.wait_for_url(re.compile("/hub/spawn$"), timeout=30_000)
+        unfold(page)
+        assert page.locator("#hpc-walltime").input_value() == "7m"
+        assert page.complaints == []
+    assert hub.servers("alice") == {}
+    with a_page(javascript=False) as page:
+        log_in(page, hub, "alice")
+        for address in ("spawn", "spawn/alice/second"):
+            page.goto(f"{hub.url}/hub/{address}")
+            page.locator('[data-hpc-card="quick"]').get_by_role("button", name="Start").click()
+            page.wait_for_url(re.compile("/hub/spawn-pending/alice"))
+            page.locator('[data-hpc="id"]:not(:empty)').wait_for(timeout=30_000)
+            assert "limit of running servers" in page.locator("#progress-message").inner_text()
+            page.click("#hpc-cancel")
+            page.wait_for_url(re.compile("/hub/home"), timeout=30_000)
+    assert hub.servers("alice") == {}
+
+
+def test_a_server_is_started_by_keyboard_alone(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.closest('[data-hpc-card=quick]')?.tagName"):
+                break
+        assert page.evaluate("document.activeElement.value") == "quick"
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile("/user/alice/lab"), timeout=60_000)
+        assert page.complaints == []
