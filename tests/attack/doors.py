@@ -378,7 +378,23 @@ _TAGS = {
 }
 _ATTRIBUTES = {
     *("aria-describedby", "autocomplete", "checked", "class", "for", "id", "inputmode", "name", "open", "placeholder"),
-    *("role", "scope", "selected", "type", "value"),
+    *(
+        "aria-current",
+        "aria-label",
+        "aria-live",
+        "hidden",
+        "href",
+        "list",
+        "role",
+        "scope",
+        "selected",
+        "type",
+        "value",
+    ),
+    *(
+        f"data-hpc-{name}"
+        for name in ("as-of", "card", "closed", "cluster", "estimate", "free", "now", "offer", "unknown")
+    ),
 }
 
 
