@@ -20,7 +20,7 @@ class HPCSpawnerApp(Application):
     version = __version__
     description = __doc__
     subcommands = {
-        "check": (Check, "Check site profiles and report every mistake."),
+        "check": (Check, "Check profiles, commands, rights and the Hub's settings, with a cure for each."),
         "render": (Render, "Print the job script for a request."),
         "helper": (Helper, "Print the helper program that the Hub runs as its users."),
         "sudoers": (Sudoers, "Print the sudoers lines that let the Hub's account run the helper."),

@@ -17,6 +17,7 @@ from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerReject
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
+from hpcspawner.schedulers.inventory import Inventory
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
@@ -182,6 +183,29 @@ class Client:
             ) from error
         return Listing(begun_at, jobs)
 
+    async def ask(self, argv: Sequence[str]) -> str:
+        """What one of the scheduler's commands prints, run under the Hub's own account."""
+        return (await self._checked(self._by_hub(argv))).out
+
+    async def answer(self, argv: Sequence[str]) -> Answer:
+        """The same for a command that may fail."""
+        return await self._run(self._by_hub(argv))
+
+    async def inventory(self) -> Inventory:
+        """What the cluster has; SchedulerNotSetUp where this scheduler can't be asked."""
+        reader = self.scheduler.inventory
+        if reader is None:
+            name = self.scheduler.name
+            raise SchedulerNotSetUp(f"{name} does not list its partitions.", "", "", "write the profile by hand")
+        asked = [
+            (self._quietly if name in reader.optional else self.ask)(argv) for name, argv in reader.commands.items()
+        ]
+        outs = dict(zip(reader.commands, await asyncio.gather(*asked), strict=True))
+        try:
+            return await asyncio.to_thread(reader.parse, outs)
+        except ValueError as error:
+            raise SchedulerUnreachable(f"The cluster's partitions could not be read: {error}") from error
+
     def _by_hub(self, argv: Sequence[str]) -> Command:
         return Command(self._found(argv))
 
@@ -255,7 +279,7 @@ class Client:
             return "The Hub's helper can't do what it was asked.", again
         by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
         if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
-            return "The Hub may not run the scheduler's commands as this user.", self._cure()
+            return "The Hub may not run the scheduler's commands as this user.", self.cure()
         return None
 
     def _not_set_up(self, answer: Answer) -> tuple[str, str] | None:
@@ -281,7 +305,8 @@ class Client:
         path = self.access.variables.get("SLURM_CONF", "")
         return f"The file {path!r} is not there on the Hub." if path and not os.path.isfile(path) else ""
 
-    def _cure(self) -> str:
+    def cure(self) -> str:
+        """How the Hub gets the rights that it needs."""
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
         if self.access.helper:
             return f"put what {lines} prints into /etc/sudoers.d, and the user into that group"

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from hpcspawner.schedulers import pbs
 from hpcspawner.schedulers.base import COUNT, Answer, Resources
 from hpcspawner.schedulers.pbs import STATES, Pbs
+from hpcspawner.schedulers.pbs_inventory import TorqueInventory
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
@@ -70,6 +71,7 @@ class Torque(Pbs):
     name = "torque"
     title = "Torque"
     rules = _RULES
+    inventory = TorqueInventory()
     silent_when_empty = True
     errors = _ERRORS
     limits = _LIMITS
