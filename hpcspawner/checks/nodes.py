@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 from hpcspawner.checks.finding import Finding, good, not_checked, warning, wrong
+from hpcspawner.errors import SchedulerError
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.site.profile import SiteProfile
 
@@ -16,7 +17,10 @@ async def names_resolve(client: Client) -> list[Finding]:
     """Whether the Hub's machine knows the nodes by the names that the scheduler gives."""
     if not client.access.has_nodes or client.scheduler.inventory is None:
         return [not_checked("jobs run on the Hub's own machine")]
-    nodes = (await client.inventory()).nodes
+    try:
+        nodes = (await client.inventory()).nodes
+    except SchedulerError:
+        return [not_checked("the nodes could not be listed; see the check of the partitions")]
     step = max(1, len(nodes) // _MOST)
     some = nodes[::step]
     names = [client.access.node_name.replace("{node}", node) for node in some]

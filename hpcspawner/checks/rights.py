@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hpcspawner.checks.finding import Check, Finding, good, not_checked, warning, wrong
+from hpcspawner.errors import SchedulerNotSetUp
 from hpcspawner.request.accounts import refusal
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.commands import Client
@@ -16,6 +17,7 @@ from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.site.profile import Access, SiteProfile
 
 _LIMIT_S = 20.0
+_ROOT = 0
 # What no user needs and every intruder wants.
 _TOO_MUCH = "/bin/sh"
 
@@ -74,7 +76,7 @@ def _protected(path: Path) -> list[Finding]:
     found = []
     for place in (path, *path.parents):
         status = place.stat()
-        if status.st_uid != 0:
+        if status.st_uid not in (0, _ROOT):
             found.append(wrong(f"{place} belongs to uid {status.st_uid}, not to root", f"chown root:root {place}"))
         if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
             found.append(wrong(f"{place} can be changed by others than root", f"chmod go-w {place}"))
@@ -91,7 +93,12 @@ def _current(profile: SiteProfile, client: Client, path: Path) -> Iterator[Findi
             f"{python}, which runs {path}, is not there", f"install it, or name another: --python=… ({_install(path)})"
         )
         return
-    if text == sudo.program(profile, client.scheduler, python):
+    try:
+        now = sudo.program(profile, client.scheduler, python)
+    except SchedulerNotSetUp as error:
+        yield not_checked(f"whether {path} is up to date: {error}")
+        return
+    if text == now:
         yield good("it is what `hpcspawner helper` prints for this profile")
     else:
         yield wrong(f"{path} was made for another profile or by another release", _install(path))

@@ -95,7 +95,9 @@ async def _clock(client: Client) -> list[Finding]:
     try:
         before = time.time()
         theirs = reader.parse_clock(await client.ask(reader.clock_command))
-        return [skew(theirs - (before + time.time()) / 2, "the controller")]
+        after = time.time()
+        # It was asked in between, and tells whole seconds.
+        return [skew(min(0.0, theirs + 1 - before) or max(0.0, theirs - after), "the controller")]
     except (SchedulerError, ValueError) as error:
         return [not_checked(f"the controller's clock can't be asked ({error})")]
 

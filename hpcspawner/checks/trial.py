@@ -211,7 +211,7 @@ class Trial:
         if not kind:
             return good(f"{node} reaches the Hub at {self.home.url} by TLS")
         cures = {
-            "tls": "name in ca_file the authority that signed the Hub's certificate; callback_url must use a name of it",
+            "tls": "name in ca_file who signed the Hub's certificate; callback_url must be a name of it",
             "name": "make the host of callback_url known on the nodes, by DNS or /etc/hosts",
             "way": "open the Hub's firewall for the nodes, and check that its proxy listens at their network's address",
             "answer": "another program answers there: correct callback_url",

@@ -108,7 +108,8 @@ class Check(Command):
                 async for name, finding in run_all(self._of_cluster(profile, hub)):
                     yield f"{before}{name}", finding
         if hub is not None and not self.profile_only:
-            checks = [*settings_checks.checks(hub.config, profiles), *suite.of_address(hub.public)]
+            checks = [*settings_checks.checks(hub.config, profiles), *settings_checks.tls(hub.config)]
+            checks += suite.of_address(hub.public)
             async for name, finding in run_all(checks):
                 yield name, finding
 

@@ -44,15 +44,6 @@ _ELSEWHERE = "the site's profile"
 _OURS = ("Spawner", "BatchSpawnerBase", "HPCSpawner")
 
 
-def ignored(config: Any) -> str:
-    """One message with every such setting; "" where there is none. `config` is JupyterHub's, as traitlets has it."""
-    found = list(ignored_settings(config))
-    if not found:
-        return ""
-    lines = "\n".join(f"  c.{name}: {where}" for name, where in found)
-    return f"hpcspawner: these settings have no effect. Set them in the site's profile instead:\n{lines}"
-
-
 def ignored_settings(config: Any) -> Iterator[tuple[str, str]]:
     """Every such setting, and where its value belongs."""
     for section in sorted(name for name in config if name.endswith("Spawner") or name in _OURS):

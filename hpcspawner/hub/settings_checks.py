@@ -22,6 +22,20 @@ def checks(config: Any, profiles: Sequence[SiteProfile]) -> Iterator[Check]:
     yield Check("Hub settings", lambda: _all(config, profiles))
 
 
+def tls(config: Any) -> Iterator[Check]:
+    """Whether servers are reached by TLS; a Hub that starts has looked more closely."""
+    yield Check("TLS to nodes", lambda: [_tls(config)])
+
+
+def _tls(config: Any) -> Finding:
+    if value(config, ["JupyterHub"], "internal_ssl", False):
+        return good("the Hub reaches servers by TLS")
+    return warning(
+        "there is no TLS to the compute nodes: all that users type and see crosses the cluster's network in clear",
+        "leave tls_to_nodes=False out of configure()",
+    )
+
+
 def _all(config: Any, profiles: Sequence[SiteProfile]) -> Iterable[Finding]:
     found = [*_core(config, profiles), *_public(config), *_cluster_side(config, profiles), *_unread(config)]
     return found or [good("nothing that hinders servers")]
@@ -64,12 +78,7 @@ def _public(config: Any) -> Iterator[Finding]:
             "the Hub's proxy has no HTTPS and listens on every address: passwords cross the network in clear",
             "set JupyterHub.ssl_cert and ssl_key, or bind_url to 127.0.0.1 behind a web server with HTTPS",
         )
-    if not value(config, ["JupyterHub"], "internal_ssl", False):
-        yield warning(
-            "there is no TLS to the compute nodes: all that users type and see crosses the cluster's network in clear",
-            "leave tls_to_nodes=False out of configure()",
-        )
-    elif _has_lost_hook(config):
+    if _has_lost_hook(config):
         yield wrong(
             "ConfigurableHTTPProxy.command was overwritten after hpcspawner.configure() added its hook, so the proxy "
             "can't reach any server",
@@ -78,6 +87,8 @@ def _public(config: Any) -> Iterator[Finding]:
 
 
 def _has_lost_hook(config: Any) -> bool:
+    if not value(config, ["JupyterHub"], "internal_ssl", False):
+        return False
     if value(config, ["HPCSpawner"], "certificate_names", "job") != "job":
         return False
     if value(config, ["HPCSpawner"], "certificate_zone", ZONE) != ZONE:

@@ -11,8 +11,8 @@ from sqlalchemy.engine import URL, make_url
 
 from hpcspawner.hub import audit, double_start, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
-from hpcspawner.hub.ignored_settings import ignored
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
+from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages import content_security
 from hpcspawner.pages.pages import LinkFillsForm
 
@@ -93,9 +93,8 @@ async def _keep_house(app: JupyterHub) -> None:
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
-    if words := ignored(app.config):
-        app.log.warning("%s", words)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
+    in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)
     limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
     await Housekeeping(app, spawner.ledger, limits, app.log).run()
 
