@@ -9,6 +9,7 @@ from traitlets.config import Application
 from hpcspawner._version import __version__
 from hpcspawner.cli.check import Check
 from hpcspawner.cli.demo import Demo
+from hpcspawner.cli.init import Init
 from hpcspawner.cli.render import Render
 from hpcspawner.cli.rights import Helper, Sudoers
 
@@ -20,6 +21,7 @@ class HPCSpawnerApp(Application):
     version = __version__
     description = __doc__
     subcommands = {
+        "init": (Init, "Print a profile for this cluster, or for another batch spawner's settings."),
         "check": (Check, "Check profiles, commands, rights and the Hub's settings, with a cure for each."),
         "render": (Render, "Print the job script for a request."),
         "helper": (Helper, "Print the helper program that the Hub runs as its users."),
