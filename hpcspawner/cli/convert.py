@@ -131,12 +131,13 @@ class Old:
             if known is None:
                 self.lost.append(f"partition {name!r}: the cluster has none of this name")
                 continue
-            walltimes = [one for settings in some if (one := walltime(settings.get("req_runtime"), self.scheduler))]
-            sizes = [one for settings in some if (one := memory(settings.get("req_memory"), self.scheduler))]
+            walltimes = [span for settings in some if (span := walltime(settings.get("req_runtime"), self.scheduler))]
+            sizes = [size for settings in some if (size := memory(settings.get("req_memory"), self.scheduler))]
             counts = [int(text) for settings in some if (text := str(settings.get("req_nprocs", ""))).isdecimal()]
             yield raised(known, max(walltimes, default=None), max(sizes, default=None), max(counts, default=None))
 
     def _defaults(self, first: Settings) -> Iterator[tuple[str, str]]:
+        value: Walltime | Memory | None
         span = walltime(first.get("req_runtime"), self.scheduler)
         size = memory(first.get("req_memory"), self.scheduler)
         for key, value, text in (("req_runtime", span, "walltime"), ("req_memory", size, "memory")):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from traitlets.config import Application
 from traitlets.config.loader import PyFileConfigLoader
 
 from hpcspawner.checks.suite import PublicSide
@@ -25,6 +26,9 @@ class HubConfig:
         """Run the file, as JupyterHub does at its start; what is wrong with it is returned, not raised."""
         if not path.is_file():
             return Unreadable(f"{path} is not there")
+        # A configuration may ask for the application, which is JupyterHub then and not this command.
+        if Application.initialized():
+            type(Application.instance()).clear_instance()
         try:
             return cls(PyFileConfigLoader(path.name, path=str(path.absolute().parent)).load_config())
         except SystemExit as error:

@@ -64,6 +64,8 @@ class Client:
         self.access = access
         self.log = log
         self.own_account = _own_account()
+        self.observe: Callable[[str, str, float], object] = lambda *_: None
+        """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
         self._directives = directives
         commands = (scheduler.submit_command, scheduler.cancel_command("1"), scheduler.query_command("0"))
@@ -313,6 +315,33 @@ class Client:
         return f"name a helper in the profile (scheduler.helper), and put what {lines} prints into /etc/sudoers.d"
 
     async def _run(self, command: Command) -> Answer:
+        """One command, measured."""
+        began, outcome = time.monotonic(), "not-started"
+        try:
+            answer = await self._start(command)
+            outcome = "failed" if answer.code else "ok"
+            return answer
+        except SchedulerUnreachable:
+            outcome = "timeout"
+            raise
+        finally:
+            self.observe(self._program(command.argv), outcome, time.monotonic() - began)
+
+    def _program(self, argv: Sequence[str]) -> str:
+        """Which of the scheduler's programs an argv runs, whoever starts it."""
+        scheduler = self.scheduler
+        of_verb = {
+            sudo.SUBMIT: scheduler.submit_command[0],
+            sudo.CANCEL: scheduler.cancel_words[0],
+            sudo.LIST: scheduler.query_command("0")[0],
+        }
+        if self.access.helper and self.access.helper in argv:
+            return of_verb.get(argv[-1], "other")
+        names = [os.path.basename(word) for word in argv]
+        # Before a submit and a cancel stand the programs that become the user.
+        return next((one for one in names if one in of_verb.values()), names[0])
+
+    async def _start(self, command: Command) -> Answer:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
         environment = {**self.access.variables, "PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         line = shlex.join(command.argv)
