@@ -9,6 +9,7 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from hpcspawner.checks.suite import PublicSide
 from hpcspawner.hub.settings_checks import value
+from hpcspawner.hub.startup import ledger_url_beside, secret_file_beside
 
 
 class Unreadable(Exception):
@@ -52,3 +53,19 @@ class HubConfig:
             certificate=value(self.config, ["JupyterHub"], "ssl_cert", ""),
             key=value(self.config, ["JupyterHub"], "ssl_key", ""),
         )
+
+    @property
+    def ledger_url(self) -> str:
+        """The database with the record of jobs, as the Hub finds it; a file is sought in the folder we are in."""
+        given = value(self.config, ["HPCSpawner"], "ledger_url", "")
+        return str(given or ledger_url_beside(self._db_url))
+
+    @property
+    def secret_file(self) -> str:
+        """The file with the Hub's secret."""
+        given = value(self.config, ["HPCSpawner"], "secret_file", "")
+        return str(given or secret_file_beside(self._db_url))
+
+    @property
+    def _db_url(self) -> str:
+        return str(value(self.config, ["JupyterHub"], "db_url", "sqlite:///jupyterhub.sqlite"))

@@ -107,12 +107,22 @@ def cookie_secret() -> bytes:
 
 def secret_file_beside_the_hubs() -> str:
     """Beside the Hub's SQLite; else in its working directory, as JupyterHub's own secret."""
-    return str(_folder_of(make_url(JupyterHub.instance().db_url)) / "hpcspawner_secret")
+    return secret_file_beside(JupyterHub.instance().db_url)
+
+
+def secret_file_beside(db_url: str) -> str:
+    """The same for a Hub with this database."""
+    return str(_folder_of(make_url(db_url)) / "hpcspawner_secret")
 
 
 def ledger_url_beside_the_hubs() -> str:
     """SQLite beside the Hub's SQLite; else the Hub's own database."""
-    url = make_url(JupyterHub.instance().db_url)
+    return ledger_url_beside(JupyterHub.instance().db_url)
+
+
+def ledger_url_beside(db_url: str) -> str:
+    """The same for a Hub with this database."""
+    url = make_url(db_url)
     if url.get_backend_name() != "sqlite":
         return url.render_as_string(hide_password=False)
     return f"sqlite:///{_folder_of(url) / 'hpcspawner.sqlite'}"
