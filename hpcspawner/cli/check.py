@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Float, Unicode
 
@@ -14,12 +15,13 @@ from hpcspawner.checks.finding import Check as OneCheck
 from hpcspawner.checks.finding import Checked, Outcome, as_data, lines, run_all, wrong
 from hpcspawner.checks.trial import Home
 from hpcspawner.cli.command import Command
-from hpcspawner.cli.hub_config import HubConfig, Unreadable
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import settings_checks
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.site.profile import SiteProfile, load
+
+if TYPE_CHECKING:  # JupyterHub takes seconds to load, and only --hub needs it
+    from hpcspawner.cli.hub_config import HubConfig
 
 
 class Check(Command):
@@ -27,14 +29,15 @@ class Check(Command):
 
     Run it as the Hub's account on the Hub's machine. The exit code is 0 where nothing is wrong, 1 where something is,
     2 for bad usage.
-
-    hpcspawner check site.toml
-    hpcspawner check --hub=jupyterhub_config.py --user=alice
-    hpcspawner check --hub=jupyterhub_config.py --user=alice --submit
     """
 
     name = "hpcspawner check"
     description = __doc__
+    examples = """
+hpcspawner check site.toml
+hpcspawner check --hub=jupyterhub_config.py --user=alice
+hpcspawner check --hub=jupyterhub_config.py --user=alice --submit
+"""
     user = Unicode(config=True, help="One of the Hub's users, for whom rights and accounts are tried.")
     hub = Unicode(config=True, help="The Hub's configuration file: its profiles, settings, address and certificate.")
     submit = Bool(config=True, help="Also run a small job as the user.")
@@ -59,7 +62,7 @@ class Check(Command):
     def start(self) -> None:
         """Check all that is named; exit code 1 where something is wrong, 2 where the usage is."""
         hub = self._hub_config()
-        paths = list(self.extra_args) or (hub.sites if isinstance(hub, HubConfig) else [])
+        paths = list(self.extra_args) or ([] if hub is None or isinstance(hub, str) else hub.sites)
         if not paths and not self.hub:
             self.usage("name at least one profile, such as: hpcspawner check site.toml")
         if self.submit and not self.user:
@@ -77,12 +80,11 @@ class Check(Command):
     def _bad(self, found: Iterable[Checked]) -> bool:
         return any(one.outcome is Outcome.WRONG or (self.strict and not one.ok) for _, one in found)
 
-    def _hub_config(self) -> "HubConfig | Unreadable | None":
-        if not self.hub:
-            return None
-        return HubConfig.read(Path(self.hub))
+    def _hub_config(self) -> "HubConfig | str | None":
+        """The Hub's configuration, or why it can't be read; None where none was named."""
+        return hub_config().HubConfig.read(Path(self.hub)) if self.hub else None
 
-    async def _all(self, paths: list[str], hub: "HubConfig | Unreadable | None") -> list[Checked]:
+    async def _all(self, paths: list[str], hub: "HubConfig | str | None") -> list[Checked]:
         found = []
         async for name, finding in self._each(paths, hub):
             found.append((name, finding))
@@ -90,9 +92,9 @@ class Check(Command):
                 print(*lines([(name, finding)]), flush=True)
         return found
 
-    async def _each(self, paths: list[str], hub: "HubConfig | Unreadable | None") -> AsyncIterator[Checked]:
-        if isinstance(hub, Unreadable):
-            yield "Hub settings", wrong(str(hub), "correct the file; `jupyterhub -f FILE` would not start either")
+    async def _each(self, paths: list[str], hub: "HubConfig | str | None") -> AsyncIterator[Checked]:
+        if isinstance(hub, str):
+            yield "Hub settings", wrong(hub, "correct the file; `jupyterhub -f FILE` would not start either")
             hub = None
         profiles = []
         for path in paths:
@@ -108,17 +110,21 @@ class Check(Command):
                 async for name, finding in run_all(self._of_cluster(profile, hub)):
                     yield f"{before}{name}", finding
         if hub is not None and not self.profile_only:
-            checks = [*settings_checks.checks(hub.config, profiles), *settings_checks.tls(hub.config)]
-            checks += suite.of_address(hub.public)
+            checks = [*hub_config().checks(hub.config, profiles), *suite.of_address(hub.public)]
             async for name, finding in run_all(checks):
                 yield name, finding
 
-    def _of_cluster(self, profile: SiteProfile, hub: HubConfig | None) -> Iterable[OneCheck]:
+    def _of_cluster(self, profile: SiteProfile, hub: "HubConfig | None") -> Iterable[OneCheck]:
         client = _client(profile)
         yield from suite.of_cluster(profile, client, self.user)
         if self.submit:
             home = hub.public.home if hub is not None else Home()
             yield from suite.of_job(profile, client, self.user, home, self.wait_s)
+
+
+def hub_config() -> Any:
+    """The module that reads a Hub's configuration, loaded when it is needed."""
+    return import_module("hpcspawner.cli.hub_config")
 
 
 def _profile_findings(path: str) -> Any:

@@ -1,5 +1,6 @@
 """The Hub's configuration file, read as JupyterHub reads it, for commands that look at it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,12 @@ from typing import Any
 from traitlets.config import Application
 from traitlets.config.loader import PyFileConfigLoader
 
+from hpcspawner.checks.finding import Check
 from hpcspawner.checks.suite import PublicSide
+from hpcspawner.hub import settings_checks
 from hpcspawner.hub.settings_checks import value
 from hpcspawner.hub.startup import ledger_url_beside, secret_file_beside
-
-
-class Unreadable(Exception):
-    """The configuration can't be read; the text says why."""
+from hpcspawner.site.profile import SiteProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class HubConfig:
     config: Any
 
     @classmethod
-    def read(cls, path: Path) -> "HubConfig | Unreadable":
-        """Run the file, as JupyterHub does at its start; what is wrong with it is returned, not raised."""
+    def read(cls, path: Path) -> "HubConfig | str":
+        """Run the file, as JupyterHub does at its start; where it fails, why."""
         if not path.is_file():
-            return Unreadable(f"{path} is not there")
+            return f"{path} is not there"
         # A configuration may ask for the application, which is JupyterHub then and not this command.
         if Application.initialized():
             type(Application.instance()).clear_instance()
@@ -34,9 +34,9 @@ class HubConfig:
             return cls(PyFileConfigLoader(path.name, path=str(path.absolute().parent)).load_config())
         except SystemExit as error:
             # configure() ends the Hub's start with a message.
-            return Unreadable(str(error.code))
+            return str(error.code)
         except Exception as error:
-            return Unreadable(f"{path} fails: {type(error).__name__}: {error}")
+            return f"{path} fails: {type(error).__name__}: {error}"
 
     @property
     def sites(self) -> list[str]:
@@ -69,3 +69,9 @@ class HubConfig:
     @property
     def _db_url(self) -> str:
         return str(value(self.config, ["JupyterHub"], "db_url", "sqlite:///jupyterhub.sqlite"))
+
+
+def checks(config: Any, profiles: Sequence[SiteProfile]) -> Iterator[Check]:
+    """All that can be said of the settings without a Hub."""
+    yield from settings_checks.checks(config, profiles)
+    yield from settings_checks.tls(config)

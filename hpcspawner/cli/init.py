@@ -10,22 +10,24 @@ import socket
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from traitlets import Unicode
 
 from hpcspawner.checks.finding import Outcome, lines, run_all
 from hpcspawner.checks.suite import of_cluster
-from hpcspawner.cli import convert
 from hpcspawner.cli.command import Command
 from hpcspawner.cli.draft import Draft, DraftEnvironment
-from hpcspawner.cli.hub_config import HubConfig, Unreadable
 from hpcspawner.errors import ProfileError, SchedulerError
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.inventory import Inventory
 from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.site.profile import Access, SiteProfile, parse
+
+if TYPE_CHECKING:  # both load JupyterHub, and only --from needs them
+    from hpcspawner.cli import convert
 
 _PLACES = ("/usr/local/bin", "/usr/bin", "/bin")
 # Where clusters have them that are not on PATH.
@@ -42,14 +44,14 @@ _JUPYTER_MODULES = re.compile(r"jupyter|anaconda|miniconda|miniforge|mambaforge"
 
 
 class Init(Command):
-    """Print a profile for this cluster, from what its scheduler says; what it does not say is marked with `# ?`.
-
-    hpcspawner init --environments=/shared/jupyter > site.toml
-    hpcspawner init --from=/etc/jupyterhub/jupyterhub_config.py > site.toml
-    """
+    """Print a profile for this cluster, from what its scheduler says; what it does not say is marked with `# ?`."""
 
     name = "hpcspawner init"
     description = __doc__
+    examples = """
+hpcspawner init --environments=/shared/jupyter > site.toml
+hpcspawner init --from=/etc/jupyterhub/jupyterhub_config.py > site.toml
+"""
     scheduler = Unicode(config=True, help="slurm, torque or openpbs. Default: the one whose commands are found.")
     path = Unicode(config=True, help="Folders with the scheduler's commands, separated by colons. Default: PATH.")
     environments = Unicode(config=True, help="Folders to search for environments with jupyterhub-singleuser.")
@@ -90,14 +92,15 @@ class Init(Command):
         print(text, end="")
         self._report(text, client, draft)
 
-    def _old(self) -> convert.Old | None:
+    def _old(self) -> "convert.Old | None":
         if not self.old:
             return None
-        config = HubConfig.read(Path(self.old))
-        if isinstance(config, Unreadable):
-            self._fail(str(config))
+        config = import_module("hpcspawner.cli.hub_config").HubConfig.read(Path(self.old))
+        if isinstance(config, str):
+            self._fail(config)
         try:
-            return convert.read(config.config)
+            old: convert.Old = import_module("hpcspawner.cli.convert").read(config.config)
+            return old
         except ValueError as error:
             self._fail(f"{self.old}: {error}")
 

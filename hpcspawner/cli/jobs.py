@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from traitlets import Bool, Unicode
 
 from hpcspawner.cli.command import Command
-from hpcspawner.cli.hub_config import HubConfig, Unreadable
+from hpcspawner.cli.hub_config import HubConfig
 from hpcspawner.errors import ProfileError, SchedulerError, SecretUnusable
 from hpcspawner.hub import doors
 from hpcspawner.jobs import secret
@@ -60,13 +60,14 @@ class Jobs(Command):
 
     An orphan is a job with this Hub's mark that its ledger does not have, or has as ended. A running Hub cancels orphans
     by itself after a while (HPCSpawner.orphan_grace_s); --cancel does it now.
-
-    hpcspawner jobs --hub=jupyterhub_config.py
-    hpcspawner jobs --hub=jupyterhub_config.py --orphans --cancel
     """
 
     name = "hpcspawner jobs"
     description = __doc__
+    examples = """
+hpcspawner jobs --hub=jupyterhub_config.py
+hpcspawner jobs --hub=jupyterhub_config.py --orphans --cancel
+"""
     hub = Unicode("jupyterhub_config.py", config=True, help="The Hub's configuration file.")
     orphans = Bool(config=True, help="Only jobs that no server needs.")
     cancel = Bool(config=True, help="Cancel them.")
@@ -86,8 +87,8 @@ class Jobs(Command):
             self.usage("--cancel ends orphans alone: write --orphans --cancel")
         _LOG.setLevel(logging.CRITICAL)
         hub = HubConfig.read(Path(self.hub))
-        if isinstance(hub, Unreadable):
-            self._fail(str(hub))
+        if isinstance(hub, str):
+            self._fail(hub)
         try:
             clusters = Clusters.of(hub.sites, Path("hpcspawner-spool").absolute(), _LOG)
             known = ledger(hub)
