@@ -5,6 +5,7 @@ import socket
 
 from hpcspawner.checks.finding import Finding, good, not_checked, warning, wrong
 from hpcspawner.errors import SchedulerError
+from hpcspawner.schedulers import survey
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.site.profile import SiteProfile
 
@@ -18,7 +19,7 @@ async def names_resolve(client: Client) -> list[Finding]:
     if not client.access.has_nodes or client.scheduler.inventory is None:
         return [not_checked("jobs run on the Hub's own machine")]
     try:
-        nodes = (await client.inventory()).nodes
+        nodes = (await survey.inventory(client)).nodes
     except SchedulerError:
         return [not_checked("the nodes could not be listed; see the check of the partitions")]
     step = max(1, len(nodes) // _MOST)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from hpcspawner.checks.finding import Finding, good, not_checked, warning, wrong
+from hpcspawner.schedulers import survey
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.inventory import Inventory, PartitionLimits
 from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
@@ -14,7 +15,7 @@ async def compare(client: Client, profile: SiteProfile) -> list[Finding]:
     """Every difference that users would meet, each at its place in the profile."""
     if client.scheduler.inventory is None:
         return [not_checked(f"{client.scheduler.name} has no partitions of its own")]
-    inventory = await client.inventory()
+    inventory = await survey.inventory(client)
     return list(differences(profile, inventory)) or [
         good(f"{', '.join(one.name for one in profile.partitions)}: as the cluster has them")
     ]

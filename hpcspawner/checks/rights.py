@@ -128,7 +128,9 @@ async def _may(client: Client, user: str) -> list[Finding]:
     scheduler, helper = client.scheduler, client.access.helper
     programs = [scheduler.submit_command[0], scheduler.cancel_words[0]]
     wanted = [[str(helper), verb] for verb in (sudo.SUBMIT, sudo.CANCEL)] if helper else None
-    commands = wanted or [sudo.found(client.access, [program]) for program in programs]
+    variables = [f"{name}={value}" for name, value in client.access.variables.items()]
+    before = sudo.found(client.access, ["env", *variables]) if variables else []
+    commands = wanted or [[*before, *sudo.found(client.access, [program])] for program in programs]
     for words in commands:
         if said := await _refused(client, user, words):
             return [wrong(f"the Hub may not run {shlex.join(words)} as {user}: {said}", client.cure())]

@@ -17,7 +17,7 @@ from hpcspawner.checks.trial import Home
 from hpcspawner.cli.command import Command
 from hpcspawner.errors import ProfileError
 from hpcspawner.schedulers.commands import Client
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.site.profile import SiteProfile, load
 
 if TYPE_CHECKING:  # JupyterHub takes seconds to load, and only --hub needs it

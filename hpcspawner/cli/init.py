@@ -21,9 +21,10 @@ from hpcspawner.checks.suite import of_cluster
 from hpcspawner.cli.command import Command
 from hpcspawner.cli.draft import Draft, DraftEnvironment
 from hpcspawner.errors import ProfileError, SchedulerError
+from hpcspawner.schedulers import survey
 from hpcspawner.schedulers.commands import Client
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.inventory import Inventory
-from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.site.profile import Access, SiteProfile, parse
 
 if TYPE_CHECKING:  # both load JupyterHub, and only --from needs them
@@ -126,7 +127,7 @@ hpcspawner init --from=/etc/jupyterhub/jupyterhub_config.py > site.toml
 
     def _inventory(self, client: Client) -> Inventory:
         try:
-            return asyncio.run(client.inventory())
+            return asyncio.run(survey.inventory(client))
         except SchedulerError as error:
             cure = getattr(error, "cure", "") or f"--scheduler={client.scheduler.name} may be the wrong one"
             self._fail(f"{error} {getattr(error, 'words', '')} ({cure})")

@@ -17,7 +17,6 @@ from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerReject
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
-from hpcspawner.schedulers.inventory import Inventory
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
@@ -137,16 +136,16 @@ class Client:
         return found
 
     async def _record(self, job_id: str, commands: Sequence[Sequence[str]], mark: str) -> Record | None:
-        outs = await asyncio.gather(*(self._quietly(argv) for argv in commands))
+        outs = await asyncio.gather(*(self.quietly(argv) for argv in commands))
         # Off the loop: the names of accounts may come from a directory service.
         return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, _account)
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
         argv = self.scheduler.visibility_command()
-        return bool(argv) and self.scheduler.parse_visibility(await self._quietly(argv), self.own_account)
+        return bool(argv) and self.scheduler.parse_visibility(await self.quietly(argv), self.own_account)
 
-    async def _quietly(self, argv: Sequence[str]) -> str:
+    async def quietly(self, argv: Sequence[str]) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
         try:
             answer = await self._run(self._by_hub(argv))
@@ -192,21 +191,6 @@ class Client:
     async def answer(self, argv: Sequence[str]) -> Answer:
         """The same for a command that may fail."""
         return await self._run(self._by_hub(argv))
-
-    async def inventory(self) -> Inventory:
-        """What the cluster has; SchedulerNotSetUp where this scheduler can't be asked."""
-        reader = self.scheduler.inventory
-        if reader is None:
-            name = self.scheduler.name
-            raise SchedulerNotSetUp(f"{name} does not list its partitions.", "", "", "write the profile by hand")
-        asked = [
-            (self._quietly if name in reader.optional else self.ask)(argv) for name, argv in reader.commands.items()
-        ]
-        outs = dict(zip(reader.commands, await asyncio.gather(*asked), strict=True))
-        try:
-            return await asyncio.to_thread(reader.parse, outs)
-        except ValueError as error:
-            raise SchedulerUnreachable(f"The cluster's partitions could not be read: {error}") from error
 
     def _by_hub(self, argv: Sequence[str]) -> Command:
         return Command(self._found(argv))

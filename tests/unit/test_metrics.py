@@ -199,3 +199,9 @@ def test_they_are_in_what_the_hub_prints():
     text = prometheus_client.generate_latest(REGISTRY).decode()
     for one in OURS:
         assert f"# HELP {one._name}" in text
+
+
+def test_the_page_has_every_metric_with_its_labels():
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    rows = {row.split(" | ")[0].strip("| `"): row.split(" | ")[2] for row in page.splitlines() if row.startswith("| `")}
+    assert rows == {one._name: ", ".join(one._labelnames) for one in OURS}
