@@ -8,7 +8,7 @@ from hpcspawner.schedulers.inventory import Inventory
 
 
 async def inventory(client: Client) -> Inventory:
-    """What the cluster has; SchedulerNotSetUp where this scheduler can't be asked, SchedulerUnreachable without answer."""
+    """What the cluster has. Raises SchedulerError, SchedulerNotSetUp where this scheduler can't be asked."""
     reader = client.scheduler.inventory
     if reader is None:
         name = client.scheduler.name
