@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 from cluster.conftest import NODES, jobs_of, queue_is_empty_within, shown
-from support.hub import Hub
+from support.hub import EXAMPLES, Hub
 from support.schedulers import PATHS, SCHEDULERS
 
 
@@ -26,6 +26,19 @@ def findings(*words):
     return code, [(one["check"], one["outcome"], f"{one['what']} {one['cure']}") for one in json.loads(out)["findings"]]
 
 
+OPEN_METRICS = "c.JupyterHub.authenticate_prometheus = False"
+METRICS = [
+    'hpcspawner_queue_wait_seconds_count{cluster="site",partition="compute"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="submit"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="launch"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="answer"} 1.0',
+    'hpcspawner_jobs{cluster="site",stage="ready"} 0.0',
+    'hpcspawner_cluster_up{cluster="site"} 1.0',
+    'hpcspawner_queue_jobs{cluster="site"} ',
+    'hpcspawner_scheduler_command_seconds_count{cluster="site",command="',
+]
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 async def test_what_init_prints_starts_a_server_and_check_finds_nothing_wrong(scheduler, lab, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"init-{scheduler}")
@@ -35,7 +48,7 @@ async def test_what_init_prints_starts_a_server_and_check_finds_nothing_wrong(sc
     site = folder / "site.toml"
     site.write_text(text)
     assert {one["name"] for one in tomllib.loads(text)["partitions"]} == {"debug", "compute", "gpu-shared"}
-    with Hub(folder, site, host="10.77.0.1", users=("alice",)) as hub:
+    with Hub(folder, site, host="10.77.0.1", users=("alice",), extra=OPEN_METRICS) as hub:
         hub.spawn("alice", {})
         assert await hub.run("alice", "import socket; print(socket.gethostname())") in NODES
         code, found = findings(f"--hub={folder}/jupyterhub_config.py", "--user=alice", "--submit")
@@ -46,35 +59,21 @@ async def test_what_init_prints_starts_a_server_and_check_finds_nothing_wrong(sc
         # The trial's job is gone, and the server's own is not.
         assert len(jobs_of("alice")) == 1
         hub.stop_server("alice")
+        numbers = hub.get("/hub/metrics").text.splitlines()
+        for line in METRICS:
+            assert any(one.startswith(line) for one in numbers), line
     queue_is_empty_within(40, "alice")
 
 
-OLD = """\
-import batchspawner
-
-c = get_config()
-c.JupyterHub.spawner_class = "batchspawner.SlurmSpawner"
-c.JupyterHub.hub_ip = "10.77.0.1"
-c.BatchSpawnerBase.req_runtime = "00:20:00"
-c.BatchSpawnerBase.req_memory = "1G"
-c.SlurmSpawner.req_partition = "debug"
-c.SlurmSpawner.req_account = "tro100"
-c.SlurmSpawner.req_options = "--constraint=skylake"
-c.SlurmSpawner.req_srun = ""
-c.SlurmSpawner.exec_prefix = "sudo -E -u {{username}}"
-c.SlurmSpawner.cmd = [{command!r}]
-c.SlurmSpawner.default_url = "/lab"
-c.SlurmSpawner.environment = {{"FROM_BEFORE": "kept"}}
-c.Spawner.start_timeout = 180
-c.Spawner.http_timeout = 120
-"""
 RUNNING = "import os; print(os.environ['FROM_BEFORE'], os.environ['SLURM_JOB_PARTITION'])"
 
 
 async def test_a_hub_of_batchspawner_is_converted_and_the_same_users_job_starts(lab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("from-batchspawner")
     old = folder / "old_config.py"
-    old.write_text(OLD.format(command=f"{lab}/env/bin/jupyterhub-singleuser"))
+    example = (EXAMPLES / "from-batchspawner/batchspawner_config.py").read_text()
+    assert "/opt/jupyter/bin" in example
+    old.write_text(example.replace("/opt/jupyter/bin", f"{lab}/env/bin"))
     code, text, said = hpcspawner("init", f"--from={old}")
     assert code == 0, said
     assert "# ? not carried over: start_timeout" in text
