@@ -74,7 +74,7 @@ hpcspawner check --hub=jupyterhub_config.py --user=alice --submit
             print(json.dumps({"ok": not self._bad(found), "findings": as_data(found)}, indent=1))
         else:
             counts = ", ".join(f"{_count(found, one)} {one.value}" for one in Outcome if _count(found, one))
-            print(f"{len(found)} findings: {counts}")
+            print(counts)
         self.exit(1 if self._bad(found) else 0)
 
     def _bad(self, found: Iterable[Checked]) -> bool:

@@ -62,10 +62,12 @@ async def _after_init() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
     # Done once JupyterHub serves; its check of the servers that it knows may still be going on.
     await app._start_future
+    looks = True
     while True:
         try:
-            return await _keep_house(app)
+            return await _keep_house(app, looks=looks)
         except Exception:
+            looks = False
             app.log.exception("hpcspawner: housekeeping can't start; trying again in %s s", _AGAIN_S)
         await asyncio.sleep(_AGAIN_S)
 
@@ -82,7 +84,8 @@ def _wait_for_locks(app: JupyterHub) -> None:
     app.db.commit()
 
 
-async def _keep_house(app: JupyterHub) -> None:
+async def _keep_house(app: JupyterHub, *, looks: bool) -> None:
+    """Until the Hub ends; `looks` tells that this is the first try, which looks around once."""
     if not hasattr(app.spawner_class, "ledger"):
         app.log.warning(
             "hpcspawner: JupyterHub.spawner_class is not HPCSpawner, so the Hub does not take up running "
@@ -94,7 +97,8 @@ async def _keep_house(app: JupyterHub) -> None:
     for name in ("jinja2_env", "jinja2_env_sync"):
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.ledger.last_end
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
-    in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)
+    if looks:
+        in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)
     limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
     await Housekeeping(app, spawner.ledger, limits, app.log).run()
 
