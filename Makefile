@@ -58,6 +58,12 @@ bench: .venv/.installed build/npm/.installed ## What the Hub's own work costs, m
 lint: ## Formatting, style, types, shell scripts.
 	@tests/run lint
 
+.PHONY: docs
+docs: .venv/.installed .venv-docs/.installed ## The documentation as HTML in build/docs/html; a warning is an error.
+	@rm -rf build/docs
+	@.venv/bin/python docs/generate.py build/docs/source
+	@.venv-docs/bin/sphinx-build -q -W --keep-going -n -b html build/docs/source build/docs/html
+
 .PHONY: format
 format: .venv/.installed ## Rewrite the Python sources in the project's format.
 	@.venv/bin/ruff format .
@@ -77,7 +83,7 @@ lab-down: ## Stop the test cluster.
 
 .PHONY: clean
 clean: ## Remove everything that the targets above have made here; the test cluster stays.
-	rm -rf .venv .venv-5.5 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-5.5 .venv-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find hpcspawner tests -name __pycache__ -prune -exec rm -rf {} +
 ifeq ($(shell id -u),0)
 	@if [ -e "$(DEMO_VENV)/pyvenv.cfg" ]; then echo 'rm -rf $(DEMO_HOME)'; rm -rf "$(DEMO_HOME)"; fi
@@ -102,6 +108,12 @@ proxy: build/npm/.installed
 	@echo 'Installing hpcspawner beside JupyterHub 5.5 into .venv-5.5.'
 	@umask 022; .venv-5.5/bin/python $(LOCKED) requirements/test-5.5.lock
 	@umask 022; .venv-5.5/bin/python $(OURS)
+	@touch $@
+
+.venv-docs/.installed: requirements/docs.lock requirements/venv
+	@requirements/venv .venv-docs
+	@echo 'Installing Sphinx into .venv-docs.'
+	@umask 022; .venv-docs/bin/python $(LOCKED) requirements/docs.lock
 	@touch $@
 
 build/npm/.installed: $(PROXY) .venv/.installed

@@ -69,6 +69,7 @@ lint() {
     check .venv/bin/ruff format --check . || code=1
     check .venv/bin/ruff check . || code=1
     check .venv/bin/mypy || code=1
+    check make --no-print-directory -s docs || code=1
     if command -v shellcheck >/dev/null; then
         mapfile -t scripts < <(shell_scripts)
         check shellcheck -x "${scripts[@]}" || code=1

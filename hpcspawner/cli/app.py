@@ -7,10 +7,6 @@ from typing import Any
 from traitlets.config import Application
 
 from hpcspawner._version import __version__
-from hpcspawner.cli.check import Check
-from hpcspawner.cli.demo import Demo
-from hpcspawner.cli.render import Render
-from hpcspawner.cli.rights import Helper, Sudoers
 
 
 class HPCSpawnerApp(Application):
@@ -19,12 +15,24 @@ class HPCSpawnerApp(Application):
     name = "hpcspawner"
     version = __version__
     description = __doc__
+    # By name: each is loaded when it is asked for, and with it what it needs.
     subcommands = {
-        "check": (Check, "Check site profiles and report every mistake."),
-        "render": (Render, "Print the job script for a request."),
-        "helper": (Helper, "Print the helper program that the Hub runs as its users."),
-        "sudoers": (Sudoers, "Print the sudoers lines that let the Hub's account run the helper."),
-        "demo": (Demo, "Start a Hub with HTTPS on this machine to try it out."),
+        "init": (
+            "hpcspawner.cli.init.Init",
+            "Print a profile for this cluster, or for another batch spawner's settings.",
+        ),
+        "check": (
+            "hpcspawner.cli.check.Check",
+            "Check profiles, commands, rights and the Hub's settings, with a cure for each.",
+        ),
+        "render": ("hpcspawner.cli.render.Render", "Print the job script for a request."),
+        "helper": ("hpcspawner.cli.rights.Helper", "Print the helper program that the Hub runs as its users."),
+        "sudoers": (
+            "hpcspawner.cli.rights.Sudoers",
+            "Print the sudoers lines that let the Hub's account run the helper.",
+        ),
+        "jobs": ("hpcspawner.cli.jobs.Jobs", "List the Hub's jobs, and cancel those that no server needs."),
+        "demo": ("hpcspawner.cli.demo.Demo", "Start a Hub with HTTPS on this machine to try it out."),
     }
 
     def start(self) -> None:

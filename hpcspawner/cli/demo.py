@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from traitlets import Integer, Unicode
-from traitlets.config import Application
 
 from hpcspawner.cli.become import become
 from hpcspawner.cli.certificate import write_certificate
+from hpcspawner.cli.command import Command
 from hpcspawner.errors import ProfileError
 from hpcspawner.request.accounts import refusal
 from hpcspawner.schedulers.local import Local
@@ -59,7 +59,7 @@ c.Authenticator.allowed_users = {{{user!r}}}
 """
 
 
-class Demo(Application):
+class Demo(Command):
     """Start a Hub with HTTPS on this machine, for trying out; Ctrl-C ends everything it started.
 
     hpcspawner demo [--port=8443] [--site=profiles/local.toml] [--user=NAME]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from traitlets import Unicode
-from traitlets.config import Application
 
+from hpcspawner.cli.command import Command
 from hpcspawner.errors import AccountRefused, Problem, ProfileError, RequestError
 from hpcspawner.request.accounts import refusal
 from hpcspawner.request.gate import make
@@ -24,7 +24,7 @@ from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
 
 
-class Render(Application):
+class Render(Command):
     """Print the job script that a request makes, and on standard error the command that would submit it.
 
     The ticket in the script is a stand-in.

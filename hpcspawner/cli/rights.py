@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from traitlets import Bool, Unicode
-from traitlets.config import Application
 
+from hpcspawner.cli.command import Command
 from hpcspawner.errors import ProfileError, SchedulerNotSetUp
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import RightsError, program, sudoers
 from hpcspawner.site.profile import SiteProfile, load
 
 
-class _Printer(Application):
+class _Printer(Command):
     """Prints something that is made from one profile."""
 
     def start(self) -> None:

@@ -59,6 +59,8 @@ def write(event: Event) -> None:
     if isinstance(event, Moved):
         _moved(event)
         return
+    if not isinstance(event, Refusal):
+        return
     whose = {"username": event.username, "servername": event.servername} if event.job is None else _whose(event.job)
     _emit(_REFUSAL, {"what": event.what, "why": event.why, **whose, **_asked_by()})
 

@@ -272,7 +272,17 @@ class Doors(Traits):
     @property
     def _hub_id(self) -> str:
         """Tells this Hub from another on the same cluster."""
-        return hashlib.sha256(self._callback().encode()).hexdigest()
+        return hub_id(self.callback_url, self.hub.base_url)
 
     def _callback(self) -> str:
-        return f"{self.callback_url.rstrip('/')}{self.hub.base_url}api/hpcspawner"
+        return callback(self.callback_url, self.hub.base_url)
+
+
+def callback(callback_url: str, base_url: str) -> str:
+    """Where jobs call; `base_url` is the path of the Hub itself, such as `/hub/`."""
+    return f"{callback_url.rstrip('/')}{base_url}api/hpcspawner"
+
+
+def hub_id(callback_url: str, base_url: str) -> str:
+    """Tells this Hub from another on the same cluster."""
+    return hashlib.sha256(callback(callback_url, base_url).encode()).hexdigest()

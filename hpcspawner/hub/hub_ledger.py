@@ -4,14 +4,14 @@ import logging
 from collections.abc import Callable
 
 from hpcspawner.errors import LedgerUnusable
-from hpcspawner.hub import audit, tokens
+from hpcspawner.hub import audit, metrics, tokens
 from hpcspawner.jobs.events import Outside, log_line
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.table import Store
 from hpcspawner.schedulers.cluster import Clusters
 
-OUTSIDE = Outside(tokens.revoke, (log_line, audit.write))
+OUTSIDE = Outside(tokens.revoke, (log_line, audit.write, metrics.write))
 """What the ledger is opened with."""
 
 _opened: list[Ledger] = []
@@ -29,6 +29,7 @@ def open_ledger(
         except LedgerUnusable:
             store.close()
             raise
+        metrics.install(_opened[0])
     return _opened[0]
 
 

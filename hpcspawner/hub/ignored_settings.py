@@ -44,16 +44,8 @@ _ELSEWHERE = "the site's profile"
 _OURS = ("Spawner", "BatchSpawnerBase", "HPCSpawner")
 
 
-def ignored(config: Any) -> str:
-    """One message with every such setting; "" where there is none. `config` is JupyterHub's, as traitlets has it."""
-    found = list(_settings(config))
-    if not found:
-        return ""
-    lines = "\n".join(f"  c.{name}: {where}" for name, where in found)
-    return f"hpcspawner: these settings have no effect. Set them in the site's profile instead:\n{lines}"
-
-
-def _settings(config: Any) -> Iterator[tuple[str, str]]:
+def ignored_settings(config: Any) -> Iterator[tuple[str, str]]:
+    """Every such setting, and where its value belongs."""
     for section in sorted(name for name in config if name.endswith("Spawner") or name in _OURS):
         for trait in sorted(config[section]):
             if trait in _WENT or trait.startswith("req_"):

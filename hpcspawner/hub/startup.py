@@ -11,8 +11,8 @@ from sqlalchemy.engine import URL, make_url
 
 from hpcspawner.hub import audit, double_start, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
-from hpcspawner.hub.ignored_settings import ignored
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
+from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages import content_security
 from hpcspawner.pages.pages import LinkFillsForm
 
@@ -62,10 +62,12 @@ async def _after_init() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
     # Done once JupyterHub serves; its check of the servers that it knows may still be going on.
     await app._start_future
+    looks = True
     while True:
         try:
-            return await _keep_house(app)
+            return await _keep_house(app, looks=looks)
         except Exception:
+            looks = False
             app.log.exception("hpcspawner: housekeeping can't start; trying again in %s s", _AGAIN_S)
         await asyncio.sleep(_AGAIN_S)
 
@@ -82,7 +84,8 @@ def _wait_for_locks(app: JupyterHub) -> None:
     app.db.commit()
 
 
-async def _keep_house(app: JupyterHub) -> None:
+async def _keep_house(app: JupyterHub, *, looks: bool) -> None:
+    """Until the Hub ends; `looks` tells that this is the first try, which looks around once."""
     if not hasattr(app.spawner_class, "ledger"):
         app.log.warning(
             "hpcspawner: JupyterHub.spawner_class is not HPCSpawner, so the Hub does not take up running "
@@ -93,9 +96,9 @@ async def _keep_house(app: JupyterHub) -> None:
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
         app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.last_failure
-    if words := ignored(app.config):
-        app.log.warning("%s", words)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
+    if looks:
+        in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)
     limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
     await Housekeeping(app, spawner.ledger, limits, app.log).run()
 
@@ -108,12 +111,22 @@ def cookie_secret() -> bytes:
 
 def secret_file_beside_the_hubs() -> str:
     """Beside the Hub's SQLite; else in its working directory, as JupyterHub's own secret."""
-    return str(_folder_of(make_url(JupyterHub.instance().db_url)) / "hpcspawner_secret")
+    return secret_file_beside(JupyterHub.instance().db_url)
+
+
+def secret_file_beside(db_url: str) -> str:
+    """The same for a Hub with this database."""
+    return str(_folder_of(make_url(db_url)) / "hpcspawner_secret")
 
 
 def ledger_url_beside_the_hubs() -> str:
     """SQLite beside the Hub's SQLite; else the Hub's own database."""
-    url = make_url(JupyterHub.instance().db_url)
+    return ledger_url_beside(JupyterHub.instance().db_url)
+
+
+def ledger_url_beside(db_url: str) -> str:
+    """The same for a Hub with this database."""
+    url = make_url(db_url)
     if url.get_backend_name() != "sqlite":
         return url.render_as_string(hide_password=False)
     return f"sqlite:///{_folder_of(url) / 'hpcspawner.sqlite'}"

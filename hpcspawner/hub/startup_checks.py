@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 
 from jupyterhub.app import JupyterHub
 
+from hpcspawner.checks import suite
+from hpcspawner.checks.finding import Check, Finding, Outcome, run_all, warning
 from hpcspawner.errors import SecretUnusable
-from hpcspawner.hub import peers
+from hpcspawner.hub import peers, settings_checks
 from hpcspawner.nodes import certificates, resolvers, server_names
 from hpcspawner.schedulers.cluster import Cluster
 
@@ -88,21 +90,30 @@ def _own_account() -> str:
 
 async def reachable(app: JupyterHub) -> None:
     """Servers are reached by TLS, or it is said loudly that they are not."""
-    spawner = app.spawner_class
-    if not hasattr(spawner, "certificate_names"):
+    if not hasattr(app.spawner_class, "certificate_names"):
         return
+    for finding in await _tls(app):
+        if finding.outcome is Outcome.WRONG:
+            app.log.critical("hpcspawner: %s. The Hub stops.", finding.text)
+            app.exit(1)
+        elif not finding.ok:
+            app.log.warning("hpcspawner: %s", finding.text)
+
+
+async def _tls(app: JupyterHub) -> list[Finding]:
     if not app.internal_ssl:
-        app.log.warning(
-            "hpcspawner: THERE IS NO TLS TO THE COMPUTE NODES. Everything that users type and see crosses the "
-            "cluster's network unencrypted. To switch TLS on, leave tls_to_nodes=False out of hpcspawner.configure()."
+        what = (
+            "THERE IS NO TLS TO THE COMPUTE NODES. Everything that users type and see crosses the cluster's network "
+            "unencrypted"
         )
-        return
-    own = spawner(config=app.config)
+        return [warning(what, "to switch TLS on, leave tls_to_nodes=False out of hpcspawner.configure()")]
+    own, found = app.spawner_class(config=app.config), []
     if own.certificate_names == "host":
-        app.log.warning(
-            "hpcspawner: CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). A user with a server on a "
-            "node can pose as any other server on that node. Use this only where users never share nodes."
+        what = (
+            "CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). A user with a server on a node can pose as "
+            "any other server on that node"
         )
+        found.append(warning(what, "use this only where users never share nodes"))
     why = (
         _names_lead_nowhere(app, own)
         or _not_by_https(app)
@@ -110,16 +121,27 @@ async def reachable(app: JupyterHub) -> None:
         or await asyncio.to_thread(_authorities_have_one_name, app)
     )
     if why:
-        app.log.critical("hpcspawner: the Hub can't reach any server by TLS: %s. The Hub stops.", why)
-        app.exit(1)
+        return [*found, Finding(Outcome.WRONG, f"the Hub can't reach any server by TLS: {why}")]
     left = await asyncio.to_thread(certificates.days_left, app.internal_ssl_cert)
     if left < _TELL_BEFORE_DAYS:
-        app.log.warning(
-            "hpcspawner: THE CERTIFICATES IN %s EXPIRE IN %s DAYS, and then no server can be reached. Set "
-            "JupyterHub.recreate_internal_certs = True for one start while no server is running.",
-            app.internal_certs_location,
-            left,
-        )
+        what = f"THE CERTIFICATES IN {app.internal_certs_location} EXPIRE IN {left} DAYS: no server can be reached then"
+        cure = "set JupyterHub.recreate_internal_certs = True for one start while no server is running"
+        found.append(warning(what, cure))
+    return found
+
+
+async def look_around(app: JupyterHub, clusters: Iterable[Cluster]) -> None:
+    """Warn of what `hpcspawner check` would say of the settings and of each cluster; it stops nothing."""
+    clusters = list(clusters)
+    await _say("", settings_checks.checks(app.config, [one.profile for one in clusters]), app)
+    for cluster in clusters:
+        await _say(f"{cluster.name}: ", suite.at_start(cluster.profile, cluster.client), app)
+
+
+async def _say(before: str, checks: Iterable[Check], app: JupyterHub) -> None:
+    async for name, finding in run_all(checks):
+        if not finding.ok:
+            app.log.warning("hpcspawner: check: %s%s: %s", before, name, finding.text)
 
 
 def _names_lead_nowhere(app: JupyterHub, spawner: Any) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from jupyterhub import orm
 
 from hpcspawner.errors import SchedulerError
+from hpcspawner.jobs.events import Reaped
 from hpcspawner.jobs.job import Job, digest, now
 from hpcspawner.jobs.ledger import Ledger, ServerName, job_name
 from hpcspawner.jobs.record import JobRecord
@@ -193,12 +194,16 @@ class Reaper:
     async def _cancel(self, job_id: str, owner: str) -> None:
         if self.dry_run:
             self.log.warning("hpcspawner: job %s of %s would be cancelled: no server needs it", job_id, owner)
+            self.ledger.emit(Reaped(self.cluster.name, "dry-run"))
             return
         self.log.warning("hpcspawner: job %s of %s is cancelled: no server needs it", job_id, owner)
+        outcome = "cancelled"
         try:
             await self.cluster.client.cancel(owner, job_id)
         except SchedulerError as error:
+            outcome = "failed"
             self.log.warning("hpcspawner: job %s could not be cancelled yet: %s", job_id, error)
+        self.ledger.emit(Reaped(self.cluster.name, outcome))
 
     def _is_unwanted(self, job_id: str, tag: str, jobs: Jobs) -> bool:
         """Whether the ledger itself says so: its job has ended, or has another number, which is listed too."""

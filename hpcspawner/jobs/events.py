@@ -55,7 +55,15 @@ class Refusal:
     servername: str | None = None
 
 
-Event = Moved | Refusal
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """A job that no server needs was seen to: `outcome` is "cancelled", "failed" or "dry-run"."""
+
+    cluster: str
+    outcome: str
+
+
+Event = Moved | Refusal | Reaped
 Listener = Callable[[Event], None]
 
 

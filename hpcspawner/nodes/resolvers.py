@@ -63,6 +63,11 @@ def _required() -> str:
     return f'--require="{path}"'
 
 
+def is_required(word: str) -> bool:
+    """Whether a word of the proxy's command has the proxy load our hook."""
+    return _required() in word
+
+
 def missing_resolver(app: JupyterHub) -> str:
     """What in this Hub does not know where the servers of our zone are, and what to do about it; "" if all do."""
     if jupyterhub.version_info[0] < 6 and AsyncHTTPClient.configured_class().__name__ == "CurlAsyncHTTPClient":
@@ -78,7 +83,7 @@ def missing_resolver(app: JupyterHub) -> str:
             node_options(),
         )
         return ""
-    if not any(_required() in str(word) for word in command):
+    if not any(is_required(str(word)) for word in command):
         return (
             "ConfigurableHTTPProxy.command was overwritten after hpcspawner.configure() added its hook: set it "
             "before calling configure()"

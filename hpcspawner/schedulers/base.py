@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers.inventory import InventoryReader
 from hpcspawner.schedulers.nodes import Estimate, Node, Queued
 from hpcspawner.schedulers.state import JobStatus, Record
 from hpcspawner.site.profile import Access
@@ -144,6 +145,9 @@ class Scheduler(ABC):
 
     joined_options: Mapping[str, str] = {}
     """Options of which a value of the site's follows the Hub's in one word, and the sign between them."""
+
+    inventory: InventoryReader | None = None
+    """How it is asked which partitions and nodes it has; None where it can't be."""
 
     def __init__(self, leave_out: Collection[str] = ()):
         """`leave_out` are options that the submit command is not given."""

@@ -65,6 +65,8 @@ class Client:
         self.access = access
         self.log = log
         self.own_account = _own_account()
+        self.observe: Callable[[str, str, float], object] = lambda *_: None
+        """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
         self._directives = directives
         commands = (scheduler.submit_command, scheduler.cancel_command("1"), scheduler.query_command("0"))
@@ -162,16 +164,16 @@ class Client:
         return found
 
     async def _record(self, job_id: str, commands: Sequence[Sequence[str]], mark: str) -> Record | None:
-        outs = await asyncio.gather(*(self._quietly(argv) for argv in commands))
+        outs = await asyncio.gather(*(self.quietly(argv) for argv in commands))
         # Off the loop: the names of accounts may come from a directory service.
         return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, _account)
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
         argv = self.scheduler.visibility_command()
-        return bool(argv) and self.scheduler.parse_visibility(await self._quietly(argv), self.own_account)
+        return bool(argv) and self.scheduler.parse_visibility(await self.quietly(argv), self.own_account)
 
-    async def ask(self, command: Callable[[str], list[str]], parse: Callable[[str, str], Any]) -> Any:
+    async def parsed(self, command: Callable[[str], list[str]], parse: Callable[[str, str], Any]) -> Any:
         """What a parser makes of a command's output; None where the scheduler has no such command."""
         mark = _new_mark()
         argv = command(mark)
@@ -184,7 +186,7 @@ class Client:
         except ValueError as error:
             raise SchedulerUnreachable(f"The answer could not be read: {error}", shlex.join(argv)) from error
 
-    async def _quietly(self, argv: Sequence[str]) -> str:
+    async def quietly(self, argv: Sequence[str]) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
         try:
             answer = await self._run(self._by_hub(argv))
@@ -227,6 +229,14 @@ class Client:
                 f"The list of jobs could not be read: {error}", self.scheduler.name, answer.message[:200]
             ) from error
         return Listing(begun_at, jobs)
+
+    async def output(self, argv: Sequence[str]) -> str:
+        """What one of the scheduler's commands prints, run under the Hub's own account."""
+        return (await self._checked(self._by_hub(argv))).out
+
+    async def answer(self, argv: Sequence[str]) -> Answer:
+        """The same for a command that may fail."""
+        return await self._run(self._by_hub(argv))
 
     def _by_hub(self, argv: Sequence[str]) -> Command:
         return Command(self._found(argv))
@@ -308,7 +318,7 @@ class Client:
             return "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.", again
         by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
         if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
-            return "The Hub may not run the scheduler's commands as this user.", self._cure()
+            return "The Hub may not run the scheduler's commands as this user.", self.cure()
         return None
 
     def _not_set_up(self, answer: Answer) -> tuple[str, str] | None:
@@ -334,13 +344,41 @@ class Client:
         path = self.access.variables.get("SLURM_CONF", "")
         return f"The file {path!r} is not there on the Hub." if path and not os.path.isfile(path) else ""
 
-    def _cure(self) -> str:
+    def cure(self) -> str:
+        """How the Hub gets the rights that it needs."""
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
         if self.access.helper:
             return f"put what {lines} prints into /etc/sudoers.d, and the user into that group"
         return f"name a helper in the profile (scheduler.helper), and put what {lines} prints into /etc/sudoers.d"
 
     async def _run(self, command: Command) -> Answer:
+        """One command, measured."""
+        began, outcome = time.monotonic(), "not-started"
+        try:
+            answer = await self._start(command)
+            outcome = "failed" if answer.code else "ok"
+            return answer
+        except SchedulerUnreachable:
+            outcome = "timeout"
+            raise
+        finally:
+            self.observe(self._program(command.argv), outcome, time.monotonic() - began)
+
+    def _program(self, argv: Sequence[str]) -> str:
+        """Which of the scheduler's programs an argv runs, whoever starts it."""
+        scheduler = self.scheduler
+        of_verb = {
+            sudo.SUBMIT: scheduler.submit_command[0],
+            sudo.CANCEL: scheduler.cancel_words[0],
+            sudo.LIST: scheduler.query_command("0")[0],
+        }
+        if self.access.helper and self.access.helper in argv:
+            return of_verb.get(argv[-1], "other")
+        names = [os.path.basename(word) for word in argv]
+        # Before a submit and a cancel stand the programs that become the user.
+        return next((one for one in names if one in of_verb.values()), names[0])
+
+    async def _start(self, command: Command) -> Answer:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
         own = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         environment = {**self.access.variables, **command.variables, **own}

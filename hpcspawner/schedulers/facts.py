@@ -175,7 +175,7 @@ class Board:
     ) -> tuple[Part[Any] | None, bool]:
         """One answer, or the one before; and whether this one worked."""
         try:
-            value = await self._client.ask(command, parse)
+            value = await self._client.parsed(command, parse)
         except SchedulerError as error:
             self._client.complain(name, f"could not find out about {name}: {error}")
             return old, False

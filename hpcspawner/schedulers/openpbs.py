@@ -12,6 +12,7 @@ from hpcspawner.schedulers import pbs, pbs_facts
 from hpcspawner.schedulers.base import COUNT, Answer, Resources
 from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.pbs import STATES, Pbs
+from hpcspawner.schedulers.pbs_inventory import OpenPBSInventory
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
@@ -92,6 +93,7 @@ class OpenPBS(Pbs):
 
     name = "openpbs"
     title = "PBS"
+    inventory = OpenPBSInventory()
     rules = replace(_RULES, missing={"qos": "PBS has no QOS; write a queue or a directive instead"})
     errors = _ERRORS
     limits = _LIMITS

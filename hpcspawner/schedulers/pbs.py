@@ -46,7 +46,7 @@ _TERM = 15
 # OpenPBS names the queue: `Queue debug job limit has been reached`.
 _QUEUE_NAME = re.compile(r"(?<=[Qq])ueue \S+(?= (?:running )?job limit)")
 # Comments of the schedulers, without "Not Running: " and the full stop; names of queues and users are left out.
-_REASONS = {
+REASONS = {
     "Draining system to allow starving job to run": "The scheduler is keeping nodes free for a job that has waited a "
     "long time.",
     "Job would cross dedicated time boundary": "The job would not end before a time that is reserved for other work.",
@@ -194,7 +194,7 @@ class Pbs(Scheduler):
         text = reason.strip().removeprefix("Not Running:").strip().rstrip(".")
         if not text or text.startswith(("Job started on", "Job run at")):
             return ""
-        return _REASONS.get(_QUEUE_NAME.sub("ueue", text), f"{text}.")
+        return REASONS.get(_QUEUE_NAME.sub("ueue", text), f"{text}.")
 
     def ended_with(self, status: int, node: str) -> Record:
         """How a job ended that has run, by its exit_status."""

@@ -67,6 +67,16 @@ class Queue:
         self._last_attempt = float("-inf")
         self._durations_s = (0.0, 0.0)
 
+    @property
+    def size(self) -> int:
+        """How many jobs the newest listing shows; 0 where there is none."""
+        return len(self._newest.jobs) if self._newest else 0
+
+    @property
+    def age_s(self) -> float:
+        """How many seconds ago the newest listing was begun; not a number where there is none."""
+        return self._clock() - self._newest.begun_at if self._newest else float("nan")
+
     async def status(self, job: OwnedJob, after: float) -> JobStatus:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
         if await self._ask(after):

@@ -13,6 +13,7 @@ from hpcspawner.schedulers import slurm_words as words
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.slurm_facts import SlurmFacts
+from hpcspawner.schedulers.slurm_inventory import SlurmInventory
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
@@ -56,6 +57,7 @@ class Slurm(SlurmFacts):
     name = "slurm"
     title = "Slurm"
     rules = words.RULES
+    inventory = SlurmInventory()
     job_id_pattern = _OUR_JOB.pattern
     job_variable = "SLURM_JOB_ID"
     cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait

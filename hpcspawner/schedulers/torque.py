@@ -8,6 +8,7 @@ from hpcspawner.schedulers import pbs, pbs_facts
 from hpcspawner.schedulers.base import COUNT, Answer, Resources
 from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.pbs import STATES, Pbs
+from hpcspawner.schedulers.pbs_inventory import TorqueInventory
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, WALL_TIME, cancelled
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
@@ -72,6 +73,7 @@ class Torque(Pbs):
     name = "torque"
     title = "Torque"
     rules = _RULES
+    inventory = TorqueInventory()
     silent_when_empty = True
     errors = _ERRORS
     limits = _LIMITS

@@ -500,3 +500,43 @@ def test_a_submit_ends_with_its_time_and_with_the_hub_and_there_is_one_job_each(
     assert len(jobs_of("alice")) == 2
     hub.stop_servers()
     queue_is_empty_within(40, "alice")
+
+
+# --- what `hpcspawner check` says of it, as the Hub's account
+
+CHECK = "import sys; from hpcspawner.cli.app import main; main(sys.argv[1:])"
+
+
+def rights_found(place, *words):
+    """What the checks of rights find: name, outcome, text."""
+    command = [*place.command(), "-c", CHECK, "check", "--json", "--user=alice", str(place.site), *words]
+    code, out, err = run(*command, user=HUBBER, whole=False)
+    assert code in (0, 1), err
+    found = [(one["check"], one["outcome"], f"{one['what']} {one['cure']}") for one in json.loads(out)["findings"]]
+    return [one for one in found if one[0] in ("helper", "sudo rule", "account", "job")]
+
+
+def test_check_finds_the_printed_rule_right_and_a_job_by_it_shows_the_way(place):
+    found = rights_found(place, "--submit")
+    faults = [one for one in found if one[1] == "wrong" and "has not what the profile names" not in one[2]]
+    assert faults == []
+    texts = [text for _, _, text in found]
+    assert "the Hub may submit and cancel jobs as alice " in texts
+    assert "the Hub's account may run no shell as root or as a user " in texts
+    assert "it is what `hpcspawner helper` prints for this profile " in texts
+    assert any(text.startswith("the Hub reaches n") for text in texts)
+    queue_is_empty_within(40, "alice")
+
+
+def test_check_finds_a_rule_that_is_too_wide_and_a_helper_that_users_could_change(place):
+    wide = Path("/etc/sudoers.d/wide")
+    write(wide, f"{HUBBER} ALL = (ALL) NOPASSWD: ALL\n", 0o440)
+    Path(HELPER).chmod(0o777)
+    try:
+        found = rights_found(place)
+    finally:
+        wide.unlink()
+        Path(HELPER).chmod(0o755)
+    faults = " ".join(text for _, outcome, text in found if outcome == "wrong")
+    assert "the Hub may run /bin/sh as root" in faults
+    assert f"{HELPER} can be changed by others than root chmod go-w {HELPER}" in faults

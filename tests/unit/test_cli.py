@@ -1,5 +1,6 @@
 """The command `hpcspawner`, run as a process of its own."""
 
+import json
 import os
 import pwd
 import socket
@@ -63,7 +64,7 @@ def bad(tmp_path):
 def test_without_a_command_it_says_which_there_are():
     done = run()
     assert done.returncode == 2
-    for name in ("check", "render", "helper", "sudoers", "demo"):
+    for name in ("init", "check", "render", "helper", "sudoers", "jobs", "demo"):
         assert name in done.stdout
 
 
@@ -79,7 +80,8 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"hpcspawner: There is no command {word!r}.{hint} The commands are: check, render, helper, sudoers, demo.\n"
+        == f"hpcspawner: There is no command {word!r}.{hint} The commands are: init, check, render, helper, "
+        "sudoers, jobs, demo.\n"
     )
 
 
@@ -97,36 +99,89 @@ def test_the_console_script_is_the_same_program():
 
 
 def test_every_shipped_profile_is_good():
-    done = run("check", *PROFILES)
+    done = run("check", "--profile-only", *PROFILES)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert [line.partition(": good. ")[0] for line in lines] == [str(path) for path in PROFILES]
+    lines = done.stdout.splitlines()[:-1]
+    assert [line.partition(": profile: ")[0] for line in lines] == [f"ok           {path}" for path in PROFILES]
 
 
 def test_a_good_profile_is_described_in_a_line(site):
-    done = run("check", site)
+    done = run("check", "--profile-only", site)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{site}: good. Test cluster (slurm): debug, long\n"
+    assert done.stdout == "ok           profile: Test cluster (slurm): debug, long\n1 ok\n"
 
 
 def test_every_mistake_of_every_file_is_told(site, bad, tmp_path):
     broken = tmp_path / "broken.toml"
     broken.write_text("title = \n")
-    done = run("check", bad, site, broken, tmp_path / "nope.toml")
+    done = run("check", "--profile-only", bad, site, broken, tmp_path / "nope.toml")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"wrong        {bad}: profile: scheduler.type: ")
+    assert "partitions[1] (debug).max_walltime: not a wall time: '30:00' (write '90m'" in lines[1]
+    assert lines[2] == f"ok           {site}: profile: Test cluster (slurm): debug, long"
+    assert lines[3].startswith(f"wrong        {broken}: profile: is not TOML: ")
+    assert f"{tmp_path}/nope.toml: profile: can't be read: No such file or directory" in lines[4]
+    assert lines[5] == "1 ok, 4 wrong"
+
+
+def test_the_findings_are_there_for_programs(site, commands):
+    text = site.read_text().replace('type = "slurm"', f'type = "slurm"\npath = ["{commands}"]')
+    site.write_text(text)
+    done = run("check", "--json", site)
+    assert (done.returncode, done.stderr) == (1, "")
+    said = json.loads(done.stdout)
+    assert said["ok"] is False
+    assert said["findings"][0] == {
+        "check": "profile",
+        "outcome": "ok",
+        "what": "Test cluster (slurm): debug, long",
+        "cure": "",
+    }
+    by_name = {one["check"]: one for one in said["findings"]}
+    assert {"commands", "version", "listing", "partitions", "sudo rule", "environments", "ports"} <= set(by_name)
+    assert by_name["listing"]["outcome"] == "wrong"
+    assert by_name["listing"]["cure"]
+
+
+def test_a_hubs_configuration_that_can_not_be_read_is_a_finding(tmp_path, site):
+    config = tmp_path / "jupyterhub_config.py"
+    config.write_text("import hpcspawner\nhpcspawner.configure(get_config(), 'site.toml', callback_url='http://x')\n")
+    done = run("check", f"--hub={config}", site, "--profile-only")
     assert done.returncode == 1
-    assert "2 mistakes" in done.stderr
-    assert f"{bad}: scheduler.type: " in done.stderr
-    assert f"{bad}: partitions[1] (debug).max_walltime: not a wall time: '30:00' (write '90m'" in done.stderr
-    assert f"{broken}: is not TOML: " in done.stderr
-    assert f"{tmp_path}/nope.toml: can't be read: No such file or directory" in done.stderr
-    assert done.stdout.startswith(f"{site}: good.")
-    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("wrong        Hub settings: hpcspawner: ")
+    config.unlink()
+    assert f"{config} is not there" in run("check", f"--hub={config}").stdout
 
 
 def test_check_without_a_file_is_bad_usage():
     done = run("check")
     assert done.returncode == 2
     assert "hpcspawner check site.toml" in done.stderr
+
+
+def test_a_trial_job_needs_a_user(site):
+    done = run("check", site, "--submit")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--user=NAME" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["check", "--usr=alice"], " Did you mean --user?"),
+        (["check", "--jsn"], " Did you mean --json?"),
+        (["render", "--usr=alice"], " Did you mean --user?"),
+        (["sudoers", "--grup=x"], " Did you mean --group?"),
+        (["demo", "--prot=1"], " Did you mean --port?"),
+        (["helper", "--xyz"], ""),
+    ],
+)
+def test_an_option_that_there_is_not_is_refused_with_the_nearest(words, hint):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    asked = words[1].partition("=")[0]
+    assert done.stderr.startswith(f"hpcspawner {words[0]}: there is no option {asked!r}.{hint} The options are: ")
 
 
 # --- render

@@ -404,7 +404,7 @@ async def test_a_helper_that_is_not_there_is_the_admins_affair(desk):
 
 async def test_what_the_helper_itself_says_is_the_admins_affair(desk):
     client = helped(desk, "sys.stderr.write('hpcspawner helper: expected one argument\\n'); sys.exit(64)")
-    with pytest.raises(SchedulerNotSetUp, match="can't do what it was asked") as caught:
+    with pytest.raises(SchedulerNotSetUp, match="refused the Hub's request") as caught:
         await client.submit(OTHER, job("x"))
     assert "`hpcspawner helper`" in caught.value.cure
 

@@ -1,11 +1,17 @@
 """The documentation names what there is."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+from hpcspawner.cli.app import HPCSpawnerApp
+from hpcspawner.hub.traits import Traits
 from hpcspawner.request.options import OPTIONS
+from hpcspawner.schedulers import slurm_words
+from hpcspawner.schedulers.state import Cause
+from hpcspawner.site.profile import SiteProfile
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +53,58 @@ def test_every_threat_has_an_answer_and_tests_that_are_there():
 def test_every_row_of_threats_is_read():
     table = SECURITY.partition("| what is tried |")[2].partition("\n\n")[0].splitlines()[2:]
     assert all("`tests/" in row for row in table), table
+
+
+TROUBLE = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
+# As it is shown: strings of Python that stand beside each other are one.
+SOURCES = re.sub(
+    r"\"\s*\n\s*f?\"",
+    "",
+    "\n".join(
+        path.read_text(encoding="utf-8")
+        for kind in ("*.py", "*.j2", "*.sh")
+        for path in sorted((ROOT / "hpcspawner").rglob(kind))
+    ),
+)
+# The scheduler's own words.
+THEIRS = {"Invalid account or account/partition combination"}
+QUOTED = [
+    part
+    for row in TROUBLE.splitlines()
+    if row.startswith("| ")
+    for quoted in re.findall(r'"([^"]+)"', row.split(" | ")[0])
+    for part in quoted.split(" … ")
+]
+
+
+@pytest.mark.parametrize("words", QUOTED)
+def test_a_message_of_the_troubleshooting_page_is_one_that_is_shown(words):
+    if words not in THEIRS:
+        shown = words.replace("'sbatch'", "{argv[0]!r}").replace("jupyterhub-singleuser", "%s").removesuffix(" …")
+        assert shown in SOURCES
+
+
+def test_the_pages_made_from_the_code_have_every_key_setting_command_and_state():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    pages = generate.pages()
+    settings = [name for name, trait in vars(Traits).items() if getattr(trait, "metadata", {}).get("config")]
+    assert [name for name in settings if f"## `{name}`" not in pages["settings"]] == []
+    assert [name for name in HPCSpawnerApp.subcommands if f"`hpcspawner {name}`" not in pages["commands"]] == []
+    models = [model for _, model in generate._models("", SiteProfile, set())]
+    assert len(models) > 10
+    assert [key for model in models for key in model.model_fields if f"| `{key}` |" not in pages["profile-keys"]] == []
+    words = [*slurm_words.STATES, *slurm_words.REASON_FAMILIES, *(cause.value for cause in Cause)]
+    assert [word for word in words if f"`{word}`" not in pages["states"]] == []
+
+
+def test_what_lies_outside_of_the_docs_is_no_link_in_them():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    replaced = generate._OUTSIDE.sub(
+        lambda match: generate._in_repository(match[1], match[2]),
+        "[x](../../SECURITY.md) [`examples/local`](../../examples/local/README.md) [y](../howto/limits.md)",
+    )
+    assert replaced == "x (`SECURITY.md`) `examples/local/README.md` [y](../howto/limits.md)"

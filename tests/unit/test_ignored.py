@@ -4,7 +4,7 @@ import pytest
 from batchspawner import BatchSpawnerBase
 from traitlets.config import Config
 
-from hpcspawner.hub.ignored_settings import ignored
+from hpcspawner.hub.ignored_settings import ignored_settings
 
 
 @pytest.mark.parametrize("section", ["Spawner", "BatchSpawnerBase", "HPCSpawner", "SlurmSpawner", "TorqueSpawner"])
@@ -22,15 +22,16 @@ from hpcspawner.hub.ignored_settings import ignored
     ],
 )
 def test_a_setting_that_is_read_nowhere_is_named_with_where_it_went(section, trait, where):
-    message = ignored(Config({section: {trait: "x"}}))
-    (line,) = message.splitlines()[1:]
-    assert line.startswith(f"  c.{section}.{trait}: ")
-    assert where in line
+    ((name, goes),) = ignored_settings(Config({section: {trait: "x"}}))
+    assert name == f"{section}.{trait}"
+    assert where in goes
 
 
 @pytest.mark.parametrize("trait", [name for name in BatchSpawnerBase.class_trait_names(config=True) if "req_" in name])
 def test_every_setting_of_the_parents_is_known(trait):
-    assert f"c.BatchSpawnerBase.{trait}: " in ignored(Config({"BatchSpawnerBase": {trait: "x"}}))
+    assert [name for name, _ in ignored_settings(Config({"BatchSpawnerBase": {trait: "x"}}))] == [
+        f"BatchSpawnerBase.{trait}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -43,10 +44,4 @@ def test_every_setting_of_the_parents_is_known(trait):
     ],
 )
 def test_what_is_read_is_not_named(config):
-    assert ignored(Config(config)) == ""
-
-
-def test_several_settings_are_one_message():
-    message = ignored(Config({"Spawner": {"cmd": "x"}, "SlurmSpawner": {"req_account": "x", "http_timeout": 1}}))
-    assert message.count("hpcspawner:") == 1
-    assert len(message.splitlines()) == 4
+    assert list(ignored_settings(Config(config))) == []

@@ -22,6 +22,7 @@ ORDER = [
     "script",
     "jobs",
     "nodes",
+    "checks",
     "pages",
     "hub",
     "spawner",

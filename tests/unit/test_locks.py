@@ -65,7 +65,7 @@ def versions(lock, python):
 
 
 def test_there_is_a_lock_for_each_environment():
-    assert [lock.stem for lock in LOCKS] == ["lab-env", "lab-proxy", "node", "test-5.5", "test"]
+    assert [lock.stem for lock in LOCKS] == ["docs", "lab-env", "lab-proxy", "node", "test-5.5", "test"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -98,3 +98,9 @@ def test_the_proxy_is_locked_with_hashes():
 @pytest.mark.parametrize("file", [*LOCKS, *PROXY.iterdir()], ids=lambda file: file.name)
 def test_no_lock_says_where_to_fetch_from(file):
     assert "://" not in file.read_text(encoding="utf-8")
+
+
+def test_the_lock_of_the_docs_is_made_of_their_extra():
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert set(map(str, words(setup["options.extras_require"]["docs"]))) == set(map(str, asked_for("docs")))
