@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hpcspawner.schedulers.base import Resources
-from hpcspawner.site.environments import Environment, Image, Interface
+from hpcspawner.site.environments import Environment, Image
+from hpcspawner.site.interfaces import Interface
 from hpcspawner.units import Walltime
 
 Choice = str | int | bool | list[str]

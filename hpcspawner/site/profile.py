@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from hpcspawner.errors import ProfileError
 from hpcspawner.site import scheduler_types
 from hpcspawner.site.checks import cross_checks, repeated_names
-from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
+from hpcspawner.site.environments import Environment, Image, OwnImages
 from hpcspawner.site.fields import (
     Count,
     FolderRule,
@@ -30,6 +30,7 @@ from hpcspawner.site.fields import (
     WalltimeOrFalse,
     WalltimeText,
 )
+from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
