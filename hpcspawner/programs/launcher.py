@@ -622,17 +622,19 @@ class Inside:
 class Behind:
     """A server that knows no Hub, and the proxy that stands in front of it."""
 
+    SOCKET = "alone/socket"
+
     def __init__(self, folder, settings, environment):
         self._folder = folder
         self._python = os.path.join(settings.proxy, "bin", "python3")
         self._port, held = take_port(OWN_ADDRESS, None, ())
         held.close()
         # Only we can enter the folder; a server that knows no sockets has the secret alone, if it takes one.
-        self._socket = os.path.join(folder.path, "alone", "socket")
+        self._socket = os.path.join(folder.path, self.SOCKET)
         self._secret = secrets.token_urlsafe(32)
         _hidden.add(self._secret)
         self._base_url = environment.get("JUPYTERHUB_SERVICE_PREFIX", "/")
-        for name in ("alone/settings.json", "alone/front.json", "alone/socket"):
+        for name in ("alone/settings.json", "alone/front.json", self.SOCKET):
             folder.forget(name)
 
     @property
@@ -686,6 +688,8 @@ class Alone(Behind):
 
 class Program(Behind):
     """Any other program: what it is told in place of its placeholders, and how long nobody has used it."""
+
+    SOCKET = "alone/program.sock"  # ttyd takes no other ending
 
     def __init__(self, folder, settings, environment):
         super().__init__(folder, settings, environment)
@@ -1177,6 +1181,8 @@ class Job:
         # A scheduler may signal both of us, and the server may be faster.
         self.signals.until(self._ending, 0.1)
         self._heed_inside()
+        if self.server.code is None and self._ending():
+            self._end_server()  # the proxy was faster
         code = self.server.code
         if code is None:
             message = "The proxy in front of the server ended with exit code %d on %s." % (self.front.code, NODE)

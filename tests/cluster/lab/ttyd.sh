@@ -18,6 +18,13 @@ make_ttyd() {
     loader=$(find "$root/libraries" -name 'ld-linux-*.so.*' | head -n 1)
     libraries=$(find "$root/libraries" -name 'libuv.so.1' -printf '%h' -quit)
     patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$root/libraries/usr/bin/ttyd" || return
+    # It looks for its event loop in this variable's folders, and what it starts must not get these libraries.
+    mkdir -p "$root/plugins"
+    ln -s "$libraries/libwebsockets-evlib_uv.so" "$root/plugins/"
+    write "$root/bin/ttyd" 755 <<END
+#!/bin/sh
+LD_LIBRARY_PATH=$root/plugins exec $root/libraries/usr/bin/ttyd "\$@"
+END
     chmod -R a+rX "$root"
-    "$root/libraries/usr/bin/ttyd" --version && ln -sfn ../libraries/usr/bin/ttyd "$root/bin/ttyd"
+    "$root/bin/ttyd" --version
 }
