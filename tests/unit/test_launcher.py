@@ -296,6 +296,7 @@ def settings(hub, authority, tmp_path):
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser"],
         "alone": [],
+        "program": None,
         "proxy": "",
         "containers": [],
         "bind": "--bind=",
