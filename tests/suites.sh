@@ -2,8 +2,8 @@
 # shellcheck disable=SC2154 # lane and pytest_options are of tests/run
 # What each suite of tests/run needs and runs. Sourced by it, after tests/cluster/lab/common.sh; never run.
 
-# What sites have beyond Slurm and one environment: containers, OpenPBS, several clusters, plugins, names of any kind.
-of_sites=(tests/cluster/test_{containers,openpbs,several_clusters,site_options,site_plugins,sites,names}.py)
+# What sites have beyond Slurm and one environment: containers, other programs, OpenPBS, several clusters, plugins, names of any kind.
+of_sites=(tests/cluster/test_{containers,openpbs,programs,several_clusters,site_options,site_plugins,sites,names}.py)
 elsewhere=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
 elsewhere+=("${of_sites[@]/#/--ignore=}")
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.

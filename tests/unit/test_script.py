@@ -157,7 +157,9 @@ def test_the_script_of_a_program_other_than_jupyter_is_the_golden_one(golden, im
     whole = script("slurm", {"idle_limit": "2h"} | ({"image": image} if image else {}), profile=profile)
     told = settings_of(whole)
     files = dict.fromkeys(told.pop("files"), "(its text)")
-    golden(f"layers/program-{image or 'path'}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n")
+    golden(
+        f"layers/program-{image or 'path'}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n"
+    )
 
 
 @pytest.mark.parametrize("case", COMBINATIONS)
