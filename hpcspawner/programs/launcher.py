@@ -4,6 +4,7 @@ It travels inside the job script, so it is one file, for Python 3.6 and later, w
 """
 
 import contextlib
+import errno
 import http.client
 import json
 import math
@@ -37,7 +38,7 @@ SETTINGS_VERSION = 2
 Settings = namedtuple(
     "Settings",
     "version callback ca ticket tls command programs alone program proxy containers bind hidden environment image"
-    " directory variables ports limit_s idle_limit_s files",
+    " directory writable variables ports limit_s idle_limit_s files",
 )
 SSL_FILES = (
     ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
@@ -70,6 +71,8 @@ ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
 LONGEST_FOR_SOCKET = 70
+FOLDERS_S = 10.0
+SPACE_BYTES = 1 << 16  # more than a file system keeps in reserve for a small file
 
 # How the job exits where the Hub can't be told why: it has a sentence for each.
 BROKEN_CODE = 1
@@ -529,6 +532,38 @@ def take_port(host, ports, tried):
     raise EndError("no-port", "No port %son %s is free for the server: %s." % (among, NODE, why))
 
 
+def not_opened(path, error):
+    """What to say of a folder that can't be opened."""
+    cures = {errno.ENOENT: "Create it, or choose another directory.", errno.EACCES: "Choose one that is yours to open."}
+    cure = cures.get(error.errno, "Choose another directory.")
+    return "The directory %s can't be opened on %s: %s. %s" % (path, NODE, error.strerror, cure)
+
+
+def why_full(path):
+    """Why nothing more can be kept in a folder, and what to do; empty if it can, or if it is not for us to write in."""
+    try:
+        with tempfile.TemporaryFile(dir=native(path)) as file:
+            file.write(b"x" * SPACE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        why = {errno.ENOSPC: "its file system is full", errno.EDQUOT: "your quota is used up"}.get(error.errno)
+        cure = "Remove files there, then start the server again."
+        return "Nothing more can be written to %s on %s: %s. %s" % (path, NODE, why, cure) if why else ""
+    return ""
+
+
+def why_not_usable(path, writable):
+    """Why a server can't start in a folder, and what to do; empty if it can."""
+    try:
+        os.listdir(native(path))
+    except OSError as error:
+        return not_opened(path, error)
+    if writable and not os.access(native(path), os.W_OK | os.X_OK):
+        return "You may not write to the directory %s on %s. Choose another directory." % (path, NODE)
+    return why_full(path) if writable else ""
+
+
 def ends_with_parent():
     """Have the kernel send SIGTERM when the launcher dies without a word."""
     PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
@@ -627,7 +662,7 @@ class Behind:
     def __init__(self, folder, settings, environment):
         self._folder = folder
         self._python = os.path.join(settings.proxy, "bin", "python3")
-        self._port, held = take_port(OWN_ADDRESS, None, ())
+        self.port, held = take_port(OWN_ADDRESS, None, ())
         held.close()
         # Only we can enter the folder; a server that knows no sockets has the secret alone, if it takes one.
         self._socket = os.path.join(folder.path, self.SOCKET)
@@ -640,11 +675,11 @@ class Behind:
     @property
     def port_is_taken(self):
         """Whether the port is another process's by now."""
-        return not is_free(OWN_ADDRESS, self._port)
+        return not is_free(OWN_ADDRESS, self.port)
 
     def _has_port(self, server):
         """Whether the port answers, and no other process but the server does it."""
-        return connects(OWN_ADDRESS, self._port) and owner(self._port, server.pid) == "server"
+        return connects(OWN_ADDRESS, self.port) and owner(self.port, server.pid) == "server"
 
     def _takes_connections(self):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
@@ -653,7 +688,7 @@ class Behind:
         return False
 
     def _tell_front(self, on_socket, told):
-        where = {"socket": self._socket if on_socket else None, "port": self._port}
+        where = {"socket": self._socket if on_socket else None, "port": self.port}
         self._folder.write("alone/front.json", json.dumps(dict(where, **told)))
 
     def front(self, extra, signals):
@@ -669,7 +704,7 @@ class Alone(Behind):
         super().__init__(folder, settings, environment)
         told = {
             "socket": self._socket,
-            "port": self._port,
+            "port": self.port,
             "token": self._secret,
             "base_url": self._base_url,
             "default_url": settings.variables.get("JUPYTERHUB_DEFAULT_URL", "/lab"),
@@ -700,7 +735,7 @@ class Program(Behind):
         self._busy_at = time.time()
         values = {
             "socket": self._socket,
-            "port": str(self._port),
+            "port": str(self.port),
             "base_url": self._base_url.rstrip("/"),
             "folder": os.path.join(folder.path, "program"),
             "secret": self._secret,
@@ -723,7 +758,7 @@ class Program(Behind):
     @property
     def where(self):
         """Where it should listen, for people."""
-        return "the socket of its folder" if self._on_socket else "port %d of %s" % (self._port, OWN_ADDRESS)
+        return "the socket of its folder" if self._on_socket else "port %d of %s" % (self.port, OWN_ADDRESS)
 
     def environment(self, extra):
         """The program's variables; what is between the Hub and the server is the proxy's alone."""
@@ -1008,12 +1043,7 @@ class Job:
             raise EndError("setup-failed", "The set-up of %s failed at: %s" % (self.place, failed))
         if self.keyless:
             raise self.keyless
-        directory = self.settings.directory
-        try:
-            os.chdir(native(directory))
-        except OSError as error:
-            message = "The directory %s can't be opened on %s: %s." % (directory, NODE, error.strerror)
-            raise EndError("bad-directory", message) from None
+        self._enter_directory()
         for name, text in self.settings.files.items():
             self._keep(name, text)
         if self.settings.containers:
@@ -1024,6 +1054,30 @@ class Job:
             return  # as in an image, one of two commands is enough
         for program in self.settings.programs:
             self._require(shutil.which(native(program)), program)
+
+    def _enter_directory(self):
+        """Go to the server's directory, once it is known that the server can work there and in the home."""
+        directory = self.settings.directory
+        home = os.environ.get("HOME") or directory
+        why = self._in_time(lambda: why_not_usable(directory, self.settings.writable) or why_full(home))
+        if why:
+            raise EndError("bad-directory", why)
+        try:
+            os.chdir(native(directory))
+        except OSError as error:
+            raise EndError("bad-directory", not_opened(directory, error)) from None
+
+    def _in_time(self, look):
+        """What `look()` says of folders; where it takes too long, what that means."""
+        outcome = []
+        work = threading.Thread(target=lambda: (outcome.append(look()), self.signals.wake()), daemon=True)
+        work.start()
+        self.signals.until(lambda: bool(outcome) or self._ending(), FOLDERS_S)
+        self._heed_signals()
+        if outcome:
+            return outcome[0]
+        message = "The directory %s did not answer on %s within %d s: its file system may be down there."
+        return message % (self.settings.directory, NODE, FOLDERS_S)
 
     def _require(self, found, program):
         if not found:
@@ -1059,7 +1113,7 @@ class Job:
             self.server = Server(self._argv(), variables, self.signals, hidden=self.settings.hidden)
             if self._begins(extra, deadline) and self._has_port(host, deadline):
                 return
-            say("another process took the port; trying another port")
+            say("another process took port %d; trying another port" % self._taken_port())
             self._end_server()
             self.front = None
         raise EndError("no-port", "Other processes on %s took each of the 4 ports that the server tried." % NODE)
@@ -1097,6 +1151,10 @@ class Job:
                 raise EndError("never-listened", self._too_late())
             self.signals.pause(0.2)
         return not (self.settings.program and self._ended() and self.behind.port_is_taken)
+
+    def _taken_port(self):
+        """The port that another process has: the program's, or else the server's own."""
+        return self.port if self.front or not self.settings.program else self.behind.port
 
     def _watched(self):
         """Variables for the server that have it end when it is idle; none where there is no limit."""

@@ -69,6 +69,7 @@ class LauncherSettings:
     hidden: names of variables that the server does not get.
     environment, image: what people call them; `image` is empty without one.
     directory: absolute path of the folder that the server starts in.
+    writable: whether the user must be able to write there.
     variables: for the server, by name.
     ports: the first and the last that a server may listen on; None: any.
     limit_s: seconds from the launcher's start to a listening server.
@@ -92,6 +93,7 @@ class LauncherSettings:
     environment: str
     image: str
     directory: str
+    writable: bool
     variables: Mapping[str, str]
     ports: tuple[int, int] | None
     limit_s: int
@@ -315,6 +317,7 @@ class Launch:
             environment=request.environment.label,
             image="",
             directory=request.directory,
+            writable=job.writable_directory,
             variables=self.variables,
             ports=job.ports,
             limit_s=home.limit_s,

@@ -191,6 +191,7 @@ class Job(Frozen):
     proxy: Annotated[
         PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
     ] = None
+    writable_directory: Annotated[bool, Field(description="A server starts only where its user may write.")] = True
     gpu_options: Annotated[tuple[Line, ...], Field(description="Options that give a container the node's GPUs.")] = (
         "--nv",
     )
