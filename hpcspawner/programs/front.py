@@ -61,9 +61,9 @@ def comes_from_below(headers: Any, base: str, method: str) -> bool:
 
 
 class Guarded:
-    """Mixed into the handler that passes requests on; it asks the Hub about each one. `told` is `front.json`."""
+    """Mixed into the handler that passes requests on; it asks the Hub about each one. `inner` is `front.json`."""
 
-    told: Any
+    inner: Any
     base: str
     check_xsrf_cookie = HubOAuthenticated.check_xsrf_cookie
 
@@ -85,7 +85,7 @@ class Guarded:
         """The browser's, without what is the Hub's, and with what the server behind asks for."""
         headers = super().proxy_request_headers()  # type: ignore[misc]
         headers.pop("Authorization", None)
-        for name, value in self.told["headers"].items():
+        for name, value in self.inner["headers"].items():
             headers[name] = value
         headers["Cookie"] = without_hubs(headers.get("Cookie", ""))
         return headers
@@ -113,10 +113,10 @@ class GuardedProgram(Guarded):
     def begin(self: Any) -> None:
         """Note that somebody uses the program, and lead to its first page."""
         path = self.request.path[len(self.base) :]
-        if not path.startswith(tuple(self.told["polls"])):
+        if not path.startswith(tuple(self.inner["polls"])):
             self.note_use()
-        if path == "/" and self.told["url"] != "/" and "Upgrade" not in self.request.headers:
-            self.redirect(self.base + self.told["url"])
+        if path == "/" and self.inner["url"] != "/" and "Upgrade" not in self.request.headers:
+            self.redirect(self.base + self.inner["url"])
 
     def on_message(self: Any, message: Any) -> None:
         """Pass a WebSocket's message on."""
@@ -125,31 +125,31 @@ class GuardedProgram(Guarded):
 
     def note_use(self: Any) -> None:
         """Tell the launcher, once a second at most."""
-        if time.time() - self.told.get("noted", 0) > 1:
-            self.told["noted"] = time.time()
-            os.utime(self.told["used"])
+        if time.time() - self.inner.get("noted", 0) > 1:
+            self.inner["noted"] = time.time()
+            os.utime(self.inner["used"])
 
 
 class Front(StandaloneProxyServer):
     """The proxy of one server; its address, certificate and Hub come from JUPYTERHUB_… variables."""
 
-    def __init__(self, told: Any, **kwargs: Any) -> None:
-        self._told = told
+    def __init__(self, inner: Any, **kwargs: Any) -> None:
+        self._inner = inner
         super().__init__(**kwargs)
         # It would report activity even where there is none; the Hub's own proxy knows better.
         self.activity_interval = 0
-        self.absolute_url = told.get("keeps_address", True)
+        self.absolute_url = inner.get("keeps_address", True)
         self.command = ["started by the launcher"]
-        if told["socket"]:
-            self.unix_socket = told["socket"]
+        if inner["socket"]:
+            self.unix_socket = inner["socket"]
         else:
-            self.server_port = told["port"]
+            self.server_port = inner["port"]
 
     def get_proxy_base_class(self) -> Any:
         """What answers requests."""
         base, kwargs = make_standalone_proxy(Attached, {"state": {}})
-        guard = GuardedProgram if self._told.get("program") else Guarded
-        return type("Handler", (guard, base), {"told": self._told, "base": self.base_url}), kwargs
+        guard = GuardedProgram if self._inner.get("program") else Guarded
+        return type("Handler", (guard, base), {"inner": self._inner, "base": self.base_url}), kwargs
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ LONGEST_FOR_SOCKET = 70
 FOLDERS_S = 10.0
 SPACE_BYTES = 1 << 16  # more than a file system keeps in reserve for a small file
 
-# How the job exits where the Hub can't be told why: it has a sentence for each.
+# Exit codes where the launcher can't report to the Hub, which has a sentence for each.
 BROKEN_CODE = 1
 REFUSED_CODE = 3
 UNTRUSTED_CODE = 4
@@ -84,7 +84,7 @@ WRONG_NAME_CODE = 7
 WRONG_TIME_CODE = 8
 NOT_RUN_CODE = 126
 NO_PYTHON_CODE = 127
-# And where the Hub is told.
+# And where it can.
 MISSING_CODE = 127
 # What OpenSSL calls certificates that are not valid yet, or no longer, and those for another host or address.
 WRONG_TIME = (9, 10)
@@ -687,9 +687,9 @@ class Behind:
             return True
         return False
 
-    def _tell_front(self, on_socket, told):
+    def _write_front(self, on_socket, inner):
         where = {"socket": self._socket if on_socket else None, "port": self.port}
-        self._folder.write("alone/front.json", json.dumps(dict(where, **told)))
+        self._folder.write("alone/front.json", json.dumps(dict(where, **inner)))
 
     def front(self, extra, signals):
         """Start the proxy; none of what the set-up made is for it."""
@@ -702,7 +702,7 @@ class Alone(Behind):
 
     def __init__(self, folder, settings, environment):
         super().__init__(folder, settings, environment)
-        told = {
+        inner = {
             "socket": self._socket,
             "port": self.port,
             "token": self._secret,
@@ -710,13 +710,13 @@ class Alone(Behind):
             "default_url": settings.variables.get("JUPYTERHUB_DEFAULT_URL", "/lab"),
             "directory": settings.directory,
         }
-        folder.write("alone/settings.json", json.dumps(told))
+        folder.write("alone/settings.json", json.dumps(inner))
 
     def listens(self, server):
         """Whether it takes connections, on the socket or the port."""
         on_socket = self._takes_connections()
         if on_socket or self._has_port(server):
-            self._tell_front(on_socket, {"headers": {"Authorization": "token " + self._secret}})
+            self._write_front(on_socket, {"headers": {"Authorization": "token " + self._secret}})
             return True
         return False
 
@@ -728,7 +728,7 @@ class Program(Behind):
 
     def __init__(self, folder, settings, environment):
         super().__init__(folder, settings, environment)
-        self._told = settings.program
+        self._program = settings.program
         self._used = os.path.join(folder.path, "alone", "used")
         self._computed_s = 0
         self._looked_at = time.monotonic()
@@ -746,11 +746,11 @@ class Program(Behind):
 
         self._on_socket = any("{socket}" in word for word in settings.command)
         self.argv = [fill(word) for word in settings.command]
-        self.variables = {name: fill(text) for name, text in self._told["variables"].items()}
-        self._headers = {name: fill(text) for name, text in self._told["headers"].items()}
+        self.variables = {name: fill(text) for name, text in self._program["variables"].items()}
+        self._headers = {name: fill(text) for name, text in self._program["headers"].items()}
         for name in ("alone", "program"):
             folder.make(name)
-        for name, text in self._told["files"].items():
+        for name, text in self._program["files"].items():
             folder.forget("program/" + name)
             folder.write("program/" + name, fill(text))
         self._touch()
@@ -769,8 +769,8 @@ class Program(Behind):
         """Whether it takes connections where it was told to."""
         if not (self._takes_connections() if self._on_socket else self._has_port(server)):
             return False
-        told = {name: self._told[name] for name in ("url", "keeps_address", "polls")}
-        self._tell_front(self._on_socket, dict(told, headers=self._headers, used=self._used, program=True))
+        inner = {name: self._program[name] for name in ("url", "keeps_address", "polls")}
+        self._write_front(self._on_socket, dict(inner, headers=self._headers, used=self._used, program=True))
         return True
 
     def _touch(self):
@@ -1224,10 +1224,10 @@ class Job:
     def _watch(self):
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
         passed = 0
-        told = False
+        warned = False
         while not self._ended():
-            if self.signals.warned and not told:
-                told = True
+            if self.signals.warned and not warned:
+                warned = True
                 self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)
@@ -1292,7 +1292,7 @@ class Job:
                 os.unlink(self.log)
 
     def _report_end(self, end):
-        self._remove_folder()  # before the Hub is told: a scheduler may kill us soon
+        self._remove_folder()  # before the report: a scheduler may kill this process soon
         if self.report_key:
             body = {"report_key": self.report_key, "event": "ended", "log": last_lines(self.log, self.log_start)}
             body.update(end.report, message=clean(end.report["message"], 500))
