@@ -142,7 +142,9 @@ class Doors(Traits):
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
         note = "A link filled in this form. No server has been started yet: check the choices and press Start."
-        draft.set(Draft(read(query_data), note=note))
+        # A stranger's link must not bring lines that the user's job would run.
+        options = {name: value for name, value in read(query_data).items() if name != "own_setup"}
+        draft.set(Draft(options, note=note))
         raise LinkFillsForm
 
     async def accept(self, options: Mapping[str, Any]) -> None:

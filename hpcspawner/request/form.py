@@ -26,7 +26,7 @@ class Option:
 class Field:
     """One field as the page shows it.
 
-    `kind` is select, text, number, checkbox or checkboxes; `values` holds what is filled in or ticked; `low` and
+    `kind` is select, text, lines, number, checkbox or checkboxes; `values` holds what is filled in or ticked; `low` and
     `high` bound a number over all partitions (the gate knows the chosen one's); `error` is the gate's sentence.
     A field that is `folded` waits behind a line to click on, unless something was `chosen` for it.
     """
@@ -108,6 +108,7 @@ def _all_fields(profile: SiteProfile) -> list[Field | None]:
         *_sizes(profile),
         *_limits(profile),
         _directory(profile),
+        _own_setup(profile),
         Field(
             "details",
             "More information about the job",
@@ -302,6 +303,14 @@ def _directory(profile: SiteProfile) -> Field:
         (profile.defaults.directory,),
         help=f"The folder that opens; within {', '.join(allowed)}." if allowed else "The folder that opens.",
     )
+
+
+def _own_setup(profile: SiteProfile) -> Field | None:
+    most = profile.own_setup.max_chars
+    if not most:
+        return None
+    about = f"Lines of bash, run in your job before the server; {most} characters at most. Put no password here."
+    return Field("own_setup", "Own set-up", "lines", "what", help=about, folded=True)
 
 
 def _help_lines(options: Sequence[Option]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpcspawner.errors import Problem, RequestError
+from hpcspawner.request import own_setup
 from hpcspawner.request.images import own_image, what_is_allowed
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.schedulers.base import Resources
@@ -33,6 +34,7 @@ OPTIONS = (
     "gpus",
     "gpu_type",
     "directory",
+    "own_setup",
     "details",
     "queue_limit",
     "idle_limit",
@@ -62,6 +64,7 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
     environment = judge.listed("environment", profile.environments, profile.default_environment)
     interface = judge.listed("interface", profile.interfaces, profile.default_interface)
     image = judge.image(environment.image if environment else None, user)
+    setup = judge.own_setup()
     details = judge.flag("details")
     queue_limit = judge.limited("queue_limit", Walltime.parse, profile.limits.queue, profile.default_queue_limit)
     idle_limit = judge.idle_limit()
@@ -74,6 +77,7 @@ def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobReques
         environment=environment,
         image=image,
         interface=interface,
+        own_setup=setup,
         details=details,
         queue_limit=queue_limit,
         idle_limit=idle_limit,
@@ -114,6 +118,7 @@ def _choices(request: JobRequest, profile: SiteProfile, user: LocalAccount) -> d
         "memory": str(resources.memory) if resources.memory else None,
         "gpus": resources.gpus if resources.gpus or _has_default_gpus(profile, resources.partition) else None,
         "gpu_type": resources.gpu_type,
+        "own_setup": request.own_setup or None,
         "details": request.details or None,
         "directory": _short(request.directory, user),
         # Limits as the site has them are no choice: they are to follow the site's when it changes them.
@@ -153,9 +158,11 @@ class _Judge:
 
     def _is_value(self, name: str, value: object) -> bool:
         """Whether there is something to judge. What is too long is refused here, before anything reads it."""
-        if isinstance(value, str | list) and len(value) > _LONGEST:
+        # A form sends each line break as two characters.
+        most = max(_LONGEST, 2 * self.profile.own_setup.max_chars) if name == "own_setup" else _LONGEST
+        if isinstance(value, str | list) and len(value) > most:
             long = f"is {len(value)} characters" if isinstance(value, str) else f"is a list {len(value)} entries"
-            self.refuse(name, f"{_label(name)} {long} long; {_LONGEST} are allowed.")
+            self.refuse(name, f"{_label(name)} {long} long; {most} are allowed.")
             return False
         return value is not None and value not in ("", [])
 
@@ -245,6 +252,16 @@ class _Judge:
             listed = [image.name for image in self.profile.images]
             self.refuse("image", _not_offered("image", asked, listed) + what_is_allowed(allowed, resolve))
         return found
+
+    def own_setup(self) -> str:
+        """The user's own lines of bash; empty where none are given or they are refused."""
+        value = self.options.get("own_setup")
+        if value is None:
+            return ""
+        why = own_setup.why_refused(value, self.profile.own_setup.max_chars)
+        if why:
+            self.refuse("own_setup", why)
+        return "" if why else own_setup.as_lines(value)
 
     def resources(self, partition: Partition) -> Resources:
         """Everything that the scheduler is asked for, within this partition's limits."""

@@ -174,6 +174,18 @@ class SetUp(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnSetUp(Layer):
+    """The user's own lines of bash, run as one: they may have loops and functions."""
+
+    text: str
+
+    def steps(self) -> Iterator[Step]:
+        """The shell reads the text as it stands; what is wrong in it ends there."""
+        if self.text:
+            yield self.text, "your own set-up lines"
+
+
+@dataclass(frozen=True, slots=True)
 class Container(Layer):
     """An image of Apptainer or Singularity, which is entered once for a start."""
 
@@ -331,6 +343,7 @@ class Launch:
 
 def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
     yield from _environment(request.environment)
+    yield OwnSetUp(request.own_setup)
     if request.image:
         yield _container(request, request.image, job)
     idle_limit_s = request.idle_limit.seconds if request.idle_limit is not None else None

@@ -55,6 +55,12 @@ class OwnImages(Frozen):
         return bool(self.folders or self.references)
 
 
+class OwnSetup(Frozen):
+    """Whether users may add lines of bash to the set-up of their own jobs."""
+
+    max_chars: Annotated[int, Field(ge=0, le=10_000, strict=True, description="Longest text; 0: not offered.")] = 0
+
+
 class Environment(Frozen):
     """A named way to have Jupyter on a compute node."""
 
