@@ -43,6 +43,7 @@ FULL = {
         },
         {"name": "plain"},
     ],
+    "own_setup": {"max_chars": 500},
     "defaults": {"memory": "2G"},
     "limits": {"renewals": 3},
     "job": {

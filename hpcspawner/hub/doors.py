@@ -169,7 +169,9 @@ class Doors(Traits):
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
-        options, note = read(query_data), ""
+        # A stranger's link must not bring lines that the user's job would run.
+        options = {name: value for name, value in read(query_data).items() if name != "own_setup"}
+        note = ""
         # Another cluster alone is no choice to look at.
         if options.keys() - {"cluster"}:
             note = "A link filled in this form. No server has been started yet: check the choices and press Start."

@@ -4,6 +4,7 @@ It travels inside the job script, so it is one file, for Python 3.6 and later, w
 """
 
 import contextlib
+import errno
 import http.client
 import json
 import math
@@ -32,12 +33,12 @@ except (ImportError, OSError):  # a Python built without libffi
     _libc = None
 
 SETTINGS_FD = 4
-SETTINGS_VERSION = 1
+SETTINGS_VERSION = 2
 # What each is stands in `LauncherSettings` (script/launch.py), which writes them.
 Settings = namedtuple(
     "Settings",
-    "version callback ca ticket tls command programs alone proxy containers bind hidden environment image directory"
-    " variables ports limit_s idle_limit_s files",
+    "version callback ca ticket tls command programs alone program proxy containers bind hidden environment image"
+    " directory writable variables ports limit_s idle_limit_s files",
 )
 SSL_FILES = (
     ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
@@ -61,6 +62,7 @@ END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
 IDLE_END = "idle-end"
+BUSY_SHARE = 0.1  # of one core: a program that computes more than this is not idle
 FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 0.2
 LOOK_ANYWAY_S = 1.0
@@ -69,6 +71,8 @@ ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
 LONGEST_FOR_SOCKET = 70
+FOLDERS_S = 10.0
+SPACE_BYTES = 1 << 16  # more than a file system keeps in reserve for a small file
 
 # Exit codes where the launcher can't report to the Hub, which has a sentence for each.
 BROKEN_CODE = 1
@@ -122,6 +126,8 @@ _PEM = re.compile("(-----BEGIN (PRIVATE KEY|CERTIFICATE REQUEST)-----[^-]+-----E
 _IDLE = re.compile(r"No kernels(?: or terminals)? for (\d+) seconds; shutting down")
 # What Apptainer and Singularity say before they give up.
 _FATAL = re.compile(r"^(?:FATAL|ERROR):?\s+(.*)")
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_OF_HUB = ("JUPYTERHUB_", "JPY_API_TOKEN")
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 _SECRET_NAME = re.compile("TOKEN|SECRET|KEY(?!FILE)|PASSWORD", re.IGNORECASE)
 _random = random.SystemRandom()
@@ -436,6 +442,15 @@ def family(leader, table):
     return {pid: table[pid][2] for pid in members}
 
 
+def cpu_seconds(leader):
+    """How long the family of `leader` has computed, with what has ended in it."""
+    ticks = 0
+    for pid in family(leader, processes()):
+        with contextlib.suppress(OSError, ValueError), open("/proc/%d/stat" % pid, "rb") as stat:
+            ticks += sum(map(int, stat.read().rpartition(b")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def open_files(pid):
     """What the descriptors of a process point to."""
     found = set()
@@ -517,6 +532,38 @@ def take_port(host, ports, tried):
     raise EndError("no-port", "No port %son %s is free for the server: %s." % (among, NODE, why))
 
 
+def not_opened(path, error):
+    """What to say of a folder that can't be opened."""
+    cures = {errno.ENOENT: "Create it, or choose another directory.", errno.EACCES: "Choose one that is yours to open."}
+    cure = cures.get(error.errno, "Choose another directory.")
+    return "The directory %s can't be opened on %s: %s. %s" % (path, NODE, error.strerror, cure)
+
+
+def why_full(path):
+    """Why nothing more can be kept in a folder, and what to do; empty if it can, or if it is not for us to write in."""
+    try:
+        with tempfile.TemporaryFile(dir=native(path)) as file:
+            file.write(b"x" * SPACE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        why = {errno.ENOSPC: "its file system is full", errno.EDQUOT: "your quota is used up"}.get(error.errno)
+        cure = "Remove files there, then start the server again."
+        return "Nothing more can be written to %s on %s: %s. %s" % (path, NODE, why, cure) if why else ""
+    return ""
+
+
+def why_not_usable(path, writable):
+    """Why a server can't start in a folder, and what to do; empty if it can."""
+    try:
+        os.listdir(native(path))
+    except OSError as error:
+        return not_opened(path, error)
+    if writable and not os.access(native(path), os.W_OK | os.X_OK):
+        return "You may not write to the directory %s on %s. Choose another directory." % (path, NODE)
+    return why_full(path) if writable else ""
+
+
 def ends_with_parent():
     """Have the kernel send SIGTERM when the launcher dies without a word."""
     PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
@@ -533,12 +580,18 @@ class Folder:
         place = "/tmp" if unfit else None  # noqa: S108 - mkdtemp picks the name
         self.path = tempfile.mkdtemp(prefix="hpcspawner-", dir=place)
 
+    def make(self, name):
+        """Make a folder in it, unless it is there; return its path."""
+        path = os.path.join(self.path, name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        return path
+
     def write(self, name, text):
         """Make a file; return its path."""
         path = os.path.join(self.path, name)
         if os.path.dirname(name):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path), 0o700)
+            self.make(os.path.dirname(name))
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8"))
         return path
@@ -601,47 +654,138 @@ class Inside:
         return next((match.group(1) for match in reversed(lines) if match), "")
 
 
-class Alone:
-    """A server that knows no Hub: where it listens, and the proxy that stands in front of it."""
+class Behind:
+    """A server that knows no Hub, and the proxy that stands in front of it."""
+
+    SOCKET = "alone/socket"
 
     def __init__(self, folder, settings, environment):
         self._folder = folder
         self._python = os.path.join(settings.proxy, "bin", "python3")
-        self._port, held = take_port("127.0.0.1", None, ())
+        self.port, held = take_port(OWN_ADDRESS, None, ())
         held.close()
-        token = secrets.token_urlsafe(32)
-        _hidden.add(token)
-        self._inner = {
-            # Only we can enter the folder; a server that is too old for sockets has the secret alone.
-            "socket": os.path.join(folder.path, "alone", "socket"),
-            "port": self._port,
-            "token": token,
-            "base_url": environment.get("JUPYTERHUB_SERVICE_PREFIX", "/"),
-            "default_url": settings.variables.get("JUPYTERHUB_DEFAULT_URL", "/lab"),
-            "directory": settings.directory,
-        }
-        for name in ("alone/settings.json", "alone/front.json", "alone/socket"):
+        # Only we can enter the folder; a server that knows no sockets has the secret alone, if it takes one.
+        self._socket = os.path.join(folder.path, self.SOCKET)
+        self._secret = secrets.token_urlsafe(32)
+        _hidden.add(self._secret)
+        self._base_url = environment.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+        for name in ("alone/settings.json", "alone/front.json", self.SOCKET):
             folder.forget(name)
-        folder.write("alone/settings.json", json.dumps(self._inner))
 
-    def listens(self, server):
+    @property
+    def port_is_taken(self):
+        """Whether the port is another process's by now."""
+        return not is_free(OWN_ADDRESS, self.port)
+
+    def _has_port(self, server):
         """Whether the port answers, and no other process but the server does it."""
-        on_socket = self._takes_connections()
-        if not on_socket and owner(self._port, server.pid) != "server":
-            return False
-        self._folder.write("alone/front.json", json.dumps(dict(self._inner, on_socket=on_socket)))
-        return True
+        return connects(OWN_ADDRESS, self.port) and owner(self.port, server.pid) == "server"
 
     def _takes_connections(self):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(self._inner["socket"])
+            probe.connect(self._socket)
             return True
         return False
+
+    def _write_front(self, on_socket, inner):
+        where = {"socket": self._socket if on_socket else None, "port": self.port}
+        self._folder.write("alone/front.json", json.dumps(dict(where, **inner)))
 
     def front(self, extra, signals):
         """Start the proxy; none of what the set-up made is for it."""
         argv = [self._python, "-I", os.path.join(self._folder.path, "front.py")]
         return Server(argv, extra, signals, as_found=True)
+
+
+class Alone(Behind):
+    """A Jupyter server without jupyterhub, configured by the files beside its socket."""
+
+    def __init__(self, folder, settings, environment):
+        super().__init__(folder, settings, environment)
+        inner = {
+            "socket": self._socket,
+            "port": self.port,
+            "token": self._secret,
+            "base_url": self._base_url,
+            "default_url": settings.variables.get("JUPYTERHUB_DEFAULT_URL", "/lab"),
+            "directory": settings.directory,
+        }
+        folder.write("alone/settings.json", json.dumps(inner))
+
+    def listens(self, server):
+        """Whether it takes connections, on the socket or the port."""
+        on_socket = self._takes_connections()
+        if on_socket or self._has_port(server):
+            self._write_front(on_socket, {"headers": {"Authorization": "token " + self._secret}})
+            return True
+        return False
+
+
+class Program(Behind):
+    """Any other program: what it is told in place of its placeholders, and how long nobody has used it."""
+
+    SOCKET = "alone/program.sock"  # ttyd takes no other ending
+
+    def __init__(self, folder, settings, environment):
+        super().__init__(folder, settings, environment)
+        self._program = settings.program
+        self._used = os.path.join(folder.path, "alone", "used")
+        self._computed_s = 0
+        self._looked_at = time.monotonic()
+        self._busy_at = time.time()
+        values = {
+            "socket": self._socket,
+            "port": str(self.port),
+            "base_url": self._base_url.rstrip("/"),
+            "folder": os.path.join(folder.path, "program"),
+            "secret": self._secret,
+        }
+
+        def fill(text):
+            return _PLACEHOLDER.sub(lambda match: values.get(match.group(1), match.group(0)), text)
+
+        self._on_socket = any("{socket}" in word for word in settings.command)
+        self.argv = [fill(word) for word in settings.command]
+        self.variables = {name: fill(text) for name, text in self._program["variables"].items()}
+        self._headers = {name: fill(text) for name, text in self._program["headers"].items()}
+        for name in ("alone", "program"):
+            folder.make(name)
+        for name, text in self._program["files"].items():
+            folder.forget("program/" + name)
+            folder.write("program/" + name, fill(text))
+        self._touch()
+
+    @property
+    def where(self):
+        """Where it should listen, for people."""
+        return "the socket of its folder" if self._on_socket else "port %d of %s" % (self.port, OWN_ADDRESS)
+
+    def environment(self, extra):
+        """The program's variables; what is between the Hub and the server is the proxy's alone."""
+        kept = {name: value for name, value in extra.items() if not name.startswith(_OF_HUB)}
+        return dict(kept, **self.variables)
+
+    def listens(self, server):
+        """Whether it takes connections where it was told to."""
+        if not (self._takes_connections() if self._on_socket else self._has_port(server)):
+            return False
+        inner = {name: self._program[name] for name in ("url", "keeps_address", "polls")}
+        self._write_front(self._on_socket, dict(inner, headers=self._headers, used=self._used, program=True))
+        return True
+
+    def _touch(self):
+        with contextlib.suppress(OSError):
+            open(self._used, "a").close()
+
+    def idle_s(self, server):
+        """For how long nobody has asked it for anything and it has not computed, in seconds."""
+        now, computed_s = time.monotonic(), cpu_seconds(server.pid)
+        if computed_s - self._computed_s > BUSY_SHARE * (now - self._looked_at):
+            self._busy_at = time.time()
+        self._computed_s, self._looked_at = computed_s, now
+        with contextlib.suppress(OSError):
+            self._busy_at = max(self._busy_at, os.stat(self._used).st_mtime)
+        return time.time() - self._busy_at
 
 
 class IdleWatch:
@@ -752,7 +896,7 @@ class Job:
         self.limit_s = settings.limit_s
         self.idle_watch = None
         self.inside = None
-        self.alone = None
+        self.behind = None
         self.front = None
         self.folder = None
         self.keyless = None
@@ -873,7 +1017,7 @@ class Job:
     def _keep(self, name, text):
         """Write a file that the server needs into our folder; return its path."""
         try:
-            self.folder = self.folder or Folder(for_socket=bool(self.settings.alone))
+            self.folder = self.folder or Folder(for_socket=bool(self.settings.alone or self.settings.program))
             return self.folder.write(name, text)
         except OSError as error:
             message = "The server's key and certificate can't be kept on %s: %s." % (NODE, error)
@@ -899,12 +1043,7 @@ class Job:
             raise EndError("setup-failed", "The set-up of %s failed at: %s" % (self.place, failed))
         if self.keyless:
             raise self.keyless
-        directory = self.settings.directory
-        try:
-            os.chdir(native(directory))
-        except OSError as error:
-            message = "The directory %s can't be opened on %s: %s." % (directory, NODE, error.strerror)
-            raise EndError("bad-directory", message) from None
+        self._enter_directory()
         for name, text in self.settings.files.items():
             self._keep(name, text)
         if self.settings.containers:
@@ -915,6 +1054,30 @@ class Job:
             return  # as in an image, one of two commands is enough
         for program in self.settings.programs:
             self._require(shutil.which(native(program)), program)
+
+    def _enter_directory(self):
+        """Go to the server's directory, once it is known that the server can work there and in the home."""
+        directory = self.settings.directory
+        home = os.environ.get("HOME") or directory
+        why = self._in_time(lambda: why_not_usable(directory, self.settings.writable) or why_full(home))
+        if why:
+            raise EndError("bad-directory", why)
+        try:
+            os.chdir(native(directory))
+        except OSError as error:
+            raise EndError("bad-directory", not_opened(directory, error)) from None
+
+    def _in_time(self, look):
+        """What `look()` says of folders; where it takes too long, what that means."""
+        outcome = []
+        work = threading.Thread(target=lambda: (outcome.append(look()), self.signals.wake()), daemon=True)
+        work.start()
+        self.signals.until(lambda: bool(outcome) or self._ending(), FOLDERS_S)
+        self._heed_signals()
+        if outcome:
+            return outcome[0]
+        message = "The directory %s did not answer on %s within %d s: its file system may be down there."
+        return message % (self.settings.directory, NODE, FOLDERS_S)
 
     def _require(self, found, program):
         if not found:
@@ -944,40 +1107,58 @@ class Job:
             netloc = "%s:%d" % ("[%s]" % host if ":" in host else host, self.port)
             extra["JUPYTERHUB_SERVICE_URL"] = url._replace(netloc=netloc).geturl()
             held.close()
-            if self.settings.alone:
-                self.alone = Alone(self.folder, self.settings, self.environment)
-            self.server = Server(self._argv(), extra, self.signals, hidden=self.settings.hidden)
+            self.behind = self._behind()
+            is_program = isinstance(self.behind, Program)
+            variables = self.behind.environment(extra) if is_program else extra
+            self.server = Server(self._argv(), variables, self.signals, hidden=self.settings.hidden)
             if self._begins(extra, deadline) and self._has_port(host, deadline):
                 return
-            say("another process took port %d; trying another port" % self.port)
+            say("another process took port %d; trying another port" % self._taken_port())
             self._end_server()
             self.front = None
         raise EndError("no-port", "Other processes on %s took each of the 4 ports that the server tried." % NODE)
 
+    def _behind(self):
+        """What is to stand behind the proxy, if anything may."""
+        kind = Program if self.settings.program else Alone if self.settings.alone else None
+        try:
+            return kind and kind(self.folder, self.settings, self.environment)
+        except OSError as error:
+            message = "What the server needs can't be written on %s: %s." % (NODE, error)
+            raise EndError("no-key", message) from None
+
     def _argv(self):
         """The words that start the server, in the image if there is one."""
         settings = self.settings
+        command = self.behind.argv if settings.program else settings.command
         if not (settings.containers or settings.alone):
-            return settings.command
+            return command
         self.inside = Inside(self.folder, self.log)
         counted = [[str(len(words)), *words] for words in (settings.programs, settings.alone)]
-        return [*self.wrap, "sh", self.inside.script, *counted[0], *counted[1], *settings.command]
+        return [*self.wrap, "sh", self.inside.script, *counted[0], *counted[1], *command]
 
     def _begins(self, extra, deadline):
-        """Wait until it is known which of the two commands runs; start the proxy in front of one that knows no Hub."""
-        while self.alone and not self._stopped() and self.inside.found != "command":
-            if self.inside.found == "alone" and self.alone.listens(self.server):
-                say("a server without jupyterhub listens; the proxy stands in front of it")
-                self.front = self.alone.front(extra, self.signals)
+        """Wait until it is known what runs; start the proxy in front of what knows no Hub. False if a port is taken."""
+        while self.behind and not self._stopped():
+            found = "program" if self.settings.program else self.inside.found
+            if found == "command":
+                break
+            if found and self.behind.listens(self.server):
+                say("the server listens; a proxy that asks the Hub stands in front of it")
+                self.front = self.behind.front(extra, self.signals)
                 break
             if time.monotonic() >= deadline:
                 raise EndError("never-listened", self._too_late())
             self.signals.pause(0.2)
-        return True
+        return not (self.settings.program and self._ended() and self.behind.port_is_taken)
+
+    def _taken_port(self):
+        """The port that another process has: the program's, or else the server's own."""
+        return self.port if self.front or not self.settings.program else self.behind.port
 
     def _watched(self):
         """Variables for the server that have it end when it is idle; none where there is no limit."""
-        if self.settings.idle_limit_s is None:
+        if self.settings.idle_limit_s is None or self.settings.program:
             return {}
         try:
             self.idle_watch = IdleWatch(self.folder, self.settings.idle_limit_s)
@@ -1018,6 +1199,8 @@ class Job:
         """What to say of a server that does not listen in time."""
         if self.inside and not self.inside.found:
             return "%s took more than %d s to enter %s." % (self.container[0], self.limit_s, self.place)
+        if self.settings.program and not self.front:
+            return "%s did not listen on %s within %d s." % (self.title, self.behind.where, self.limit_s)
         return "%s did not listen on port %d of %s within %d s." % (self.title, self.port, NODE, self.limit_s)
 
     def _heed_inside(self):
@@ -1049,10 +1232,15 @@ class Job:
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)
                 self.server.send(signal.SIGTERM)
-            self.signals.pause(60)
+            idle = self._idle_program()
+            if idle:
+                return idle
+            self.signals.pause(self._next_look_s)
         # A scheduler may signal both of us, and the server may be faster.
         self.signals.until(self._ending, 0.1)
         self._heed_inside()
+        if self.server.code is None and self._ending():
+            self._end_server()  # the proxy was faster
         code = self.server.code
         if code is None:
             message = "The proxy in front of the server ended with exit code %d on %s." % (self.front.code, NODE)
@@ -1070,6 +1258,21 @@ class Job:
         self._end_server()
         reason, seen = ("signalled", self.signals.ending[0]) if self._ending() else ("server-exited", number)
         return EndError(reason, message, 128 + number if number else code, None if number else code, seen)
+
+    @property
+    def _next_look_s(self):
+        """How long to wait until something is looked at again."""
+        limit_s = self.settings.idle_limit_s if self.settings.program else None
+        return 60 if limit_s is None else min(60, max(1, limit_s / 10))
+
+    def _idle_program(self):
+        """End a program that nobody has used for as long as it may be idle, and say so."""
+        limit_s = self.settings.idle_limit_s
+        if not self.settings.program or limit_s is None or self._ending() or self.behind.idle_s(self.server) <= limit_s:
+            return None
+        self._end_server()
+        say("the server was idle for %d seconds and shuts down" % limit_s)
+        return EndError("idle", "The server was idle for %s and shut down." % span(limit_s), 0, 0)
 
     def _idle_s(self):
         """How long the server was idle, if it ended for that; else None."""

@@ -29,7 +29,7 @@ class Option:
 class Field:
     """One field as the page shows it.
 
-    `kind` is select, text, number, checkbox or checkboxes; `values` holds what is filled in or ticked; `low` and
+    `kind` is select, text, lines, number, checkbox or checkboxes; `values` holds what is filled in or ticked; `low` and
     `high` bound a number over all partitions (the gate knows the chosen one's); `error` is the gate's sentence.
     A field that is `folded` waits behind a line to click on, unless something was `chosen` for it. `suggested` are
     values to pick where others may be typed.
@@ -129,6 +129,7 @@ def _all_fields(offered: Offer) -> list[Field | None]:
         *_sizes(offered),
         *_limits(offered),
         _directory(profile),
+        _own_setup(profile),
         _field(
             "details", "checkbox", options=(Option("true", "show the scheduler's record of the job while it waits"),)
         ),
@@ -283,6 +284,14 @@ def _directory(profile: SiteProfile) -> Field:
     allowed = profile.directories.allowed
     help_line = f"The folder that opens; within {', '.join(allowed)}." if allowed else "The folder that opens."
     return _field("directory", "text", values=(profile.defaults.directory,), help=help_line)
+
+
+def _own_setup(profile: SiteProfile) -> Field | None:
+    most = profile.own_setup.max_chars
+    if not most:
+        return None
+    about = f"Lines of bash, run in your job before the server; {most} characters at most. Put no password here."
+    return _field("own_setup", "lines", help=about)
 
 
 def _help_lines(options: Sequence[Option]) -> str:

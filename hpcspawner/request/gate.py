@@ -31,6 +31,7 @@ def judge(options: object, offered: Offer, user: LocalAccount) -> JobRequest:
     environment = asked.listed("environment", profile.environments, profile.default_environment)
     interface = asked.listed("interface", profile.interfaces, profile.default_interface)
     image = asked.image(environment.image if environment else None, user)
+    setup = asked.own_setup()
     details = asked.flag("details")
     queue_limit = asked.of_site("queue_limit")
     idle_limit = asked.idle_limit()
@@ -43,6 +44,7 @@ def judge(options: object, offered: Offer, user: LocalAccount) -> JobRequest:
         environment=environment,
         image=image,
         interface=interface,
+        own_setup=setup,
         details=details,
         queue_limit=queue_limit,
         idle_limit=idle_limit,
@@ -68,6 +70,7 @@ def _choices(request: JobRequest, profile: SiteProfile, user: LocalAccount) -> d
         "memory": str(resources.memory) if resources.memory else None,
         "gpus": resources.gpus if resources.gpus or _has_default_gpus(profile, resources.partition) else None,
         "gpu_type": resources.gpu_type,
+        "own_setup": request.own_setup or None,
         "details": request.details or None,
         "directory": shortened(request.directory, user),
         # Limits as the site has them are no choice: they are to follow the site's when it changes them.

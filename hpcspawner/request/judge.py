@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpcspawner.errors import Problem
+from hpcspawner.request import own_setup
 from hpcspawner.request.folders import directory_of
 from hpcspawner.request.images import own_image, what_is_allowed
 from hpcspawner.request.model import LocalAccount
@@ -53,9 +54,11 @@ class Judge:
 
     def _is_value(self, name: str, value: object) -> bool:
         """Whether there is something to judge. What is too long is refused here, before anything reads it."""
-        if isinstance(value, str | list) and len(value) > _LONGEST:
+        # A form sends each line break as two characters.
+        most = max(_LONGEST, 2 * self.profile.own_setup.max_chars) if name == "own_setup" else _LONGEST
+        if isinstance(value, str | list) and len(value) > most:
             long = f"is {len(value)} characters" if isinstance(value, str) else f"is a list {len(value)} entries"
-            self.refuse(name, f"{word(name)} {long} long; {_LONGEST} are allowed.")
+            self.refuse(name, f"{word(name)} {long} long; {most} are allowed.")
             return False
         return value is not None and value not in ("", [])
 
@@ -144,6 +147,16 @@ class Judge:
             listed = [image.name for image in self.profile.images]
             self.refuse("image", _not_offered("image", asked, listed) + what_is_allowed(allowed, resolve))
         return found
+
+    def own_setup(self) -> str:
+        """The user's own lines of bash; empty where none are given or they are refused."""
+        value = self.options.get("own_setup")
+        if value is None:
+            return ""
+        why = own_setup.why_refused(value, self.profile.own_setup.max_chars)
+        if why:
+            self.refuse("own_setup", why)
+        return "" if why else own_setup.as_lines(value)
 
     def resources(self, partition: Partition) -> Resources:
         """Everything that the scheduler is asked for, within this partition's limits."""

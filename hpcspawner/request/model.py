@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hpcspawner.schedulers.base import Resources
-from hpcspawner.site.environments import Environment, Image, Interface
+from hpcspawner.site.environments import Environment, Image
+from hpcspawner.site.interfaces import Interface
 from hpcspawner.units import Walltime
 
 Choice = str | int | bool | list[str]
@@ -25,6 +26,8 @@ class JobRequest:
 
     `directory` is where the server starts, `choices` are the options that make this same request again.
 
+    `own_setup` holds the user's own lines of bash, empty for none.
+
     `queue_limit` is how long the job may wait, `idle_limit` how long the server may be idle (None: for ever),
     `renewals` how many times at most it may start again when its wall time ends.
     """
@@ -34,6 +37,7 @@ class JobRequest:
     environment: Environment
     image: Image | None
     interface: Interface
+    own_setup: str
     details: bool
     queue_limit: Walltime
     idle_limit: Walltime | None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["name", "list", "time", "memory", "count", "folder", "flag"]
+Kind = Literal["name", "list", "time", "memory", "count", "folder", "lines", "flag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ TABLE = (
     Option("gpus", "GPUs", "count", "size"),
     Option("gpu_type", "GPU type", "name", "size"),
     Option("directory", "Directory", "folder", "what"),
+    Option("own_setup", "Own set-up", "lines", "what", folded=True),
     Option("details", "More information about the job", "flag", "what", word="Details"),
     Option("queue_limit", "Give up after", "time", "size", folded=True),
     Option("idle_limit", "Stop when idle for", "time", "size", folded=True),

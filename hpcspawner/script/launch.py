@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
-from typing import Self
+from typing import Any, Self
 
 from hpcspawner.request.model import JobRequest
-from hpcspawner.site.environments import Environment, Image, Interface
+from hpcspawner.site.environments import Environment, Image
+from hpcspawner.site.interfaces import Interface
 from hpcspawner.site.profile import Job
 
-SETTINGS_VERSION = 1
+SETTINGS_VERSION = 2
 BIND = "--bind="
 CONTAINER_COMMANDS = (("apptainer",), ("singularity",))
 """What runs an image where the profile names nothing: the first of them that the node has."""
@@ -55,10 +56,12 @@ class LauncherSettings:
     A launcher refuses settings of another version, or with other keys.
 
     callback, ca, ticket, tls: as in `CallHome`.
-    command: argv of the server, which takes its address and its users from JUPYTERHUB_… variables.
+    command: argv of the server, which takes its address and its users from JUPYTERHUB_… variables; with a `program`,
+        its argv, with placeholders.
     programs: what must be found where the server runs; the first is the command's own.
     alone: argv of the server to start where the command is not found but this is; empty: none. The environment of
         `proxy` then stands in front of it.
+    program: a server other than Jupyter, see `Program`; None: the command knows the Hub. `proxy` stands in front of it.
     proxy: folder of an environment with jupyter-server-proxy, on the node itself; empty: none.
     containers: argv that put a command into the image, each ending in the image; the first whose program the node has
         is used. Empty without an image.
@@ -66,6 +69,7 @@ class LauncherSettings:
     hidden: names of variables that the server does not get.
     environment, image: what people call them; `image` is empty without one.
     directory: absolute path of the folder that the server starts in.
+    writable: whether the user must be able to write there.
     variables: for the server, by name.
     ports: the first and the last that a server may listen on; None: any.
     limit_s: seconds from the launcher's start to a listening server.
@@ -81,6 +85,7 @@ class LauncherSettings:
     command: tuple[str, ...]
     programs: tuple[str, ...]
     alone: tuple[str, ...]
+    program: Mapping[str, Any] | None = None
     proxy: str
     containers: tuple[tuple[str, ...], ...]
     bind: str = BIND
@@ -88,6 +93,7 @@ class LauncherSettings:
     environment: str
     image: str
     directory: str
+    writable: bool
     variables: Mapping[str, str]
     ports: tuple[int, int] | None
     limit_s: int
@@ -168,6 +174,18 @@ class SetUp(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnSetUp(Layer):
+    """The user's own lines of bash, run as one: they may have loops and functions."""
+
+    text: str
+
+    def steps(self) -> Iterator[Step]:
+        """The shell reads the text as it stands; what is wrong in it ends there."""
+        if self.text:
+            yield self.text, "your own set-up lines"
+
+
+@dataclass(frozen=True, slots=True)
 class Container(Layer):
     """An image of Apptainer or Singularity, which is entered once for a start."""
 
@@ -223,6 +241,36 @@ class AuthProxy(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class Program(Layer):
+    """A server other than Jupyter, which knows no Hub, behind the proxy in `folder`.
+
+    The launcher gets `variables`, `headers` (which the proxy adds to each request) and `files` (for the program's
+    folder), each with placeholders; `url`, the page shown first; `keeps_address`, whether the program serves its pages
+    below the server's own address; `polls`, beginnings of paths that an open page asks for by itself.
+    """
+
+    folder: str
+    interface: Interface
+    idle_limit_s: int | None
+
+    def files(self) -> Mapping[str, str]:
+        """The proxy, and what starts the program in an image."""
+        return {"inside.sh": source("inside.sh"), "front.py": source("front.py")}
+
+    def settings(self, settings: LauncherSettings) -> LauncherSettings:
+        """The program in place of a server that knows the Hub."""
+        program = {
+            "variables": dict(self.interface.variables),
+            "headers": dict(self.interface.headers),
+            "files": dict(self.interface.files),
+            "url": self.interface.first_page,
+            "keeps_address": self.interface.keeps_address,
+            "polls": list(self.interface.polls),
+        }
+        return replace(settings, proxy=self.folder, program=program, idle_limit_s=self.idle_limit_s)
+
+
+@dataclass(frozen=True, slots=True)
 class IdleEnd(Layer):
     """The extension by which an idle Jupyter server ends itself."""
 
@@ -254,9 +302,10 @@ class Launch:
         """The launch that a request asks for; `arguments` are the Hub's own for the command."""
         interface = request.interface
         return cls(
-            command=(*interface.command, *arguments),
+            # The Hub's own are options of Jupyter.
+            command=interface.command if interface.is_program else (*interface.command, *arguments),
             programs=(interface.command[0], *interface.programs),
-            variables={"JUPYTERHUB_DEFAULT_URL": interface.url, "JUPYTERHUB_ROOT_DIR": request.directory},
+            variables={"JUPYTERHUB_DEFAULT_URL": interface.first_page, "JUPYTERHUB_ROOT_DIR": request.directory},
             layers=tuple(_layers(request, job)),
         )
 
@@ -280,6 +329,7 @@ class Launch:
             environment=request.environment.label,
             image="",
             directory=request.directory,
+            writable=job.writable_directory,
             variables=self.variables,
             ports=job.ports,
             limit_s=home.limit_s,
@@ -293,12 +343,16 @@ class Launch:
 
 def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
     yield from _environment(request.environment)
+    yield OwnSetUp(request.own_setup)
     if request.image:
         yield _container(request, request.image, job)
-    if job.proxy and request.interface.alone:
+    idle_limit_s = request.idle_limit.seconds if request.idle_limit is not None else None
+    if job.proxy and request.interface.is_program:
+        yield Program(job.proxy, request.interface, idle_limit_s)
+    elif job.proxy and request.interface.alone:
         yield AuthProxy(job.proxy, request.interface.alone)
-    if request.idle_limit is not None and _is_jupyter(request.interface):
-        yield IdleEnd(request.idle_limit.seconds)
+    if idle_limit_s is not None and _is_jupyter(request.interface):
+        yield IdleEnd(idle_limit_s)
 
 
 def _environment(environment: Environment) -> Iterator[Layer]:
@@ -321,7 +375,7 @@ def _container(request: JobRequest, image: Image, job: Job) -> Container:
 
 
 def _is_jupyter(interface: Interface) -> bool:
-    return posixpath.basename(interface.command[0]).startswith("jupyter")
+    return not interface.is_program and posixpath.basename(interface.command[0]).startswith("jupyter")
 
 
 def quote(value: object) -> str:

@@ -40,6 +40,7 @@ def cross_checks(profile: "SiteProfile") -> list[str]:
         *_options_in_scripts(profile),
         *_unknown_placeholders(profile),
         *_unknown_variables(profile),
+        *_no_proxy(profile),
     ]
 
 
@@ -182,6 +183,15 @@ def _unknown_variables(profile: "SiteProfile") -> Iterator[str]:
         if match and (match[1] or match[2]) not in known:
             there = ", ".join(f"${name}" for name in known) or "none"
             yield f"{place}: {match[0]} is not defined; directories.variables has: {there}"
+
+
+def _no_proxy(profile: "SiteProfile") -> Iterator[str]:
+    for one in profile.interfaces:
+        if one.is_program and not profile.job.proxy:
+            yield (
+                f"interfaces ({one.name}).command: a program other than Jupyter needs a proxy that asks the Hub; "
+                "job.proxy names an environment on the nodes with jupyter-server-proxy"
+            )
 
 
 def _folder_rules(profile: "SiteProfile") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a server runs in: environments, container images, and the interfaces that open in the browser."""
+"""What a server runs in: environments and container images."""
 
 from typing import Annotated
 
@@ -55,6 +55,12 @@ class OwnImages(Frozen):
         return bool(self.folders or self.references)
 
 
+class OwnSetup(Frozen):
+    """Whether users may add lines of bash to the set-up of their own jobs."""
+
+    max_chars: Annotated[int, Field(ge=0, le=10_000, strict=True, description="Longest text; 0: not offered.")] = 0
+
+
 class Environment(Frozen):
     """A named way to have Jupyter on a compute node."""
 
@@ -73,35 +79,3 @@ class Environment(Frozen):
     def label(self) -> str:
         """What the form calls it."""
         return self.title or self.name
-
-
-class Interface(Frozen):
-    """What opens in the browser."""
-
-    name: Name
-    title: Line | None = None
-    help: Line | None = None
-    url: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]{0,200}$", description="Page shown first.")] = "/lab"
-    command: Annotated[tuple[Line, ...], Field(min_length=1)] = ("jupyterhub-singleuser",)
-    programs: Annotated[tuple[Line, ...], Field(description="Programs that must be found, besides the command.")] = ()
-    alone: Annotated[
-        tuple[Line, ...], Field(description="Jupyter command without a Hub, for where the command is missing.")
-    ] = ()
-
-    @property
-    def label(self) -> str:
-        """What the form calls it."""
-        return self.title or self.name
-
-
-DEFAULT_INTERFACES = (
-    Interface(name="lab", title="JupyterLab", url="/lab", programs=("jupyter-lab",), alone=("jupyter-lab",)),
-    Interface(
-        name="notebook",
-        title="Jupyter Notebook",
-        url="/tree",
-        programs=("jupyter-notebook",),
-        alone=("jupyter-notebook",),
-    ),
-)
-"""What a site offers that names none."""

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from hpcspawner.errors import ProfileError
 from hpcspawner.site import scheduler_types
 from hpcspawner.site.checks import cross_checks, repeated_names
-from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
+from hpcspawner.site.environments import Environment, Image, OwnImages, OwnSetup
 from hpcspawner.site.fields import (
     Count,
     FolderRule,
@@ -30,6 +30,7 @@ from hpcspawner.site.fields import (
     WalltimeOrFalse,
     WalltimeText,
 )
+from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
 from hpcspawner.site.presets import Preset
 from hpcspawner.units import Walltime, shown
 
@@ -191,6 +192,7 @@ class Job(Frozen):
     proxy: Annotated[
         PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
     ] = None
+    writable_directory: Annotated[bool, Field(description="A server starts only where its user may write.")] = True
     gpu_options: Annotated[tuple[Line, ...], Field(description="Options that give a container the node's GPUs.")] = (
         "--nv",
     )
@@ -250,6 +252,7 @@ class SiteProfile(Frozen):
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
     own_images: OwnImages = OwnImages()
+    own_setup: OwnSetup = OwnSetup()
     interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = DEFAULT_INTERFACES
     presets: tuple[Preset, ...] = ()
     accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()

@@ -33,3 +33,20 @@ async def test_the_example_with_containers_serves_a_kernel_in_an_image(lab, tmp_
         assert await hub.run("alice", "import os; print(os.environ['IMAGE_SAYS'])") == "hello"
         hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
+
+
+async def test_the_example_with_other_programs_serves_a_page_of_marimo(lab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("example-other-programs")
+    changes = {
+        "/opt/jupyter-proxy": f"{lab}/env-proxy",
+        "/opt/jupyter/bin": f"{lab}/env/bin",
+        "/opt/programs/bin": f"{lab}/env-programs/bin",
+        "/opt/ttyd/bin": f"{lab}/ttyd/bin",
+    }
+    config = example("other-programs", folder, changes)
+    with Hub(folder, None, host="10.77.0.1", config=config, users=("alice",)) as hub:
+        hub.spawn("alice", {"environment": "programs", "interface": "marimo"})
+        page = hub.log_in("alice").get(f"{hub.url}/user/alice/", timeout=60)
+        assert "marimo-server-token" in page.text
+        hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")

@@ -296,6 +296,8 @@ def settings(hub, authority, tmp_path):
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser"],
         "alone": [],
+        "writable": True,
+        "program": None,
         "proxy": "",
         "containers": [],
         "bind": "--bind=",
@@ -1735,3 +1737,20 @@ def test_what_a_set_up_makes_of_the_loader_is_not_for_openssl(hub, launch, tmp_p
     run = launch(HPC_OPENSSL=openssl, HPC_SET_LD_LIBRARY_PATH=str(tmp_path), PATH="/nowhere")
     run.ends()
     assert "csr" in hub.tickets[0]
+
+
+def test_a_directory_that_cannot_be_written_to_is_reported_unless_the_site_lets_it_be(tmp_path, monkeypatch):
+    # Root may write anywhere, so the system's answer is put in.
+    monkeypatch.setattr(launcher.os, "access", lambda path, mode: False)
+    why = launcher.why_not_usable(str(tmp_path), writable=True)
+    assert why.startswith(f"You may not write to the directory {tmp_path} on ")
+    assert why.endswith("Choose another directory.")
+    assert launcher.why_not_usable(str(tmp_path), writable=False) == ""
+
+
+def test_a_directory_that_is_a_file_or_missing_has_its_own_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in launcher.why_not_usable(str(tmp_path / "file"), writable=True)
+    assert "Create it, or choose another" in launcher.why_not_usable(str(tmp_path / "gone"), writable=True)
+    assert launcher.why_not_usable(str(tmp_path), writable=True) == ""
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"], "the check leaves nothing"

@@ -613,6 +613,7 @@ SECTIONS = {
     "Environment": "`[[environments]]`",
     "Image": "`[[images]]`",
     "OwnImages": "`[own_images]`",
+    "OwnSetup": "`[own_setup]`",
     "Interface": "`[[interfaces]]`",
     "Defaults": "`[defaults]`",
     "Limits": "`[limits]`",

@@ -141,6 +141,27 @@ COMBINATIONS = {
 }
 
 
+PROGRAM = {
+    "name": "marimo",
+    "command": ["marimo", "edit", "--port={port}", "--base-url={base_url}", "--token-password-file={folder}/secret"],
+    "files": {"secret": "{secret}"},
+    "headers": {"Authorization": "Bearer {secret}"},
+    "polls": ["/api/usage"],
+}
+
+
+@pytest.mark.parametrize("image", [None, "torch"])
+def test_the_script_of_a_program_other_than_jupyter_is_the_golden_one(golden, image):
+    changes = {"interfaces": [PROGRAM], "defaults": {}, "job": {"proxy": "/opt/jupyter-proxy"}}
+    profile = site("slurm", environments=[{"name": "it", "path": ["/opt/marimo/bin"]}], **changes)
+    whole = script("slurm", {"idle_limit": "2h"} | ({"image": image} if image else {}), profile=profile)
+    told = settings_of(whole)
+    files = dict.fromkeys(told.pop("files"), "(its text)")
+    golden(
+        f"layers/program-{image or 'path'}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n"
+    )
+
+
 @pytest.mark.parametrize("case", COMBINATIONS)
 def test_the_script_of_a_combination_of_layers_is_the_golden_one(golden, case):
     environment, image, proxy = COMBINATIONS[case]

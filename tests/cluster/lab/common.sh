@@ -16,11 +16,11 @@ use_lab() {
     [ "$1" -eq 1 ] || export LAB=$FIRST_LAB-$1 LAB_NET=$FIRST_NET$1
 }
 
-# Environments, Apptainer and images of the first lab, in one that has none of its own.
+# Environments, Apptainer, ttyd and images of the first lab, in one that has none of its own.
 share_environments() {
     local made
     mkdir -p "$LAB"
-    for made in "$FIRST_LAB"/{env*,apptainer,images}; do
+    for made in "$FIRST_LAB"/{env*,apptainer,ttyd,images}; do
         [ ! -d "$made" ] || [ -e "$LAB/${made##*/}" ] || ln -s "$made" "$LAB/${made##*/}"
     done
 }

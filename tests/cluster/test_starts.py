@@ -1,0 +1,97 @@
+"""What a job finds out before it starts a server: its directory, its quota, and the user's own set-up lines."""
+
+import contextlib
+import html
+import re
+
+import pytest
+from cluster.conftest import on_head, queue_is_empty_within
+from cluster.test_bad_input import start
+
+SITE = """\
+[own_setup]
+max_chars = 500
+
+[defaults]"""
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    return "slurm"
+
+
+@pytest.fixture(scope="module")
+def running_hub(make_hub):
+    with make_hub("slurm", change=("[defaults]", SITE)) as hub:
+        yield hub
+
+
+def asked(**more):
+    return {"partition": "debug", "environment": "jupyter", "memory": "1G", **more}
+
+
+def refused(hub, **more):
+    _, message, seconds = start(hub, asked(**more))
+    queue_is_empty_within(40, "alice")
+    assert seconds < 30, "the job ends at once"
+    return html.unescape(message)
+
+
+@contextlib.contextmanager
+def small_disk(lab, folder):
+    """A file system of 32 kB in this folder, on the node."""
+    daemon = (lab / "run" / "slurmd.n1.pid").read_text().strip()
+    on_head("nsenter", "-t", daemon, "-m", "mount", "-t", "tmpfs", "-o", "size=32k,mode=1777", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        on_head("nsenter", "-t", daemon, "-m", "umount", "-l", str(folder))
+
+
+def test_a_directory_that_is_missing_closed_or_full_is_named_with_its_cure(hub, lab):
+    folder = lab / "small-of-test"
+    folder.mkdir(exist_ok=True)
+    assert "The directory /nowhere can't be opened on n1: No such file or directory. Create it, or choose another" in (
+        refused(hub, directory="/nowhere")
+    )
+    assert "The directory /root can't be opened on n1: Permission denied" in refused(hub, directory="/root")
+    assert "You may not write to the directory /usr on n1. Choose another directory." in refused(hub, directory="/usr")
+    with small_disk(lab, folder):
+        message = refused(hub, directory=str(folder))
+    assert f"Nothing more can be written to {folder} on n1: its file system is full. Remove files there" in message
+
+
+LINES = """\
+greet() { echo "own lines: $1"; }
+for one in a b; do greet "$one's"; done
+cat <<END
+END
+export OWN_LINES="as $(id -un) on $(uname -n)"
+"""
+
+
+async def test_own_lines_run_in_the_job_as_the_user(hub):
+    hub.spawn("alice", asked(own_setup=LINES))
+    assert await hub.run("alice", "import os; print(os.environ['OWN_LINES'])") == "as alice on n1"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+@pytest.mark.parametrize(
+    ("lines", "end"),
+    [
+        ("true\nfalse", "failed at: your own set-up lines"),
+        ("if true", "failed at: your own set-up lines"),
+        ("exit 7", "failed at: your own set-up lines, which ended the job's script with exit code 7"),
+    ],
+)
+def test_own_lines_that_fail_are_named(hub, lines, end):
+    message = refused(hub, own_setup=lines)
+    assert re.search(re.escape(end), message), message
+
+
+def test_own_lines_of_a_link_are_not_on_the_form_and_those_of_the_form_are(hub):
+    session = hub.log_in("alice")
+    page = session.get(f"{hub.url}/hub/spawn?own_setup=touch+pwned&walltime=7m", timeout=60).text
+    assert 'value="7m"' in page
+    assert re.search(r'<textarea[^>]* name="own_setup"[^>]*>\s*</textarea>', page)
