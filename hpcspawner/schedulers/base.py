@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers.backend import Backend, Size
 from hpcspawner.schedulers.state import JobStatus, Record
 from hpcspawner.site.profile import Access
 from hpcspawner.site.scheduler_types import ProfileRules
@@ -161,6 +162,10 @@ class Scheduler(ABC):
         A scheduler that can't send SIGUSR1 `warning_s` before the wall time ends has the script do it.
         """
         return ""
+
+    def backend(self, resources: Resources, size: Size) -> Backend | None:
+        """How a notebook starts further jobs like its own, with nodes of `size`; None where it can't."""
+        return None
 
     @abstractmethod
     def parse_submit(self, out: str) -> str:

@@ -30,6 +30,7 @@ from hpcspawner.site.fields import (
     WalltimeOrFalse,
     WalltimeText,
 )
+from hpcspawner.site.parallel import Parallel
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
@@ -190,6 +191,10 @@ class Job(Frozen):
     proxy: Annotated[
         PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
     ] = None
+    kernel_token: Annotated[
+        bool, Field(description="Kernels and terminals find the Hub's token; jobs that they start may, too.")
+    ] = False
+    parallel: Parallel = Parallel()
     gpu_options: Annotated[tuple[Line, ...], Field(description="Options that give a container the node's GPUs.")] = (
         "--nv",
     )
