@@ -993,7 +993,7 @@ class Job:
         return self.extensions.variables
 
     def _start_beside(self):
-        """Start the program beside the server; return its variables for the server. The server does without if need be."""
+        """Start the program beside the server; return its variables for the server, which can do without."""
         if not self.settings.beside:
             return {}
         argv = [sys.executable, "-I", os.path.join(self.folder.path, self.settings.beside)]

@@ -24,6 +24,7 @@ KEEP = "keep"
 """A file of this name in the shared folder: the user wants the jobs to outlive the server."""
 COMMAND_S = 20
 CONTROLLER_S = 60
+TRIES = 3
 OLD_S = 60 * 86400
 NODE = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 ANY_NET = "192.0.2.1"  # an address that nobody has: a route to it goes by the node's own network
@@ -66,12 +67,18 @@ def say(text):
 
 def filled(words, **values):
     """Words with `{name}` and the like filled in."""
-    done = []
-    for word in words:
+
+    def fill(word):
         for name, value in values.items():
             word = word.replace("{%s}" % name, str(value))
-        done.append(word)
-    return done
+        return word
+
+    return [fill(word) for word in words]
+
+
+def plain(text):
+    """The same text, in a format string."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def address():
@@ -122,7 +129,7 @@ class Profiles:
 
     def __init__(self, shared):
         self._own = os.environ.get("IPYTHONDIR") or os.path.expanduser("~/.ipython")
-        self.path = shared.folder("ipython", "")
+        self.path = os.path.dirname(shared.folder("ipython", ""))
         # IPython would make it at the first kernel; without it the history would go with the server.
         os.makedirs(os.path.join(self._own, "profile_default"), 0o755, exist_ok=True)
         self._links = set(os.listdir(self._own))
@@ -189,16 +196,14 @@ class Parallel:
     def _hpc(self):
         """Of the profile `hpc`: controller here, engines in a job."""
         backend = self.backend
-        named = {"slurm": ("partition={}", "account={}", "time={}"), "pbs": ("q {}", "A {}", "l walltime={}")}
-        values = (backend["queue"], backend["account"], backend["walltime"])
-        chosen = [form.format(value) for form, value in zip(named[backend["kind"]], values) if value]
         # A format string: our braces are doubled, and those of the tasks are not.
         fixed = [
             line.replace("{", "{{").replace("}", "}}")
-            for line in self._lines(backend["name"], *self._own_options(), *chosen)
+            for line in self._lines(backend["name"], *self._own_options(), *backend["chosen"])
         ]
-        start = " ".join([*backend["start"], shlex.quote(self.enter).replace("{", "{{").replace("}", "}}")])
-        lines = ["#!/bin/bash", *fixed, *self._lines(*backend["tasks"]), start + " {program_and_args}", ""]
+        start = " ".join([*backend["start"], plain(shlex.quote(self.enter))])
+        program = " {program_and_args} --profile-dir='{profile_dir}' --cluster-id='{cluster_id}'"
+        lines = ["#!/bin/bash", *fixed, *self._lines(*backend["tasks"]), start + program, ""]
         kind = {"slurm": "Slurm", "pbs": "PBS"}[backend["kind"]]
         cluster = [
             "c = get_config()",
@@ -216,16 +221,28 @@ class Parallel:
 
     def _controller(self):
         """Of every controller: it is reached on the cluster's network alone, and traffic is encrypted."""
-        return (
-            "c = get_config()\nc.IPController.ip = %r\nc.IPController.location = %r\nc.IPController.enable_curve = True\n"
-            % (
-                self.address,
-                self.address,
-            )
-        )
+        lines = ("ip = %r" % self.address, "location = %r" % self.address, "enable_curve = True")
+        return "c = get_config()\n" + "".join("c.IPController.%s\n" % line for line in lines)
 
     def _dask(self):
         """The folder of dask's configuration: ours first, so that the user's own wins."""
+        folder = os.path.dirname(self.shared.folder("dask", ""))
+        configuration = {
+            "jobqueue": {self.backend["kind"]: self._workers()},
+            "distributed": {"comm": {"tls": self._tls()}},
+        }
+        self.shared.write("dask/00-hpcspawner.yaml", json.dumps(configuration, indent=1))
+        own_folder = os.environ.get("DASK_CONFIG") or os.path.expanduser("~/.config/dask")
+        if os.path.isdir(own_folder):
+            for name in os.listdir(own_folder):
+                os.symlink(os.path.join(own_folder, name), os.path.join(folder, "10-" + name))
+        # Workers read it too: it has their certificates.
+        with open(self.environment, "a") as file:
+            file.write("\nexport DASK_CONFIG=%s\n" % shlex.quote(folder))
+        return folder
+
+    def _workers(self):
+        """What dask-jobqueue has by itself, so that `SLURMCluster()` needs no argument."""
         backend = self.backend
         wanted = {
             "name": self.name,
@@ -237,18 +254,29 @@ class Parallel:
             "walltime": backend["walltime"] or None,
             "job-extra-directives": self._directives(),
             "job-script-prologue": [". " + shlex.quote(self.environment)],
-            "scheduler-options": {"host": self.address, "dashboard_address": self.address + ":0"},
+            # A scheduler without TLS runs what any user of the network sends.
+            "scheduler-options": {"host": self.address, "protocol": "tls://", "dashboard_address": "127.0.0.1:0"},
             "shebang": "#!/bin/bash",
         }
-        if backend["worker"]:
-            wanted["resource-spec"] = backend["worker"]
-        configuration = {"jobqueue": {backend["kind"]: wanted}}
-        self.shared.write("dask/00-hpcspawner.yaml", json.dumps(configuration, indent=1))
-        own_folder = os.environ.get("DASK_CONFIG") or os.path.expanduser("~/.config/dask")
-        if os.path.isdir(own_folder):
-            for name in os.listdir(own_folder):
-                os.symlink(os.path.join(own_folder, name), self.shared.folder("dask", "10-" + name))
-        return os.path.join(self.shared.path, "dask")
+        return dict(wanted, **{"resource-spec": backend["worker"]} if backend["worker"] else {})
+
+    def _tls(self):
+        """A certificate for scheduler, workers and notebook, which trust no other."""
+        key, certificate = self.shared.folder("dask", "key.pem"), self.shared.folder("dask", "certificate.pem")
+        made = [
+            os.environ.get("HPC_OPENSSL") or "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "3650",
+        ]
+        if not self._succeeds([*made, "-subj", "/CN=hpcspawner", "-keyout", key, "-out", certificate]):
+            say("dask clusters can't be started: openssl made no certificate")
+        pair = {"cert": certificate, "key": key}
+        return {"ca-file": certificate, "scheduler": pair, "worker": pair, "client": pair}
 
     def _directives(self):
         """Options as dask-jobqueue takes them: with all but `#SBATCH ` or `#PBS `."""
@@ -263,7 +291,7 @@ class Parallel:
             return
         python = [self.enter, "python3"]
         self._run([*python, "-m", "ipyparallel.controller", "--profile-dir=" + profile], "controller")
-        with_mpi = self._quiet([*python, "-c", "import mpi4py"])
+        with_mpi = self._succeeds([*python, "-c", "import mpi4py"])
         engine = [*python, "-m", "ipyparallel.engine", "--profile-dir=" + profile]
         if not self._appears(os.path.join(profile, "security", "ipcontroller-engine.json")):
             say("ipyparallel's controller did not start; no engine is started. See %s/controller.log" % self.log)
@@ -317,7 +345,7 @@ class Parallel:
             time.sleep(0.1)
         return os.path.exists(path)
 
-    def _quiet(self, argv):
+    def _succeeds(self, argv):
         return self._said(argv) is not None
 
     def _said(self, argv):
@@ -329,6 +357,9 @@ class Parallel:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 timeout=COMMAND_S,
+                check=False,
+                # Signals for us and our engines are not for it.
+                start_new_session=True,
                 env=dict(os.environ, PATH=self._path()),
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -357,14 +388,19 @@ class Parallel:
             shutil.rmtree(self.shared.path, ignore_errors=True)
 
     def _cancel(self):
+        """End the jobs; again where a command was killed, as by a scheduler that ends all that runs in this job."""
+        for _ in range(TRIES):
+            if self._cancelled():
+                return
+        say("jobs called %s may be left: they could not be cancelled" % self.name)
+
+    def _cancelled(self):
         backend = self.backend
         words = {"name": self.name, "user": getpass.getuser()}
         if not backend["select"]:
-            self._said(filled(backend["cancel"], **words))
-            return
-        ids = (self._said(filled(backend["select"], **words)) or "").split()
-        if ids:
-            self._said([*backend["cancel"], *ids])
+            return self._succeeds(filled(backend["cancel"], **words))
+        ids = self._said(filled(backend["select"], **words))
+        return ids is not None and (not ids.split() or self._succeeds([*backend["cancel"], *ids.split()]))
 
 
 def allocated():
@@ -375,7 +411,7 @@ def allocated():
             names = [line.strip() for line in lines if line.strip()]
         return [(name, names.count(name)) for name in sorted(set(names), key=names.index)]
     counts = []
-    # As in 4(x2),1
+    # Such as "4(x2),1": two nodes with four, one with one.
     for part in os.environ.get("SLURM_JOB_CPUS_PER_NODE", "1").split(","):
         cores, _, times = part.partition("(x")
         counts += [int(cores)] * int(times.rstrip(")") or 1)

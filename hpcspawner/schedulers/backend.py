@@ -26,6 +26,7 @@ class Backend:
     kind: ipyparallel's and dask-jobqueue's word for the scheduler, "slurm" or "pbs".
     queue, account, walltime: what those libraries have a keyword for; "" for none.
     prefix: what stands before an option in a job's script.
+    chosen: the same three as options.
     options: further options of every job.
     name, log: options with `{name}` and `{log}`, a folder.
     tasks: options that ask for `{n}` tasks of one core, in the words of a Python format string.
@@ -44,6 +45,7 @@ class Backend:
     account: str
     walltime: str
     prefix: str
+    chosen: tuple[str, ...]
     options: tuple[str, ...]
     name: str
     log: tuple[str, ...]
@@ -80,6 +82,7 @@ def of_slurm(pairs: Pairs, size: Size) -> Backend:
         account=named["account"],
         walltime=named["time"],
         prefix="#SBATCH --",
+        chosen=tuple(f"{option}={value}" for option, value in named.items() if value),
         options=tuple(
             f"{option}={value}" if value else option
             for option, value in pairs
@@ -103,13 +106,15 @@ def of_slurm(pairs: Pairs, size: Size) -> Backend:
 def of_pbs(pairs: Pairs, tasks: str, worker: str, remote: tuple[str, ...]) -> Backend:
     """By qsub and pbsdsh; `tasks` and `worker` are values of `-l`."""
     named = _named(pairs, "q", "A")
-    wanted = [value for option, value in pairs if option == "l"]
+    walltime = next((value for option, value in pairs if option == "l" and value.startswith("walltime=")), "")
+    chosen = [f"{option} {value}" for option, value in (*named.items(), ("l", walltime)) if value]
     return Backend(
         kind="pbs",
         queue=named["q"],
         account=named["A"],
-        walltime=next((value.partition("=")[2] for value in wanted if value.startswith("walltime=")), ""),
+        walltime=walltime.partition("=")[2],
         prefix="#PBS -",
+        chosen=tuple(chosen),
         options=tuple(_pbs_options(pairs)),
         name="N {name}",
         log=("j oe", "o {log}/"),
