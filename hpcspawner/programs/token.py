@@ -1,8 +1,7 @@
 """An extension for a Jupyter server on the node, which keeps the Hub's token from its kernels and terminals.
 
-What kernels and terminals inherit goes on into each job that they submit, and a scheduler may keep a job's variables for
-years. It travels in the job script, so it is one file, for Python 3.6 and later, and for jupyter_server as well as
-notebook 6.
+What they inherit goes on into each job that they submit, and a scheduler may keep a job's variables for years. It
+travels in the job script, so it is one file, for Python 3.6 and later, and for jupyter_server as well as notebook 6.
 """
 
 import os

@@ -3,6 +3,7 @@
 import pytest
 from cluster.conftest import jobs_of, on_head, queue_is_empty_within
 from support.hub import Kernel
+from support.schedulers import HAS_TORQUE, PATHS
 
 SITE = """\
 [job.parallel]
@@ -18,14 +19,20 @@ path = ["{lab}/env-parallel/bin"]
 [defaults]"""
 
 
-@pytest.fixture(scope="module")
-def scheduler():
-    return "slurm"
+KINDS = ["slurm", "torque"] if HAS_TORQUE else ["slurm"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def scheduler(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def running_hub(make_hub, lab):
-    with make_hub("slurm", change=("[defaults]", SITE.format(lab=lab, path=[]))) as hub:
+def running_hub(make_hub, lab, scheduler):
+    site = SITE.format(lab=lab, path=PATHS[scheduler][:1])
+    if scheduler != "slurm":
+        site = site.replace("jobs = true", "jobs = false")
+    with make_hub(scheduler, change=("[defaults]", site)) as hub:
         yield hub
 
 
@@ -76,6 +83,13 @@ def says(*argv):
 print(sorted(says("srun", "--overlap", "-n2", "-N2", "hostname")))
 print(says("bash", "-lc", "srun --overlap -n1 env | grep -c JUPYTERHUB_API_TOKEN"))
 """
+
+
+async def test_engines_on_all_nodes_are_one_mpi_world(hub):
+    hub.spawn("alice", ASKED)
+    assert await hub.run("alice", ALLREDUCE) == REDUCED
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
 
 
 async def test_a_notebook_computes_on_all_its_nodes_and_in_jobs_that_end_with_it(hub):
