@@ -61,6 +61,7 @@ END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
 IDLE_END = "idle-end"
+SHARED, KEEP = "HPC_PARALLEL", "keep"  # as in parallel.py
 FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 0.2
 LOOK_ANYWAY_S = 1.0
@@ -756,6 +757,7 @@ class Job:
         self.limit_s = settings.limit_s
         self.extensions = None
         self.beside = None
+        self.shared = ""
         self.inside = None
         self.alone = None
         self.front = None
@@ -807,6 +809,9 @@ class Job:
         for one in (self.server, self.front, self.beside):
             if one:
                 one.end()
+        if self.shared and not os.path.exists(os.path.join(self.shared, KEEP)):
+            # The program beside the server has done so; kernels that ended later may have written there again.
+            shutil.rmtree(self.shared, ignore_errors=True)
 
     def _heed_signals(self):
         if self.signals.ending:
@@ -1002,7 +1007,9 @@ class Job:
             self.beside = Server(argv, {}, self.signals, as_found=True)
             self.signals.until(lambda: os.path.exists(file) or self.beside.code is not None or self._ending(), BESIDE_S)
             with open(file) as written:
-                return json.load(written)
+                variables = json.load(written)
+            self.shared = variables.get(SHARED, "")
+            return variables
         except (EndError, OSError, ValueError) as error:
             say("there will be no parallel engines and jobs: %s" % error)
             return {}

@@ -203,7 +203,8 @@ class Parallel:
         ]
         start = " ".join([*backend["start"], plain(shlex.quote(self.enter))])
         program = " {program_and_args} --profile-dir='{profile_dir}' --cluster-id='{cluster_id}'"
-        lines = ["#!/bin/bash", *fixed, *self._lines(*backend["tasks"]), start + program, ""]
+        found = "PATH=$PATH" + "".join(":" + plain(shlex.quote(folder)) for folder in self.settings["path"])
+        lines = ["#!/bin/bash", *fixed, *self._lines(*backend["tasks"]), found, start + program, ""]
         kind = {"slurm": "Slurm", "pbs": "PBS"}[backend["kind"]]
         cluster = [
             "c = get_config()",

@@ -1,14 +1,17 @@
 """Engines on all nodes of a job, jobs that a notebook starts, and what they inherit: on the real schedulers."""
 
+import json
+from pathlib import Path
+
 import pytest
-from cluster.conftest import jobs_of, on_head, queue_is_empty_within
+from cluster.conftest import jobs_of, queue_is_empty_within
 from support.hub import Kernel
-from support.schedulers import HAS_TORQUE, PATHS
+from support.schedulers import IN_LAB, PATHS
 
 SITE = """\
 [job.parallel]
 engines = true
-jobs = true
+jobs = {jobs}
 mpi = "pmi2"
 path = {path}
 
@@ -17,25 +20,6 @@ name = "parallel"
 path = ["{lab}/env-parallel/bin"]
 
 [defaults]"""
-
-
-KINDS = ["slurm", "torque"] if HAS_TORQUE else ["slurm"]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def scheduler(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def running_hub(make_hub, lab, scheduler):
-    site = SITE.format(lab=lab, path=PATHS[scheduler][:1])
-    if scheduler != "slurm":
-        site = site.replace("jobs = true", "jobs = false")
-    with make_hub(scheduler, change=("[defaults]", site)) as hub:
-        yield hub
-
-
 ASKED = {"partition": "compute", "nodes": 2, "environment": "parallel", "cpus": 2, "memory": "1G"}
 
 ALLREDUCE = """\
@@ -50,62 +34,93 @@ def reduced():
 answers = client[:].apply_sync(reduced)
 print(sorted(answers))
 """
-REDUCED = "[(10, 4, 'n1'), (10, 4, 'n1'), (10, 4, 'n2'), (10, 4, 'n2')]"
 
 BACKEND = """\
 import os, ipyparallel as ipp
-cluster = ipp.Cluster(profile="hpc", n=2)
+cluster = ipp.Cluster(profile="hpc", n=2, log_level=40)
 engines = cluster.start_and_connect_sync(activate=False)
 def seen():
-    import os
-    return os.environ["SLURM_JOB_ID"], sorted(name for name in os.environ if "JUPYTERHUB" in name or "TOKEN" in name)
-print(*engines[:].apply_sync(seen), "its own", os.environ["SLURM_JOB_ID"])
+    import os, sys
+    job = os.environ.get("SLURM_JOB_ID") or os.environ["PBS_JOBID"]
+    return job, sys.prefix, sorted(name for name in os.environ if name.startswith(("JUPYTERHUB", "JPY", "HPC")))
+import json
+print("seen", json.dumps(engines[:].apply_sync(seen)))
 """
 
 DASK = """\
-from dask_jobqueue import SLURMCluster
+from dask_jobqueue import PBSCluster, SLURMCluster
 from distributed import Client
-workers = SLURMCluster()
+workers = {cluster}()
 workers.scale(jobs=1)
 dask = Client(workers)
 dask.wait_for_workers(1, timeout=120)
 def where():
     import os
-    return os.environ["SLURM_JOB_ID"]
-print(workers.scheduler_address.split(":")[0], dask.submit(where).result(timeout=60))
+    return os.environ.get("SLURM_JOB_ID") or os.environ["PBS_JOBID"]
+print(workers.scheduler_address.partition(":")[0], dask.submit(where).result(timeout=60))
 """
 
+# A terminal's shell is one of a login.
 STEPS = """\
-import os, subprocess
-def says(*argv):
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+import subprocess
+def says(line):
+    done = subprocess.run(["bash", "-lc", line], capture_output=True, text=True, timeout=60)
     return (done.stdout + done.stderr).split()
-print(sorted(says("srun", "--overlap", "-n2", "-N2", "hostname")))
-print(says("bash", "-lc", "srun --overlap -n1 env | grep -c JUPYTERHUB_API_TOKEN"))
+token = "env | grep -c -e JUPYTERHUB_API_TOKEN -e JPY_API_TOKEN"
+print(sorted(says("srun --overlap -n2 -N2 hostname")), says("srun --overlap -N1 -n1 " + token), says(token))
+print(says("sbatch --parsable --wait -p debug -t1 --mem=16 -o ~/token-count --wrap '" + token + "'; cat ~/token-count"))
+"""
+
+MARK = """\
+import os, sys
+print(os.environ["HPC_PARALLEL"], os.path.isdir(os.path.expanduser("~/.ipython/profile_hpc")))
+open(os.environ["IPYTHONDIR"] + "/made-by-user", "w").close()
 """
 
 
-async def test_engines_on_all_nodes_are_one_mpi_world(hub):
-    hub.spawn("alice", ASKED)
-    assert await hub.run("alice", ALLREDUCE) == REDUCED
-    hub.stop_server("alice")
-    queue_is_empty_within(40, "alice")
+@pytest.fixture(scope="module", params=IN_LAB)
+def scheduler(request):
+    return request.param
 
 
-async def test_a_notebook_computes_on_all_its_nodes_and_in_jobs_that_end_with_it(hub):
+@pytest.fixture(scope="module")
+def running_hub(make_hub, lab, scheduler):
+    # Torque's commands need a daemon beside them, which this cluster has on its head alone.
+    jobs = json.dumps(scheduler != "torque")
+    site = SITE.format(lab=lab, path=PATHS[scheduler][:1], jobs=jobs)
+    with make_hub(scheduler, change=("[defaults]", site)) as hub:
+        yield hub
+
+
+async def test_a_notebook_computes_on_its_nodes_and_in_jobs_that_end_with_it(hub, lab, scheduler):
     hub.spawn("alice", ASKED)
     kernel = Kernel(hub, "alice")
-    print(await kernel.run(ALLREDUCE))
-    print(await kernel.run(STEPS))
-    print(await kernel.run(BACKEND))
-    print(await kernel.run(DASK))
-    print(on_head("squeue"))
-    assert len(jobs_of("alice")) == 3
-    name = await kernel.run("import os; print(os.environ['HPC_PARALLEL'])")
-    import shutil
-    import glob
-
-    print(open(name + "/ipython/profile_hpc/engines.sh").read())
-    print(open(name + "/dask/00-hpcspawner.yaml").read())
+    if scheduler != "openpbs":
+        # That of the test cluster has no pbs_tmrsh.
+        assert await kernel.run(ALLREDUCE) == str([(10, 4, "n1"), (10, 4, "n1"), (10, 4, "n2"), (10, 4, "n2")])
+    if scheduler == "slurm":
+        steps = (await kernel.run(STEPS)).splitlines()
+        assert steps[0] == "['n1', 'n2'] ['0'] ['0']"
+        assert steps[1].endswith("'0']")
+    if scheduler != "torque":
+        await starts_jobs(kernel, lab, {"slurm": "SLURMCluster", "openpbs": "PBSCluster"}[scheduler])
+    folder, in_home = (await kernel.run(MARK)).split()
+    assert (in_home, Path(folder).stat().st_mode & 0o777) == ("False", 0o700)
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
+    assert not Path(folder).exists()
+    made = Path("/home/alice/.ipython/made-by-user")
+    assert made.exists(), "what the user has made in IPYTHONDIR is gone"
+    made.unlink()
+
+
+async def starts_jobs(kernel, lab, cluster):
+    """Engines and a worker in jobs of their own, which have nothing of the Hub's."""
+    printed = await kernel.run(BACKEND)
+    engines = json.loads(printed.rpartition("seen ")[2])
+    protocol, worker = (await kernel.run(DASK.format(cluster=cluster))).split()
+    assert protocol == "tls"
+    assert [engine[1:] for engine in engines] == [[f"{lab}/env-parallel", []]] * 2
+    jobs = {engine[0] for engine in engines} | {worker}
+    assert len(jobs) == 2
+    assert jobs < set(jobs_of("alice")), "they are not in the scheduler's list, beside the server's own"
