@@ -19,7 +19,7 @@ from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
 from hpcspawner.script.launch import quote, quote_path, source

@@ -1,6 +1,6 @@
 #!/bin/bash
 # shellcheck disable=SC2064,SC2218,SC2317  # functions are called by quoted lines, and one of them is `trap`
-# What the submit left behind is not for a notebook; what it left out, a login would have set.
+# Unset what sudo and the submit left in the environment; set HOME and USER as a login would.
 unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
 export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
 # On every scheduler the same; the launcher changes to the server's folder.
