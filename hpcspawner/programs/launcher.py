@@ -61,7 +61,7 @@ END_REPORT_S = 5.0
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
 IDLE_END = "idle-end"
-SHARED, KEEP = "HPC_PARALLEL", "keep"  # as in parallel.py
+SHARED = "HPC_PARALLEL"  # as in parallel.py
 FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 0.2
 LOOK_ANYWAY_S = 1.0
@@ -809,7 +809,7 @@ class Job:
         for one in (self.server, self.front, self.beside):
             if one:
                 one.end()
-        if self.shared and not os.path.exists(os.path.join(self.shared, KEEP)):
+        if self.shared:
             # The program beside the server has done so; kernels that ended later may have written there again.
             shutil.rmtree(self.shared, ignore_errors=True)
 

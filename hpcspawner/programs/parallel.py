@@ -20,8 +20,6 @@ import time
 
 OURS = os.path.dirname(os.path.abspath(__file__))
 VARIABLES = "variables.json"
-KEEP = "keep"
-"""A file of this name in the shared folder: the user wants the jobs to outlive the server."""
 COMMAND_S = 20
 CONTROLLER_S = 60
 TRIES = 3
@@ -375,8 +373,7 @@ class Parallel:
         for one in self.running:
             with contextlib.suppress(OSError):
                 one.terminate()
-        kept = os.path.exists(os.path.join(self.shared.path, KEEP))
-        if self.settings["jobs"] and not kept:
+        if self.settings["jobs"]:
             self._cancel()
         deadline = time.monotonic() + 5
         for one in reversed(self.running):
@@ -385,8 +382,7 @@ class Parallel:
             except subprocess.TimeoutExpired:
                 one.kill()
         self.profiles.bring_home()
-        if not kept:
-            shutil.rmtree(self.shared.path, ignore_errors=True)
+        shutil.rmtree(self.shared.path, ignore_errors=True)
 
     def _cancel(self):
         """End the jobs; again where a command was killed, as by a scheduler that ends all that runs in this job."""

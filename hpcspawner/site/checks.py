@@ -115,6 +115,8 @@ def _access_mistakes(profile: "SiteProfile") -> Iterator[str]:
         yield f"scheduler.command_prefix: {access.type!r} runs jobs as the Hub's own account; leave the prefix out"
     if access.rules.on_hub and profile.directives:
         yield f"directives: {access.type!r} has no further options; leave them out"
+    if access.rules.on_hub and profile.job.parallel:
+        yield f"job.parallel: {access.type!r} has no nodes and no queue for further jobs; leave the table out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
