@@ -1,4 +1,7 @@
-"""A Hub for a cluster with Slurm, whose notebooks compute on several nodes. Start it with: jupyterhub -f jupyterhub_config.py"""
+"""A Hub for a cluster with Slurm, whose notebooks compute on several nodes.
+
+Start it with: jupyterhub -f jupyterhub_config.py
+"""
 
 from pathlib import Path
 

@@ -264,12 +264,12 @@ class Beside(Layer):
     texts: Mapping[str, str]
 
     def files(self) -> Mapping[str, str]:
-        """The program and its files."""
-        return {parallel.PROGRAM: source(parallel.PROGRAM), **self.texts}
+        """The program in its two parts, and its files."""
+        return {name: source(name) for name in parallel.PROGRAMS} | dict(self.texts)
 
     def settings(self, settings: LauncherSettings) -> LauncherSettings:
         """Its name."""
-        return replace(settings, beside=parallel.PROGRAM)
+        return replace(settings, beside=parallel.PROGRAMS[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from hpcspawner.site.parallel import Parallel
 from hpcspawner.site.profile import Job
 from hpcspawner.units import Memory
 
-PROGRAM = "parallel.py"
+PROGRAMS = ("parallel.py", "further.py")
+"""What runs beside the server, and what it imports."""
 _MIB_OF_CORE = 2048
 
 

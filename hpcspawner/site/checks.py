@@ -77,6 +77,8 @@ def _names_there(profile: "SiteProfile") -> Iterator[str]:
 def _scheduler_names(profile: "SiteProfile") -> Iterator[tuple[str, str, Iterable[str]]]:
     yield "accounts", "account", profile.accounts
     yield "defaults.account", "account", [profile.defaults.account] if profile.defaults.account else []
+    further = profile.job.parallel.partition
+    yield "job.parallel.partition", "partition", [further] if further else []
     for position, one in enumerate(profile.partitions, 1):
         place = f"partitions[{position}] ({one.name})"
         yield f"{place}.name", "partition", [one.name]

@@ -83,7 +83,7 @@ def without_launcher(text):
     whole = quote(SOURCE.rstrip("\n"))
     assert text.count(whole) == 1
     text = text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
-    for name in ("token.py", "parallel.py"):
+    for name in ("token.py",):
         inside = quote(json.dumps(source(name))[1:-1])[1:-1]
         text = text.replace(inside, f"(hpcspawner/programs/{name} stands here)")
     return text
