@@ -88,6 +88,7 @@ MISSING_CODE = 127
 WRONG_TIME = (9, 10)
 WRONG_NAME = (62, 64)
 
+PACKAGES = {"jupyterhub-singleuser": "jupyterhub", "jupyter-lab": "jupyterlab", "jupyter-notebook": "notebook"}
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - not to bind to
 OWN_ADDRESS = "127.0.0.1"
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -928,7 +929,9 @@ class Job:
 
     def _require(self, found, program):
         if not found:
-            message = "%s was not found in %s." % (program, self.place)
+            package = PACKAGES.get(os.path.basename(program))
+            advice = " Add the package %s to that environment, with pip or conda." % package if package else ""
+            message = "%s was not found in %s.%s" % (program, self.place, "" if self.settings.image else advice)
             raise EndError("missing-program", message, MISSING_CODE)
 
     def _runs(self, argv, extra, limit_s, patience_s=STOP_S, **streams):

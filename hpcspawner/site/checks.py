@@ -191,3 +191,4 @@ def _folder_rules(profile: "SiteProfile") -> Iterator[tuple[str, str]]:
     yield from ((f"directories.variables.{name}", rule) for name, rule in profile.directories.variables.items())
     yield "defaults.directory", profile.defaults.directory
     yield from (("own_images.folders", rule) for rule in profile.own_images.folders)
+    yield from (("own_environments.folders", rule) for rule in profile.own_environments.folders)

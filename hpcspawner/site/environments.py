@@ -75,6 +75,21 @@ class Environment(Frozen):
         return self.title or self.name
 
 
+class OwnEnvironment(Environment):
+    """An environment that a user names by its folder, which is its name too."""
+
+    name: Line
+
+
+class OwnEnvironments(Frozen):
+    """Where environments may lie that users name themselves: virtual and conda environments."""
+
+    folders: Annotated[tuple[FolderRule, ...], Field(description="Folders under which one may lie.")] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.folders)
+
+
 class Interface(Frozen):
     """What opens in the browser."""
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from hpcspawner.errors import ProfileError
 from hpcspawner.site import scheduler_types
 from hpcspawner.site.checks import cross_checks, repeated_names
-from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
+from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnEnvironments, OwnImages
 from hpcspawner.site.fields import (
     Count,
     FolderRule,
@@ -254,6 +254,7 @@ class SiteProfile(Frozen):
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     images: tuple[Image, ...] = ()
     own_images: OwnImages = OwnImages()
+    own_environments: OwnEnvironments = OwnEnvironments()
     interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = DEFAULT_INTERFACES
     accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()
     account: Literal["optional", "required", "hidden"] = "optional"

@@ -1,4 +1,4 @@
-"""Engines and further jobs: what is sent to the node; the program there, with stand-ins for the scheduler's commands."""
+"""Engines and further jobs: what is sent to the node; the program there, with stand-ins for commands."""
 
 import json
 import os

@@ -613,6 +613,8 @@ SECTIONS = {
     "Environment": "`[[environments]]`",
     "Image": "`[[images]]`",
     "OwnImages": "`[own_images]`",
+    "OwnEnvironments": "`[own_environments]`",
+    "Parallel": "`[job.parallel]`",
     "Interface": "`[[interfaces]]`",
     "Defaults": "`[defaults]`",
     "Limits": "`[limits]`",
