@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import jobs_of, queue_is_empty_within
+from support.faults import within
 from support.hub import Kernel
 from support.schedulers import IN_LAB, PATHS
 
@@ -108,7 +109,7 @@ async def test_a_notebook_computes_on_its_nodes_and_in_jobs_that_end_with_it(hub
     assert (in_home, Path(folder).stat().st_mode & 0o777) == ("False", 0o700)
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
-    assert not Path(folder).exists()
+    within(30, lambda: not Path(folder).exists(), f"{folder} is left")
     made = Path("/home/alice/.ipython/made-by-user")
     assert made.exists(), "what the user has made in IPYTHONDIR is gone"
     made.unlink()
