@@ -38,7 +38,7 @@ SETTINGS_VERSION = 2
 Settings = namedtuple(
     "Settings",
     "version callback ca ticket tls command programs alone program proxy containers bind hidden environment image"
-    " directory writable variables ports limit_s idle_limit_s files",
+    " directory writable variables ports limit_s idle_limit_s extensions beside files",
 )
 SSL_FILES = (
     ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
@@ -63,10 +63,12 @@ STOP_S = 10.0
 LEFTOVERS_S = 2.0
 IDLE_END = "idle-end"
 BUSY_SHARE = 0.1  # of one core: a program that computes more than this is not idle
+SHARED = "HPC_PARALLEL"  # as in parallel.py
 FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 0.2
 LOOK_ANYWAY_S = 1.0
 CONNECT_S = 1.0
+BESIDE_S = 15.0
 ANSWER_BYTES = 1 << 20
 HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
@@ -90,6 +92,7 @@ MISSING_CODE = 127
 WRONG_TIME = (9, 10)
 WRONG_NAME = (62, 64)
 
+PACKAGES = {"jupyterhub-singleuser": "jupyterhub", "jupyter-lab": "jupyterlab", "jupyter-notebook": "notebook"}
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - not to bind to
 OWN_ADDRESS = "127.0.0.1"
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -788,29 +791,32 @@ class Program(Behind):
         return time.time() - self._busy_at
 
 
-class IdleWatch:
-    """The extension that ends an idle Jupyter server: how the server is pointed to it, in our folder."""
+class Extensions:
+    """Extensions of the Jupyter server among our files: how the server is pointed to them."""
 
-    def __init__(self, folder, limit_s):
+    def __init__(self, folder, names, idle_limit_s):
         # Not in the home: the Hub may have the server ignore what is there.
         self._folder = folder.path
-        config = "import sys\nsys.path.append(%r)\nc.HPCSpawnerIdle.limit_s = %d\n" % (self._folder, limit_s)
+        config = "import sys\nsys.path.append(%r)\n" % self._folder
+        if idle_limit_s is not None:
+            config += "c.HPCSpawnerIdle.limit_s = %d\n" % idle_limit_s
         for name, app, key in (
             ("jupyter_server", "ServerApp", "jpserver_extensions"),
             ("jupyter_notebook", "NotebookApp", "nbserver_extensions"),
         ):
             folder.write("%s_config.py" % name, config)
-            folder.write("%s_config.d/hpcspawner.json" % name, json.dumps({app: {key: {"hpcspawner_idle": True}}}))
+            loaded = {app: {key: dict.fromkeys(names, True)}}
+            folder.write("%s_config.d/hpcspawner.json" % name, json.dumps(loaded))
 
     @property
     def variables(self):
-        """What points the server to it."""
+        """What points the server to them."""
         earlier = os.environ.get("JUPYTER_CONFIG_PATH")
         return {"JUPYTER_CONFIG_PATH": self._folder + (os.pathsep + earlier if earlier else "")}
 
     @property
     def ended(self):
-        """Whether it ended the server."""
+        """Whether one of them ended the server for being idle."""
         return os.path.exists(os.path.join(self._folder, IDLE_END))
 
 
@@ -894,7 +900,9 @@ class Job:
         label = settings.environment + (", image %s" % settings.image if settings.image else "")
         self.place = "the environment '%s' on %s" % (label, NODE)
         self.limit_s = settings.limit_s
-        self.idle_watch = None
+        self.extensions = None
+        self.beside = None
+        self.shared = ""
         self.inside = None
         self.behind = None
         self.front = None
@@ -943,9 +951,12 @@ class Job:
         return self.server.code is not None or bool(self.front and self.front.code is not None)
 
     def _end_server(self):
-        for one in (self.server, self.front):
+        for one in (self.server, self.front, self.beside):
             if one:
                 one.end()
+        if self.shared:
+            # The program beside the server has done so; kernels that ended later may have written there again.
+            shutil.rmtree(self.shared, ignore_errors=True)
 
     def _heed_signals(self):
         if self.signals.ending:
@@ -1081,7 +1092,9 @@ class Job:
 
     def _require(self, found, program):
         if not found:
-            message = "%s was not found in %s." % (program, self.place)
+            package = PACKAGES.get(os.path.basename(program))
+            advice = " Add the package %s to that environment, with pip or conda." % package if package else ""
+            message = "%s was not found in %s.%s" % (program, self.place, "" if self.settings.image else advice)
             raise EndError("missing-program", message, MISSING_CODE)
 
     def _runs(self, argv, extra, limit_s, patience_s=STOP_S, **streams):
@@ -1098,7 +1111,8 @@ class Job:
         url = urlsplit(self.environment.get("JUPYTERHUB_SERVICE_URL", "http://:0/"))
         host = url.hostname or ""
         extra = dict(self.environment, **self.settings.variables)
-        extra.update(self._watched())
+        extra.update(self._extended())
+        extra.update(self._start_beside())
         deadline = time.monotonic() + self.limit_s
         tried = set()
         for _ in range(4):
@@ -1156,16 +1170,33 @@ class Job:
         """The port that another process has: the program's, or else the server's own."""
         return self.port if self.front or not self.settings.program else self.behind.port
 
-    def _watched(self):
-        """Variables for the server that have it end when it is idle; none where there is no limit."""
-        if self.settings.idle_limit_s is None or self.settings.program:
+    def _extended(self):
+        """Variables for the server that have it load our extensions; none where there are none."""
+        if not self.settings.extensions:
             return {}
         try:
-            self.idle_watch = IdleWatch(self.folder, self.settings.idle_limit_s)
+            self.extensions = Extensions(self.folder, self.settings.extensions, self.settings.idle_limit_s)
         except OSError as error:
-            say("an idle server will not be ended: %s" % error)
+            say("the server gets none of %s: %s" % (", ".join(self.settings.extensions), error))
             return {}
-        return self.idle_watch.variables
+        return self.extensions.variables
+
+    def _start_beside(self):
+        """Start the program beside the server; return its variables for the server, which can do without."""
+        if not self.settings.beside:
+            return {}
+        argv = [sys.executable, "-I", os.path.join(self.folder.path, self.settings.beside)]
+        file = os.path.join(self.folder.path, "variables.json")
+        try:
+            self.beside = Server(argv, {}, self.signals, as_found=True)
+            self.signals.until(lambda: os.path.exists(file) or self.beside.code is not None or self._ending(), BESIDE_S)
+            with open(file) as written:
+                variables = json.load(written)
+            self.shared = variables.get(SHARED, "")
+            return variables
+        except (EndError, OSError, ValueError) as error:
+            say("there will be no parallel engines and jobs: %s" % error)
+            return {}
 
     def _has_port(self, host, deadline):
         """Wait until the server listens or nothing is left to wait for; False if another process has its port."""
@@ -1232,6 +1263,8 @@ class Job:
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)
                 self.server.send(signal.SIGTERM)
+                if self.beside:
+                    self.beside.send(signal.SIGTERM)  # a scheduler may kill us soon
             idle = self._idle_program()
             if idle:
                 return idle
@@ -1276,7 +1309,7 @@ class Job:
 
     def _idle_s(self):
         """How long the server was idle, if it ended for that; else None."""
-        if self.idle_watch and self.idle_watch.ended:
+        if self.extensions and self.extensions.ended:
             return self.settings.idle_limit_s
         found = [_IDLE.search(line) for line in last_lines(self.log, self.log_start)]
         return next((int(match.group(1)) for match in reversed(found) if match), None)

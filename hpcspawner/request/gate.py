@@ -28,7 +28,7 @@ def judge(options: object, offered: Offer, user: LocalAccount) -> JobRequest:
     partition = asked.partition()
     resources = asked.resources(partition) if partition else None
     directory = asked.directory(user)
-    environment = asked.listed("environment", profile.environments, profile.default_environment)
+    environment = asked.environment(user)
     interface = asked.listed("interface", profile.interfaces, profile.default_interface)
     image = asked.image(environment.image if environment else None, user)
     setup = asked.own_setup()

@@ -1,8 +1,8 @@
-"""Images that a user names by path or reference, where the site lets users do so."""
+"""Images and environments that a user names by path, where the site lets users do so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from hpcspawner.site.environments import OwnImage, OwnImages
+from hpcspawner.site.environments import OwnEnvironment, OwnEnvironments, OwnImage, OwnImages
 from hpcspawner.site.fields import REFERENCE
 
 Resolve = Callable[[str], str]
@@ -13,11 +13,28 @@ def own_image(asked: str, allowed: OwnImages, resolve: Resolve) -> OwnImage | No
     """The image of this path or reference; None if it is neither, or lies where the site allows none."""
     if REFERENCE.fullmatch(asked):
         return _image(asked) if asked.startswith(allowed.references) else None
+    path = _below(asked, allowed.folders, resolve)
+    return _image(path) if path else None
+
+
+def own_environment(asked: str, allowed: OwnEnvironments, resolve: Resolve) -> OwnEnvironment | None:
+    """The environment in this folder; None if it lies where the site allows none."""
+    path = _below(asked, allowed.folders, resolve)
+    return OwnEnvironment(name=path, conda=path) if path else None
+
+
+def where_environments_may_lie(allowed: OwnEnvironments, resolve: Resolve) -> str:
+    """A sentence for who named another; empty where the site allows none."""
+    places = " or ".join(resolve(folder) for folder in allowed.folders)
+    return f" Or name the folder of a virtual or conda environment of yours, under {places}." if places else ""
+
+
+def _below(asked: str, folders: Iterable[str], resolve: Resolve) -> str:
+    """The absolute path, if it lies below one of the folders; else ""."""
     path = resolve(asked)
     if not path.startswith("/") or ".." in asked.split("/"):
-        return None
-    under = any(path.startswith(resolve(folder).rstrip("/") + "/") for folder in allowed.folders)
-    return _image(path) if under else None
+        return ""
+    return path if any(path.startswith(resolve(folder).rstrip("/") + "/") for folder in folders) else ""
 
 
 def what_is_allowed(allowed: OwnImages, resolve: Resolve) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from hpcspawner.errors import Problem
 from hpcspawner.request import own_setup
 from hpcspawner.request.folders import directory_of
-from hpcspawner.request.images import own_image, what_is_allowed
+from hpcspawner.request.images import own_environment, own_image, what_is_allowed, where_environments_may_lie
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.request.offer import Counts, Names, Offer, Place, UpTo
 from hpcspawner.request.options import BY_NAME, OPTIONS, word
@@ -128,6 +128,22 @@ class Judge:
     def partition(self) -> Partition | None:
         """The partition asked for, or the site's default."""
         found: Partition | None = self.listed("partition", self.profile.partitions, self.profile.default_partition)
+        return found
+
+    def environment(self, user: LocalAccount) -> Any:
+        """The environment asked for by name or folder, else the site's default; None where it is refused."""
+        asked, allowed = self.text("environment"), self.profile.own_environments
+        if asked is None or self.profile.environment(asked):
+            return self.listed("environment", self.profile.environments, self.profile.default_environment)
+
+        def resolve(folder: str) -> str:
+            return directory_of(folder, user, self.profile.directories.variables)
+
+        found = own_environment(asked, allowed, resolve)
+        if found is None:
+            listed = [one.name for one in self.profile.environments]
+            places = where_environments_may_lie(allowed, resolve)
+            self.refuse("environment", _not_offered("environment", asked, listed) + places)
         return found
 
     def image(self, of_environment: str | None, user: LocalAccount) -> Image | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers.backend import Backend, Size
 from hpcspawner.schedulers.inventory import InventoryReader
 from hpcspawner.schedulers.nodes import Estimate, Node, Queued
 from hpcspawner.schedulers.state import JobStatus, Record
@@ -170,6 +171,10 @@ class Scheduler(ABC):
         A scheduler that can't send SIGUSR1 `warning_s` before the wall time ends has the script do it.
         """
         return ""
+
+    def backend(self, resources: Resources, size: Size) -> Backend | None:
+        """How a notebook starts further jobs like its own, with nodes of `size`; None where it can't."""
+        return None
 
     @abstractmethod
     def parse_submit(self, out: str) -> str:

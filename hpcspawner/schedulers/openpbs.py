@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from hpcspawner.schedulers import pbs, pbs_facts
-from hpcspawner.schedulers.base import COUNT, Answer, Resources
+from hpcspawner.schedulers.backend import Backend, Size, of_pbs
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.pbs import STATES, Pbs
 from hpcspawner.schedulers.pbs_inventory import OpenPBSInventory
@@ -127,6 +128,12 @@ class OpenPBS(Pbs):
             place = "scatter" if wanted.nodes > 1 else "pack"
             yield f"place={place}:exclhost" if wanted.whole_nodes else f"place={place}"
         yield f"walltime={wanted.walltime.hours_clock()}"
+
+    def backend(self, resources: Resources, size: Size) -> Backend:
+        """By qsub, pbsdsh and pbs_tmrsh."""
+        tasks = f"select={{n}}:ncpus=1:mem={size.of_core}mb"
+        worker = f"select=1:ncpus={size.cores}:mem={size.memory.mib}mb"
+        return of_pbs(self.options(resources, JobLabel("", "")), tasks, worker, ("pbs_tmrsh", "{host}"))
 
     def queue(self, wanted: Resources) -> str:
         """A reservation has a queue of its name."""

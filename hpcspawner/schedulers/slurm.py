@@ -10,6 +10,7 @@ from typing import Self
 from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers import slurm_advice
 from hpcspawner.schedulers import slurm_words as words
+from hpcspawner.schedulers.backend import Backend, Size, of_slurm
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.slurm_facts import SlurmFacts
@@ -126,6 +127,10 @@ class Slurm(SlurmFacts):
     def script_lines(self, resources: Resources) -> str:
         """What srun needs in a job; the warning is sbatch's `--signal`."""
         return _SCRIPT_LINES
+
+    def backend(self, resources: Resources, size: Size) -> Backend:
+        """By sbatch and srun."""
+        return of_slurm(self.options(resources, JobLabel("", "")), size)
 
     def parse_submit(self, out: str) -> str:
         """`12`, or `12;cluster` where sbatch was given a cluster; the listing has only the number."""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
 from hpcspawner.schedulers import pbs, pbs_facts
-from hpcspawner.schedulers.base import COUNT, Answer, Resources
+from hpcspawner.schedulers.backend import Backend, Size, of_pbs
+from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.pbs import STATES, Pbs
 from hpcspawner.schedulers.pbs_inventory import TorqueInventory
@@ -108,6 +109,13 @@ class Torque(Pbs):
             yield f"qos={wanted.qos}"
         if wanted.reservation:
             yield f"advres={wanted.reservation}"
+
+    def backend(self, resources: Resources, size: Size) -> Backend:
+        """By qsub and pbsdsh. As many tasks on a node as it may have cores, and nodes for the rest."""
+        cores = size.cores
+        tasks = f"nodes={{(n + {cores - 1}) // {cores}}}:ppn={{min(n, {cores})}},pmem={size.of_core}mb"
+        worker = f"nodes=1:ppn={cores},mem={size.memory.mib}mb"
+        return of_pbs(self.options(resources, JobLabel("", "")), tasks, worker, ("pbsdsh", "-h", "{host}"))
 
     def query_command(self, mark: str) -> list[str]:
         """XML, whose values are quoted, so the mark is not needed. Without ids it lists all jobs that may be seen."""

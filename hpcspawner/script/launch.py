@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Any, Self
 
 from hpcspawner.request.model import JobRequest
+from hpcspawner.script import parallel
 from hpcspawner.site.environments import Environment, Image
 from hpcspawner.site.interfaces import Interface
 from hpcspawner.site.profile import Job
@@ -74,6 +75,9 @@ class LauncherSettings:
     ports: the first and the last that a server may listen on; None: any.
     limit_s: seconds from the launcher's start to a listening server.
     idle_limit_s: seconds after which an idle server ends by itself; None: never.
+    extensions: names of Jupyter extensions among the files.
+    beside: name of a program among the files that runs beside the server, and writes variables for it as JSON into
+        the file `variables.json`; empty: none.
     files: texts for a folder on the node that only the user can enter, by file name.
     """
 
@@ -98,6 +102,8 @@ class LauncherSettings:
     ports: tuple[int, int] | None
     limit_s: int
     idle_limit_s: int | None
+    extensions: tuple[str, ...] = ()
+    beside: str = ""
     files: Mapping[str, str]
 
     def text(self) -> str:
@@ -282,7 +288,36 @@ class IdleEnd(Layer):
 
     def settings(self, settings: LauncherSettings) -> LauncherSettings:
         """The limit."""
-        return replace(settings, idle_limit_s=self.limit_s)
+        extensions = (*settings.extensions, "hpcspawner_idle")
+        return replace(settings, idle_limit_s=self.limit_s, extensions=extensions)
+
+
+@dataclass(frozen=True, slots=True)
+class NoToken(Layer):
+    """The extension that keeps the Hub's token from kernels and terminals."""
+
+    def files(self) -> Mapping[str, str]:
+        """The extension."""
+        return {"hpcspawner_token.py": source("token.py")}
+
+    def settings(self, settings: LauncherSettings) -> LauncherSettings:
+        """Its name."""
+        return replace(settings, extensions=(*settings.extensions, "hpcspawner_token"))
+
+
+@dataclass(frozen=True, slots=True)
+class Beside(Layer):
+    """The program that starts engines, and lets notebooks start jobs; `texts` are its files."""
+
+    texts: Mapping[str, str]
+
+    def files(self) -> Mapping[str, str]:
+        """The program in its two parts, and its files."""
+        return {name: source(name) for name in parallel.PROGRAMS} | dict(self.texts)
+
+    def settings(self, settings: LauncherSettings) -> LauncherSettings:
+        """Its name."""
+        return replace(settings, beside=parallel.PROGRAMS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +343,10 @@ class Launch:
             variables={"JUPYTERHUB_DEFAULT_URL": interface.first_page, "JUPYTERHUB_ROOT_DIR": request.directory},
             layers=tuple(_layers(request, job)),
         )
+
+    def beside(self, texts: Mapping[str, str]) -> Self:
+        """The same launch with the program beside the server; without its texts nothing changes."""
+        return replace(self, layers=(*self.layers, Beside(texts))) if texts else self
 
     def steps(self) -> list[Step]:
         """The lines of bash that set all layers up, in order."""
@@ -353,6 +392,8 @@ def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
         yield AuthProxy(job.proxy, request.interface.alone)
     if idle_limit_s is not None and _is_jupyter(request.interface):
         yield IdleEnd(idle_limit_s)
+    if not job.kernel_token and _is_jupyter(request.interface):
+        yield NoToken()
 
 
 def _environment(environment: Environment) -> Iterator[Layer]:

@@ -1,6 +1,7 @@
 """The job script: from a judged request to the text that the scheduler gets."""
 
 from functools import cache
+from typing import Any
 
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -8,6 +9,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from hpcspawner.programs.launcher import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
+from hpcspawner.script import parallel
 from hpcspawner.script.launch import CallHome, Launch, quote, quote_path, source
 from hpcspawner.site.profile import Job
 
@@ -30,27 +32,38 @@ def submission(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLa
 def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> str:
     """The whole job script as text. It holds no option for the scheduler."""
     launch = Launch.of(request, job, home.arguments)
+    set_up = _set_up(request, job, launch)
+    if job.parallel and not request.image:
+        text = _templates().get_template("environment.sh.j2").render(set_up)
+        launch = launch.beside(parallel.files(request, scheduler, job, text))
     return (
         _templates()
         .get_template("base.sh.j2")
         .render(
+            set_up,
             job_variable=scheduler.job_variable,
             scheduler_lines=scheduler.script_lines(request.resources),
             label=label,
-            job=job,
             log_folder=job.log,
-            environment=request.environment,
-            steps=launch.steps(),
-            modules_init=quote_path(job.modules_init) if job.modules_init else MODULE_FILES,
-            modules_looked=job.modules_init or MODULE_PLACES,
-            conda_looked=f"{job.conda}, {CONDA_PLACES}" if job.conda else CONDA_PLACES,
-            conda_roots=f"{quote_path(job.conda)} {CONDA_ROOTS}" if job.conda else CONDA_ROOTS,
-            umask=job.umask,
             fallback_path=home.fallback_path,
             no_python_code=NO_PYTHON_CODE,
             launcher=source("launcher.py"),
             settings=launch.settings(request, job, home).text(),
         )
+    )
+
+
+def _set_up(request: JobRequest, job: Job, launch: Launch) -> dict[str, Any]:
+    """What the templates say of the set-up."""
+    return dict(
+        job=job,
+        environment=request.environment,
+        steps=launch.steps(),
+        modules_init=quote_path(job.modules_init) if job.modules_init else MODULE_FILES,
+        modules_looked=job.modules_init or MODULE_PLACES,
+        conda_looked=f"{job.conda}, {CONDA_PLACES}" if job.conda else CONDA_PLACES,
+        conda_roots=f"{quote_path(job.conda)} {CONDA_ROOTS}" if job.conda else CONDA_ROOTS,
+        umask=job.umask,
     )
 
 

@@ -81,6 +81,8 @@ def _names_there(profile: "SiteProfile") -> Iterator[str]:
 def _scheduler_names(profile: "SiteProfile") -> Iterator[tuple[str, str, Iterable[str]]]:
     yield "accounts", "account", profile.accounts
     yield "defaults.account", "account", [profile.defaults.account] if profile.defaults.account else []
+    further = profile.job.parallel.partition
+    yield "job.parallel.partition", "partition", [further] if further else []
     for position, one in enumerate(profile.partitions, 1):
         place = f"partitions[{position}] ({one.name})"
         yield f"{place}.name", "partition", [one.name]
@@ -119,6 +121,8 @@ def _access_mistakes(profile: "SiteProfile") -> Iterator[str]:
         yield f"scheduler.command_prefix: {access.type!r} runs jobs as the Hub's own account; leave the prefix out"
     if access.rules.on_hub and profile.directives:
         yield f"directives: {access.type!r} has no further options; leave them out"
+    if access.rules.on_hub and profile.job.parallel:
+        yield f"job.parallel: {access.type!r} has no nodes and no queue for further jobs; leave the table out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 
@@ -200,3 +204,4 @@ def _folder_rules(profile: "SiteProfile") -> Iterator[tuple[str, str]]:
     yield from ((f"directories.variables.{name}", rule) for name, rule in profile.directories.variables.items())
     yield "defaults.directory", profile.defaults.directory
     yield from (("own_images.folders", rule) for rule in profile.own_images.folders)
+    yield from (("own_environments.folders", rule) for rule in profile.own_environments.folders)

@@ -79,3 +79,18 @@ class Environment(Frozen):
     def label(self) -> str:
         """What the form calls it."""
         return self.title or self.name
+
+
+class OwnEnvironment(Environment):
+    """An environment that a user names by its folder, which is its name too."""
+
+    name: Line
+
+
+class OwnEnvironments(Frozen):
+    """Where environments may lie that users name themselves: virtual and conda environments."""
+
+    folders: Annotated[tuple[FolderRule, ...], Field(description="Folders under which one may lie.")] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.folders)

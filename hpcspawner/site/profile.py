@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from hpcspawner.errors import ProfileError
 from hpcspawner.site import scheduler_types
 from hpcspawner.site.checks import cross_checks, repeated_names
-from hpcspawner.site.environments import Environment, Image, OwnImages, OwnSetup
+from hpcspawner.site.environments import Environment, Image, OwnEnvironments, OwnImages, OwnSetup
 from hpcspawner.site.fields import (
     Count,
     FolderRule,
@@ -31,6 +31,7 @@ from hpcspawner.site.fields import (
     WalltimeText,
 )
 from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
+from hpcspawner.site.parallel import Parallel
 from hpcspawner.site.presets import Preset
 from hpcspawner.units import Walltime, shown
 
@@ -193,6 +194,10 @@ class Job(Frozen):
         PathText | None, Field(description="Environment with jupyter-server-proxy, for Jupyter without jupyterhub.")
     ] = None
     writable_directory: Annotated[bool, Field(description="A server starts only where its user may write.")] = True
+    kernel_token: Annotated[
+        bool, Field(description="Kernels and terminals find the Hub's token; jobs that they start may, too.")
+    ] = False
+    parallel: Parallel = Parallel()
     gpu_options: Annotated[tuple[Line, ...], Field(description="Options that give a container the node's GPUs.")] = (
         "--nv",
     )
@@ -253,6 +258,7 @@ class SiteProfile(Frozen):
     images: tuple[Image, ...] = ()
     own_images: OwnImages = OwnImages()
     own_setup: OwnSetup = OwnSetup()
+    own_environments: OwnEnvironments = OwnEnvironments()
     interfaces: Annotated[tuple[Interface, ...], Field(min_length=1)] = DEFAULT_INTERFACES
     presets: tuple[Preset, ...] = ()
     accounts: Annotated[tuple[SchedulerName, ...], Field(description="Accounts to choose from; none: typed in.")] = ()

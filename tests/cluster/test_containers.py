@@ -20,6 +20,9 @@ proxy = "{lab}/env-proxy"
 folders = ["{lab}/images"]
 references = ["docker://", "oci-archive:/"]
 
+[own_environments]
+folders = ["{{home}}"]
+
 [[environments]]
 name = "alone"
 path = ["{lab}/alone-of-test"]
@@ -78,6 +81,21 @@ async def test_an_environment_without_jupyterhub_needs_no_image(hub, lab):
     where = "import os, sys; print(sys.prefix, 'JUPYTERHUB_API_TOKEN' in os.environ)"
     assert await hub.run("alice", where) == f"{lab}/env False"
     hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+async def test_an_environment_of_the_user_s_own_runs_and_is_named_once_it_is_gone(hub, lab):
+    own = "/home/alice/environment-of-test"
+    on_head("ln", "-sfn", str(lab / "env"), own, user="alice")
+    asked_for = {"partition": "debug", "environment": "~/environment-of-test"}
+    hub.spawn("alice", asked_for)
+    assert await hub.run("alice", "import sys; print(sys.prefix)") == f"{lab}/env"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+    on_head("rm", own, user="alice")
+    _, message, _ = start(hub, asked_for)
+    assert f"The set-up of the environment '{own}' on n1 failed at: " in html.unescape(message)
+    assert f"there is no folder {own}/bin on n1" in html.unescape(message)
     queue_is_empty_within(40, "alice")
 
 

@@ -48,5 +48,21 @@ async def test_the_example_with_other_programs_serves_a_page_of_marimo(lab, tmp_
         hub.spawn("alice", {"environment": "programs", "interface": "marimo"})
         page = hub.log_in("alice").get(f"{hub.url}/user/alice/", timeout=60)
         assert "marimo-server-token" in page.text
+
+
+ENVIRONMENTS = {
+    "parallel": ({"/opt/parallel/bin": "{lab}/env-parallel/bin"}, "env-parallel"),
+    "conda": ({"/shared/envs/jupyter": "{lab}/env"}, "env"),
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+async def test_the_example_of_an_environment_serves_a_kernel_of_it(name, lab, tmp_path_factory):
+    changes, prefix = ENVIRONMENTS[name]
+    folder = tmp_path_factory.mktemp(f"example-{name}")
+    config = example(name, folder, {old: new.format(lab=lab) for old, new in changes.items()})
+    with Hub(folder, None, host="10.77.0.1", config=config, users=("alice",)) as hub:
+        hub.spawn("alice", {})
+        assert await hub.run("alice", "import sys; print(sys.prefix)") == f"{lab}/{prefix}"
         hub.stop_server("alice")
     queue_is_empty_within(40, "alice")

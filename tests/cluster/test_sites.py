@@ -76,6 +76,34 @@ def test_a_node_without_modules_says_where_it_has_looked(make_hub):
     assert "failed at: module load jupyter (no `module` command on n1; looked in /opt/nowhere;" in message
 
 
+ENVIRONMENTS = """\
+modules = ["jupyter/1.0"]
+purge_modules = true
+
+[[environments]]
+name = "gone"
+modules = ["jupyter/1.0", "nowhere/9"]
+"""
+
+
+@pytest.mark.parametrize("system", ["lmod", "modules"])
+async def test_a_module_is_loaded_and_one_that_is_not_there_is_named(make_hub, lab, system):
+    """Debian's Lmod and Environment Modules."""
+    modules = lab / "env-modules"
+    job = f'modules_init = "{modules}/{system}.sh"\nprologue = "module use {modules}/modulefiles"'
+    with hub_with(make_hub, ENVIRONMENTS, job) as hub:
+        hub.spawn("alice", {"environment": "site", "partition": "debug"})
+        said = await hub.run("alice", "import os, sys; print(os.environ['FROM_MODULE'], sys.prefix)")
+        assert said == f"jupyter/1.0 {lab}/env"
+        hub.stop_server("alice")
+        queue_is_empty_within(40, "alice")
+        _, message, _ = start(hub, {"environment": "gone", "partition": "debug"})
+    told, _, log = html.unescape(message).partition("The last lines")
+    assert "The set-up of the environment 'gone' on n1 failed at: module load nowhere/9" in told
+    # The module system's own words.
+    assert {"lmod": '"nowhere/9"', "modules": "Unable to locate a modulefile for 'nowhere/9'"}[system] in log
+
+
 @contextlib.contextmanager
 def maintenance(node, in_minutes):
     on_head(

@@ -434,3 +434,31 @@ def test_an_image_from_elsewhere_is_refused_with_what_is_allowed(asked):
 def test_a_site_that_lists_its_images_takes_no_others():
     (problem,) = refused({"image": "/home/alice/x.sif"}).problems
     assert problem.message == "Image '/home/alice/x.sif' is not offered. Choose one of: torch."
+
+
+# --- environments that users name themselves
+
+OWN_ENVIRONMENTS = SiteProfile.model_validate(FULL | {"own_environments": {"folders": ["/projects/{group}", "{home}"]}})
+
+
+@pytest.mark.parametrize(
+    ("asked", "conda"),
+    [
+        ("~/envs/it's mine", "/home/alice/envs/it's mine"),
+        ("/home/alice/venv", "/home/alice/venv"),
+        ("science", "jupyter"),
+    ],
+)
+def test_an_environment_by_its_folder_arrives_and_is_a_choice(asked, conda):
+    request = make({"environment": asked}, OWN_ENVIRONMENTS, ALICE)
+    assert request.environment.conda == conda
+    assert make(request.choices, OWN_ENVIRONMENTS, ALICE).environment == request.environment
+
+
+@pytest.mark.parametrize("asked", ["/home/alice", "/home/bob/env", "~/../bob/env", "/opt/env", "--prefix", "env"])
+def test_an_environment_from_elsewhere_is_refused_with_where_it_may_lie(asked):
+    with pytest.raises(RequestError, match="the folder of a virtual or conda environment of yours, under "):
+        make({"environment": asked}, OWN_ENVIRONMENTS, ALICE)
+    with pytest.raises(RequestError) as without:
+        make({"environment": asked}, PROFILE, ALICE)
+    assert "virtual" not in str(without.value)

@@ -309,6 +309,8 @@ def settings(hub, authority, tmp_path):
         "ports": None,
         "limit_s": 20,
         "idle_limit_s": None,
+        "extensions": [],
+        "beside": "",
         "files": {},
     }
 
@@ -1220,7 +1222,7 @@ ENABLED = {
 
 @pytest.mark.parametrize("kind", ENABLED)
 def test_a_server_with_an_idle_limit_gets_its_extension(hub, program, launch, settings, home, kind):
-    settings.update(idle_limit_s=5400, files={"hpcspawner_idle.py": "SAID = 'é'"})
+    settings.update(idle_limit_s=5400, extensions=["hpcspawner_idle"], files={"hpcspawner_idle.py": "SAID = 'é'"})
     program("jupyterhub-singleuser", f"KIND = {kind!r}\n{LOADS_ITS_EXTENSION}\nserve()")
     run = launch(JUPYTER_CONFIG_PATH="/site/config")
     hub.reported("listening")
@@ -1236,7 +1238,7 @@ def test_a_server_with_an_idle_limit_gets_its_extension(hub, program, launch, se
 
 
 def test_a_server_that_ended_for_being_idle_says_so(hub, program, launch, settings):
-    settings.update(idle_limit_s=5400, files={"hpcspawner_idle.py": ""})
+    settings.update(idle_limit_s=5400, extensions=["hpcspawner_idle"], files={"hpcspawner_idle.py": ""})
     mark = 'open(os.environ["JUPYTER_CONFIG_PATH"] + "/idle-end", "w"); threading.Timer(0.5, os._exit, [0]).start()'
     program("jupyterhub-singleuser", f"import threading; {mark}; serve()")
     assert launch().ends() == 0
@@ -1674,7 +1676,7 @@ def test_the_key_is_kept_in_the_jobs_own_folder(hub, launch, tmp_path, home, nam
 
 @pytest.mark.usefixtures("container")
 def test_what_ends_an_idle_server_is_visible_in_the_image(hub, program, launch, settings, home, tmp_path):
-    settings["idle_limit_s"] = 5400
+    settings.update(idle_limit_s=5400, extensions=["hpcspawner_idle"])
     settings["files"]["hpcspawner_idle.py"] = "SAID = 'x'"
     body = f"KIND = 'jupyter_server'\n{LOADS_ITS_EXTENSION}\nserve()"
     program("jupyterhub-singleuser", body).rename(tmp_path / "bin" / "inside" / "jupyterhub-singleuser")

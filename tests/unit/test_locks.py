@@ -21,8 +21,12 @@ PROXY = FOLDER / "proxy-npm"
 
 def words(text):
     """Requirements of a text, one a line."""
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return [Requirement(line) for line in lines if line]
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    others = [
+        (FOLDER / line.removeprefix("-r ")).read_text(encoding="utf-8") for line in lines if line.startswith("-r ")
+    ]
+    own = [Requirement(line) for line in lines if line and not line.startswith("-r ")]
+    return own + [one for other in others for one in words(other)]
 
 
 def asked_for(name):
@@ -65,7 +69,16 @@ def versions(lock, python):
 
 
 def test_there_is_a_lock_for_each_environment():
-    assert [lock.stem for lock in LOCKS] == ["docs", "lab-env", "lab-programs", "lab-proxy", "node", "test-5.5", "test"]
+    assert [lock.stem for lock in LOCKS] == [
+        "docs",
+        "lab-env",
+        "lab-parallel",
+        "lab-programs",
+        "lab-proxy",
+        "node",
+        "test-5.5",
+        "test",
+    ]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)

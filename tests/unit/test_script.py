@@ -22,7 +22,7 @@ from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
-from hpcspawner.script.launch import quote, quote_path
+from hpcspawner.script.launch import quote, quote_path, source
 from hpcspawner.script.render import render, submission
 from hpcspawner.site.profile import SiteProfile, load
 
@@ -82,7 +82,11 @@ def without_launcher(text):
     """The script with one line in the launcher's place, so that golden files show only what is theirs."""
     whole = quote(SOURCE.rstrip("\n"))
     assert text.count(whole) == 1
-    return text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
+    text = text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
+    for name in ("token.py",):
+        inside = quote(json.dumps(source(name))[1:-1])[1:-1]
+        text = text.replace(inside, f"(hpcspawner/programs/{name} stands here)")
+    return text
 
 
 def words(kind, options, *, profile=None, label=LABEL):
@@ -304,7 +308,7 @@ def test_gpus_are_given_to_an_image_as_the_site_says(of_job, of_image, expected)
 def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77, tls=True)))
     assert told == {
-        "version": 1,
+        "version": 2,
         "callback": "https://hub.example.org/hub/api/hpcspawner",
         "ca": PEM,
         "ticket": "TICKET-STANDS-HERE",
@@ -312,6 +316,7 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser", "jupyter-lab"],
         "alone": [],
+        "program": None,
         "proxy": "",
         "containers": [],
         "bind": "--bind=",
@@ -319,11 +324,14 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "environment": "plain",
         "image": "",
         "directory": "/home/alice",
+        "writable": True,
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"},
         "ports": [20000, 20100],
         "limit_s": 77,
         "idle_limit_s": None,
-        "files": {},
+        "extensions": ["hpcspawner_token"],
+        "beside": "",
+        "files": {"hpcspawner_token.py": source("token.py")},
     }
 
 
@@ -332,7 +340,13 @@ IDLE_SOURCE = Path(launcher.__file__).with_name("idle.py").read_text(encoding="u
 
 def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
     told = settings_of(script("slurm", {"idle_limit": "90m"}))
-    assert (told["idle_limit_s"], told["files"]) == (5400, {"hpcspawner_idle.py": IDLE_SOURCE})
+    assert (told["idle_limit_s"], told["files"]["hpcspawner_idle.py"]) == (5400, IDLE_SOURCE)
+    assert told["extensions"] == ["hpcspawner_idle", "hpcspawner_token"]
+
+
+def test_kernels_find_the_hub_s_token_only_where_the_site_says_so():
+    told = settings_of(script("slurm", {}, profile=site("slurm", job={"kernel_token": True})))
+    assert (told["extensions"], told["files"]) == ([], {})
 
 
 @pytest.mark.parametrize(

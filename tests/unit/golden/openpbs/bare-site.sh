@@ -55,7 +55,7 @@ done
 # Starts the launcher. It and its settings come through pipes: a here-document may need a file, and the disk be full.
 hpc_launch() {
   { set +aeuvx +o posix; } 2>/dev/null
-  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"alone": [], "bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "containers": [], "directory": "/home/alice", "environment": "plain", "files": {}, "hidden": [], "idle_limit_s": null, "image": "", "limit_s": 300, "ports": null, "program": null, "programs": ["jupyterhub-singleuser", "jupyter-lab"], "proxy": "", "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "version": 2, "writable": true}')
+  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"alone": [], "beside": "", "bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "containers": [], "directory": "/home/alice", "environment": "plain", "extensions": ["hpcspawner_token"], "files": {"hpcspawner_token.py": "(hpcspawner/programs/token.py stands here)"}, "hidden": [], "idle_limit_s": null, "image": "", "limit_s": 300, "ports": null, "program": null, "programs": ["jupyterhub-singleuser", "jupyter-lab"], "proxy": "", "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "version": 2, "writable": true}')
   (
     for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
       export "HPC_SET_$hpc_one=${!hpc_one}"
