@@ -40,22 +40,24 @@ class HPCSpawner(Watch):
 
     # Life: hold, start, poll, stop.
 
-    async def hold(self, job: Job, go: asyncio.Event) -> None:
-        """Look after a job that waits in its queue; return when it does anything else, or when `go` is set.
+    def look_after(self, job: Job) -> None:
+        """Be the server of a job that waits in its queue: a stop from here on ends the job."""
+        self.job, self.job_id, self.news = job, job.record.job_id, News()
 
-        JupyterHub starts the server only then. A stop meanwhile ends the job.
-        """
-        self.job, self.job_id = job, job.record.job_id
-        self.news = self.news or News()
+    async def may_hold(self, job: Job) -> bool:
+        """Whether `hold` is to follow, by the request behind the job; else the start says why not."""
         try:
             self._request = await self._judge_kept(job)
         except HPCSpawnerError:
-            return  # the start will say why
+            return False
         self.user_options = dict(job.record.choices)
         self.log.info("%s: job %s taken up again for %s", self._log_name, self.job_id, job.record.owner)
-        await Waiting(job, self.news, self._limits(job)).while_it_waits(
-            go, details=bool(job.record.choices.get("details"))
-        )
+        return True
+
+    async def hold(self, job: Job, go: asyncio.Event) -> None:
+        """Return when the job does anything but wait, or when `go` is set. JupyterHub starts the server only then."""
+        news = self.news or News()
+        await Waiting(job, news, self._limits(job)).while_it_waits(go, details=bool(job.record.choices.get("details")))
 
     def let_go(self) -> None:
         """Note that a job that was held has none to look after it."""
