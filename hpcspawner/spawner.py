@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.utils import maybe_future
-from traitlets import default
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, SchedulerNotSetUp
 from hpcspawner.hub import tokens
@@ -265,11 +264,8 @@ class HPCSpawner(Watch):
             async for event in self.news:
                 yield event
 
-    # JupyterHub's start and stop are many steps without a pause. Where it awaits a hook, others have their turn.
-
-    @default("server_token_scopes")
-    def _server_token_scopes_default(self) -> Callable[[Any], Awaitable[list[str]]]:
-        return _as_jupyterhub_has_them
+    # JupyterHub's start and stop are many steps without a pause. Where it awaits a hook, others have their turn: at these
+    # two, for there it has committed what it did. Elsewhere another request's end would roll it back.
 
     async def run_auth_state_hook(self, auth_state: Any) -> None:
         """As JupyterHub's, after a pause."""
@@ -316,12 +312,6 @@ class HPCSpawner(Watch):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
-
-
-async def _as_jupyterhub_has_them(_spawner: Any) -> list[str]:
-    """No scopes, by which JupyterHub means those of its role "server"."""
-    await asyncio.sleep(0)
-    return []
 
 
 async def _say_away(news: News | None) -> None:
