@@ -264,8 +264,8 @@ class HPCSpawner(Watch):
             async for event in self.news:
                 yield event
 
-    # JupyterHub's start and stop are many steps without a pause. Where it awaits a hook, others have their turn: at these
-    # two, for there it has committed what it did. Elsewhere another request's end would roll it back.
+    # JupyterHub's start and stop are many steps without a pause. Where it awaits these hooks, others have their turn: it
+    # has committed what it did. Elsewhere the end of another request would roll it back.
 
     async def run_auth_state_hook(self, auth_state: Any) -> None:
         """As JupyterHub's, after a pause."""
