@@ -264,7 +264,7 @@ class HPCSpawner(Watch):
             async for event in self.news:
                 yield event
 
-    # JupyterHub's start and stop are many steps without a pause. Where it awaits these hooks, others have their turn: it
+    # JupyterHub's start and stop are many steps without a pause. Where it awaits these hooks, others have a turn: it
     # has committed what it did. Elsewhere the end of another request would roll it back.
 
     async def run_auth_state_hook(self, auth_state: Any) -> None:
