@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.utils import maybe_future
-from traitlets import default
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, SchedulerNotSetUp
 from hpcspawner.hub import tokens
@@ -40,22 +39,24 @@ class HPCSpawner(Watch):
 
     # Life: hold, start, poll, stop.
 
-    async def hold(self, job: Job, go: asyncio.Event) -> None:
-        """Look after a job that waits in its queue; return when it does anything else, or when `go` is set.
+    def look_after(self, job: Job) -> None:
+        """Be the server of a job that waits in its queue: a stop from here on ends the job."""
+        self.job, self.job_id, self.news = job, job.record.job_id, News()
 
-        JupyterHub starts the server only then. A stop meanwhile ends the job.
-        """
-        self.job, self.job_id = job, job.record.job_id
-        self.news = self.news or News()
+    async def may_hold(self, job: Job) -> bool:
+        """Whether `hold` is to follow, by the request behind the job; else the start says why not."""
         try:
             self._request = await self._judge_kept(job)
         except HPCSpawnerError:
-            return  # the start will say why
+            return False
         self.user_options = dict(job.record.choices)
         self.log.info("%s: job %s taken up again for %s", self._log_name, self.job_id, job.record.owner)
-        await Waiting(job, self.news, self._limits(job)).while_it_waits(
-            go, details=bool(job.record.choices.get("details"))
-        )
+        return True
+
+    async def hold(self, job: Job, go: asyncio.Event) -> None:
+        """Return when the job does anything but wait, or when `go` is set. JupyterHub starts the server only then."""
+        news = self.news or News()
+        await Waiting(job, news, self._limits(job)).while_it_waits(go, details=bool(job.record.choices.get("details")))
 
     def let_go(self) -> None:
         """Note that a job that was held has none to look after it."""
@@ -269,11 +270,8 @@ class HPCSpawner(Watch):
             async for event in self.news:
                 yield event
 
-    # JupyterHub's start and stop are many steps without a pause. Where it awaits a hook, others have their turn.
-
-    @default("server_token_scopes")
-    def _server_token_scopes_default(self) -> Callable[[Any], Awaitable[list[str]]]:
-        return _as_jupyterhub_has_them
+    # JupyterHub's start and stop are many steps without a pause. Where it awaits these hooks, others have a turn: it
+    # has committed what it did. Elsewhere the end of another request would roll it back.
 
     async def run_auth_state_hook(self, auth_state: Any) -> None:
         """As JupyterHub's, after a pause."""
@@ -320,12 +318,6 @@ class HPCSpawner(Watch):
         if not self.ca_file:
             return None
         return await asyncio.to_thread(Path(self.ca_file).read_text, encoding="ascii")
-
-
-async def _as_jupyterhub_has_them(_spawner: Any) -> list[str]:
-    """No scopes, by which JupyterHub means those of its role "server"."""
-    await asyncio.sleep(0)
-    return []
 
 
 async def _say_away(news: News | None) -> None:

@@ -17,6 +17,8 @@ OVERRIDES = {
     "poll": "reads the shared listing; an error of the scheduler is no end; never raises",
     "progress": "tells what changes, when it changes",
     "options_from_query": "a link fills the form and starts nothing",
+    "run_auth_state_hook": "a pause in the midst of JupyterHub's start, which is one long step otherwise",
+    "run_post_stop_hook": "the same for its stop",
     "start_polling": "the regular look also sees that a job has moved; the Hub's check at its start is over",
     "get_state": "keeps the ledger's job, which is the one that counts as long as it is there",
     "load_state": "finds the job in the ledger",

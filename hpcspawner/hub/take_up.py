@@ -23,6 +23,8 @@ from hpcspawner.schedulers.state import JobState
 
 # So few that a request to the Hub meanwhile waits for no more than a few steps of these.
 _AT_ONCE = 2
+# The same for those that are held: their requests are judged in threads, which may all be done in the same moment.
+_HELD_AT_ONCE = 4
 # A start that can't find its job at once, for want of a scheduler or a database, keeps no other from its turn.
 _LONGEST_TURN_S = 5.0
 _LOOK_S = 0.01
@@ -46,6 +48,7 @@ class TakingUp:
         self._first: dict[str, Job] = {}
         self._under_way: set[str] = set()
         self._held: dict[str, _Held] = {}
+        self._beginning = asyncio.Semaphore(_HELD_AT_ONCE)
         self._not_before: dict[str, float] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._counted: Any = None
@@ -147,11 +150,15 @@ class TakingUp:
         if spawner.pending or spawner.job is job:
             return  # its user has pressed Start meanwhile, or Cancel
         held = self._held[job.tag] = _Held()
+        spawner.look_after(job)
         internals.hold(spawner, self._while_held(job, spawner, held), partial(self._let_go, job, spawner))
 
     async def _while_held(self, job: Job, spawner: Any, held: _Held) -> None:
         try:
-            await spawner.hold(job, held.go)
+            async with self._beginning:
+                is_held = await spawner.may_hold(job)
+            if is_held:
+                await spawner.hold(job, held.go)
             held.go.set()
             self._first[job.tag] = job
             self._hire()
