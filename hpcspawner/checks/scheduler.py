@@ -81,6 +81,8 @@ async def _listing(client: Client) -> list[Finding]:
         found = [good(said)]
     if not client.access.has_nodes or await client.sees_all():
         return found
+    if not client.scheduler.visibility_command():
+        return [*found, not_checked("the scheduler does not say whether the Hub sees all users' jobs")]
     cure = (
         f"let the Hub's account, {client.own_account}, see all jobs (operator of Slurm, query_other_jobs of PBS), or "
         "print the sudo rule with --list; until then the Hub proves the end of a job more slowly"

@@ -80,7 +80,7 @@ class Draft:
     def _head(self) -> Iterator[str]:
         yield "# Written by `hpcspawner init` from what the cluster says of itself. Every key: docs/reference/profile.md."
         yield f"# Look at each line with `{MARK}`: the cluster does not say it. Then: hpcspawner check SITE.toml"
-        yield from (f"{MARK} {note}" for note in self.notes)
+        yield from (f"{MARK} {note}" for note in filter(None, [self.inventory.note, *self.notes]))
         yield ""
         yield f"title = {_toml(self.title)}"
         accounts = [one for one in self.inventory.accounts or () if names.is_name(one, self.scheduler, "account")]

@@ -55,6 +55,11 @@ class HubConfig:
         )
 
     @property
+    def spool(self) -> Path:
+        """The folder of the embedded scheduler."""
+        return Path(str(value(self.config, ["HPCSpawner"], "spool", "") or "hpcspawner-spool")).absolute()
+
+    @property
     def ledger_url(self) -> str:
         """The database with the record of jobs, as the Hub finds it; a file is sought in the folder we are in."""
         given = value(self.config, ["HPCSpawner"], "ledger_url", "")

@@ -90,7 +90,7 @@ hpcspawner jobs --hub=jupyterhub_config.py --orphans --cancel
         if isinstance(hub, str):
             self._fail(hub)
         try:
-            clusters = Clusters.of(hub.sites, Path("hpcspawner-spool").absolute(), _LOG)
+            clusters = Clusters.of(hub.sites, hub.spool, _LOG)
             known = ledger(hub)
             mine = keys(hub)
         except (ProfileError, SecretUnusable, SQLAlchemyError, OSError) as error:

@@ -33,12 +33,16 @@ class PartitionLimits:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a cluster has. `accounts` and `qos` are None where the scheduler does not list them."""
+    """What a cluster has. `accounts` and `qos` are None where the scheduler does not list them.
+
+    `note` says what a reader of the limits should know, "" for nothing.
+    """
 
     partitions: tuple[PartitionLimits, ...]
     nodes: tuple[str, ...] = ()
     accounts: tuple[str, ...] | None = None
     qos: tuple[str, ...] | None = None
+    note: str = ""
 
     def partition(self, name: str) -> PartitionLimits | None:
         """The partition of this name, or None."""

@@ -17,6 +17,8 @@ _NO_FEATURES = frozenset({"arch", "host", "mem", "ncpus", "vnode", "ngpus", "nac
 # A node without jobs may still be one that takes none.
 _AWAY = ("down", "offline", "unknown")
 
+_NOTE = "PBS does not say which nodes a queue has: max_cpus, max_memory and gpus are those of the largest node of all"
+
 _Queues = dict[str, dict[str, str]]
 
 
@@ -113,7 +115,7 @@ def _inventory(queues: _Queues, nodes: list[PartitionLimits], names: tuple[str, 
     if not execution:
         raise ValueError("qstat lists no queue that runs jobs")
     size = largest(nodes) if nodes else PartitionLimits("")
-    return Inventory(tuple(_queue(name, one, size) for name, one in execution.items()), names)
+    return Inventory(tuple(_queue(name, one, size) for name, one in execution.items()), names, note=_NOTE)
 
 
 def _queue(name: str, values: Mapping[str, str], size: PartitionLimits) -> PartitionLimits:

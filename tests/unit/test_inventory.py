@@ -1,14 +1,32 @@
 """What a cluster has, read from recorded answers of the real schedulers."""
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hpcspawner.errors import SchedulerUnreachable
+from hpcspawner.schedulers import survey
 from hpcspawner.schedulers.inventory import PartitionLimits
 from hpcspawner.schedulers.pbs_inventory import OpenPBSInventory, TorqueInventory
 from hpcspawner.schedulers.slurm_inventory import SlurmInventory, gpus_of
 from hpcspawner.units import Memory, Walltime
 
+WORDS = [
+    "queue_type",
+    "resources_max",
+    "walltime",
+    "mem",
+    "ncpus",
+    "ngpus",
+    "enabled",
+    "state",
+    "resources_available",
+    "q",
+]
 RECORDED = Path(__file__).parents[1] / "recorded"
 NOTHING = {"nodes": "", "rules": "", "accounts": "", "qos": ""}
 
@@ -115,3 +133,31 @@ def test_queues_that_run_nothing_are_none_and_their_limits_count():
 def test_what_is_not_pbss_is_an_error(reader, outs):
     with pytest.raises(ValueError):  # noqa: PT011 - the parsers' own words differ
         reader.parse(dict(zip(("queues", "nodes"), outs, strict=True)))
+
+
+SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(queues=SHAPES, nodes=SHAPES)
+def test_json_of_any_shape_is_read_or_refused(queues, nodes):
+    outs = {"queues": json.dumps({"Queue": queues}), "nodes": json.dumps({"nodes": nodes})}
+    with contextlib.suppress(SchedulerUnreachable):
+        assert survey.read(OpenPBSInventory(), outs).partitions
+
+
+@given(
+    st.lists(st.sampled_from([*"|*\n:-(),+", "gpu", "p", "up", "1", "99999999999", "infinite"]), max_size=40).map(
+        "".join
+    )
+)
+def test_words_of_any_kind_are_read_or_refused(out):
+    for reader, outs in (
+        (SlurmInventory(), dict.fromkeys(NOTHING, out) | {"partitions": out}),
+        (TorqueInventory(), {"queues": out, "nodes": f"<Data><Node><np>{out.replace('&', '')}</np></Node></Data>"}),
+    ):
+        with contextlib.suppress(SchedulerUnreachable):
+            assert survey.read(reader, outs).partitions

@@ -1,6 +1,8 @@
 """`hpcspawner jobs`: the ledger beside the queue."""
 
+import asyncio
 import json
+import logging
 import time
 
 import pytest
@@ -12,10 +14,14 @@ from hpcspawner.cli.jobs import LOST, ORPHAN, UNSEEN, hub_id, joined, keys, ledg
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.record import JobRecord
 from hpcspawner.jobs.table import Store
+from hpcspawner.schedulers.base import JobLabel, Resources, Submission
+from hpcspawner.schedulers.cluster import Clusters
 from hpcspawner.schedulers.state import JobState, JobStatus
+from hpcspawner.units import Walltime
 
 KEYS = Keys(b"s" * 32, "hub")
 CLUSTER = a_cluster()
+ENDED = JobStatus(JobState.ENDED)
 
 
 def record(tag, **values):
@@ -73,6 +79,7 @@ def hub(tmp_path):
     config.write_text(
         "import hpcspawner\nc = get_config()\n"
         f"hpcspawner.configure(c, {str(tmp_path / 'site.toml')!r}, callback_url='https://hub.example.org')\n"
+        f"c.HPCSpawner.spool = '{tmp_path}/spool'\n"
         f"c.JupyterHub.db_url = 'sqlite:///{tmp_path}/jupyterhub.sqlite'\n"
     )
     (tmp_path / "hpcspawner_secret").write_text("ab" * 32)
@@ -107,6 +114,27 @@ async def test_the_command_prints_a_table_or_json(hub):
     assert row.endswith("the scheduler lists it no longer")
     done = run("jobs", f"--hub={hub}", "--json", "--orphans")
     assert json.loads(done.stdout) == []
+
+
+async def test_an_orphan_is_cancelled_when_that_is_asked_for_and_no_other_job(hub):
+    read = await kept(hub, record("t1", cluster="other"))
+    client = Clusters.of(read.sites, read.spool, logging.getLogger("test")).default.client
+    me = client.own_account
+    ids = []
+    for tag in (keys(read).new_tag(me, me, ""), "sbelongstoother"):
+        options = tuple(client.scheduler.options(Resources("debug", Walltime(60)), JobLabel("jupyter", tag)))
+        ids.append(await client.submit(me, Submission(options, "#!/bin/bash\nsleep 600\n")))
+    orphan, other = ids
+    try:
+        done = run("jobs", f"--hub={hub}", "--orphans")
+        assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == [orphan], done.stderr
+        done = run("jobs", f"--hub={hub}", "--orphans", "--cancel")
+        assert f"cancelled job {orphan} of {me}" in done.stderr
+        while (await client.listing()).jobs.get(orphan, ENDED).state is not JobState.ENDED:
+            await asyncio.sleep(0.1)
+        assert (await client.listing()).jobs[other].state is not JobState.ENDED
+    finally:
+        await client.cancel(me, other)
 
 
 def test_what_it_needs_is_asked_for(tmp_path, hub):
