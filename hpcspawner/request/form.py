@@ -310,7 +310,7 @@ def _own_setup(profile: SiteProfile) -> Field | None:
     if not most:
         return None
     about = f"Lines of bash, run in your job before the server; {most} characters at most. Put no password here."
-    return Field("own_setup", "Own set-up", "lines", "what", help=about, folded=True)
+    return Field("own_setup", "Own set-up", "lines", "what", help=about)
 
 
 def _help_lines(options: Sequence[Option]) -> str:

@@ -65,7 +65,15 @@ def versions(lock, python):
 
 
 def test_there_is_a_lock_for_each_environment():
-    assert [lock.stem for lock in LOCKS] == ["lab-env", "lab-programs", "lab-proxy", "node", "test-5.5", "test"]
+    assert [lock.stem for lock in LOCKS] == [
+        "lab-classic",
+        "lab-env",
+        "lab-programs",
+        "lab-proxy",
+        "node",
+        "test-5.5",
+        "test",
+    ]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
