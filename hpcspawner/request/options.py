@@ -43,7 +43,7 @@ TABLE = (
     Option("gpus", "GPUs", "count", "size"),
     Option("gpu_type", "GPU type", "name", "size"),
     Option("directory", "Directory", "folder", "what"),
-    Option("own_setup", "Own set-up", "lines", "what", folded=True),
+    Option("own_setup", "Own set-up", "lines", "what"),
     Option("details", "More information about the job", "flag", "what", word="Details"),
     Option("queue_limit", "Give up after", "time", "size", folded=True),
     Option("idle_limit", "Stop when idle for", "time", "size", folded=True),

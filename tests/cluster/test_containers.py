@@ -28,6 +28,21 @@ name = "alone"
 path = ["{lab}/alone-of-test"]
 
 [[environments]]
+name = "classic"
+path = ["{lab}/env-classic/bin"]
+
+[[environments]]
+name = "classic-image"
+path = ["{lab}/apptainer/bin"]
+image = "classic"
+variables = {{ APPTAINERENV_PREPEND_PATH = "{lab}/env-classic/bin" }}
+
+[[images]]
+name = "classic"
+path = "{lab}/images/bare"
+binds = ["{lab}"]
+
+[[environments]]
 name = "images"
 path = ["{lab}/apptainer/bin"]
 
@@ -96,6 +111,19 @@ async def test_an_environment_of_the_user_s_own_runs_and_is_named_once_it_is_gon
     _, message, _ = start(hub, asked_for)
     assert f"The set-up of the environment '{own}' on n1 failed at: " in html.unescape(message)
     assert f"there is no folder {own}/bin on n1" in html.unescape(message)
+    queue_is_empty_within(40, "alice")
+
+
+@pytest.mark.parametrize("environment", ["classic", "classic-image"])
+async def test_the_classic_notebook_alone_stands_behind_the_proxy(hub, lab, environment):
+    asked = {"partition": "debug", "environment": environment, "interface": "notebook", "memory": "2G"}
+    hub.spawn("alice", asked, timeout_s=90)
+    where = "import os, sys; print(sys.prefix, 'JUPYTERHUB_API_TOKEN' in os.environ, os.path.exists('/usr/bin/squeue'))"
+    assert await hub.run("alice", where) == f"{lab}/env-classic False {environment == 'classic'}"
+    page = hub.log_in("alice").get(f"{hub.url}/user/alice/", timeout=60)
+    assert page.url == f"{hub.url}/user/alice/tree"
+    assert 'data-notebook-path=""' in page.text
+    hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
 
 

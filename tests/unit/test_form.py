@@ -189,7 +189,6 @@ def test_limits_are_folded_away_until_something_is_chosen_or_refused():
         ("queue_limit", False),
         ("idle_limit", True),
         ("renewals", False),
-        ("own_setup", False),
     ]
 
 
