@@ -6,7 +6,7 @@ import time
 
 import pytest
 from cluster.conftest import drained, on_head, queue_is_empty_within, shown
-from support.browser import a_page, log_in, unfold
+from support.browser import a_page, log_in, look_at, unfold
 from support.hub import server_path
 
 PRESETS = """\
@@ -121,5 +121,6 @@ def test_limits_follow_the_partition_and_the_scheduler_says_when_it_could_start(
             page.click("#hpc-when")
             page.locator("#hpc-answer", has_text=re.compile(r"It could start at \d\d:\d\d")).wait_for()
         page.locator('[data-hpc-free="gpu-shared"] [data-hpc-now="gpus"]', has_text="of 4").wait_for()
+        assert look_at(page, "form") == []
         assert page.complaints == []
     assert hub.api("GET", server_path("alice").rpartition("/")[0]).json()["server"] is None

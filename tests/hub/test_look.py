@@ -69,9 +69,9 @@ def test_the_waiting_page_cancels_and_changes(hub):
         page.wait_for_selector('#hpc-steps [data-hpc-key="waiting"][aria-current="step"]')
         assert page.title() == "Waiting · JupyterHub"
         assert re.fullmatch(r"\d\d:\d\d.*", page.locator('[data-hpc="since"]').inner_text())
-        assert look_at(page, "waiting-local") == []
+        assert look_at(page, "waiting") == []
         page.click("#hpc-change")
-        page.wait_for_url(re.compile("/hub/spawn$"), timeout=30_000)
+        page.wait_for_url(re.compile("/hub/spawn$"), timeout=60_000)
         unfold(page)
         assert page.locator("#hpc-walltime").input_value() == "7m"
         assert page.complaints == []
@@ -85,7 +85,7 @@ def test_the_waiting_page_cancels_and_changes(hub):
             page.locator('[data-hpc="id"]:not(:empty)').wait_for(timeout=30_000)
             assert "limit of running servers" in page.locator("#progress-message").inner_text()
             page.click("#hpc-cancel")
-            page.wait_for_url(re.compile("/hub/home"), timeout=30_000)
+            page.wait_for_url(re.compile("/hub/home"), timeout=60_000)
     assert hub.servers("alice") == {}
 
 

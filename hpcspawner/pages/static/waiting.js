@@ -130,6 +130,11 @@
 
   setInterval(showWaited, 30_000);
 
+  // The start ends now because its user wants it to: the page must not reload in the place of what was asked for.
+  document.getElementById("hpc-cancel-form").addEventListener("submit", () => {
+    over = true;
+  });
+
   cancel.addEventListener("click", async (event) => {
     event.preventDefault();
     cancel.disabled = true;
