@@ -37,7 +37,7 @@ SETTINGS_VERSION = 1
 Settings = namedtuple(
     "Settings",
     "version callback ca ticket tls command programs alone proxy containers bind hidden environment image directory"
-    " variables ports limit_s idle_limit_s files",
+    " variables ports limit_s idle_limit_s status files",
 )
 SSL_FILES = (
     ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
@@ -351,6 +351,10 @@ class Hub:
                 return None
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
+    def once(self, name, body):
+        """POST a single time, from a thread that may wait for it."""
+        return call(self._callback + name, body, self._context)
+
     def tell(self, name, body, tries):
         """POST in a thread of its own, a few times at most; the launcher does not wait for it."""
 
@@ -538,7 +542,7 @@ class Folder:
         path = os.path.join(self.path, name)
         if os.path.dirname(name):
             with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(path), 0o700)
+                os.makedirs(os.path.dirname(path), 0o700)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(text.encode("utf-8"))
         return path
@@ -751,6 +755,7 @@ class Job:
         self.place = "the environment '%s' on %s" % (label, NODE)
         self.limit_s = settings.limit_s
         self.idle_watch = None
+        self.keeper = None
         self.inside = None
         self.alone = None
         self.front = None
@@ -936,6 +941,7 @@ class Job:
         host = url.hostname or ""
         extra = dict(self.environment, **self.settings.variables)
         extra.update(self._watched())
+        extra.update(self._shown(extra))
         deadline = time.monotonic() + self.limit_s
         tried = set()
         for _ in range(4):
@@ -985,6 +991,26 @@ class Job:
             say("an idle server will not be ended: %s" % error)
             return {}
         return self.idle_watch.variables
+
+    def _shown(self, extra):
+        """Variables for the server that have it show its job; none where it shall not, or can't."""
+        if self.settings.status is None:
+            return {}
+        try:
+            sys.path.append(self.folder.path)  # by a file of ours there
+            from status_keeper import Keeper
+
+            facts = dict(self.settings.status, job=os.environ.get("HPC_JOB", ""), node=NODE)
+            facts["hub"] = "%s%shub/home" % (extra.get("JUPYTERHUB_HOST", ""), extra.get("JUPYTERHUB_BASE_URL", "/"))
+            self.keeper = Keeper(self.folder.path, facts, self._once)
+        except Exception as error:
+            say("the server will not show its job: %s" % error)
+            return {}
+        return self.keeper.variables(dict(os.environ, **extra))
+
+    def _once(self, body):
+        """Report to the Hub once, from a thread of the caller's; return the answer."""
+        return self.hub.once("/report", dict(body, report_key=self.report_key))
 
     def _has_port(self, host, deadline):
         """Wait until the server listens or nothing is left to wait for; False if another process has its port."""
@@ -1036,7 +1062,9 @@ class Job:
         say("server listens on port %d" % self.port)
         body = {"report_key": self.report_key, "event": "listening", "port": self.port}
         # For as long as it takes: a server that runs must not be lost because the Hub is away.
-        self.hub.ask("/report", body, math.inf, self._stopped)
+        answer = self.hub.ask("/report", body, math.inf, self._stopped)
+        if self.keeper and answer:
+            self.keeper.heard(answer)
 
     def _watch(self):
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
@@ -1045,6 +1073,8 @@ class Job:
         while not self._ended():
             if self.signals.warned and not told:
                 told = True
+                if self.keeper:
+                    self.keeper.change(warned=True)
                 self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)

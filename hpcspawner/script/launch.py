@@ -15,8 +15,10 @@ from importlib.resources import files
 from typing import Self
 
 from hpcspawner.request.model import JobRequest
+from hpcspawner.schedulers.base import Resources
 from hpcspawner.site.environments import Environment, Image, Interface
 from hpcspawner.site.profile import Job
+from hpcspawner.units import Walltime
 
 SETTINGS_VERSION = 1
 BIND = "--bind="
@@ -70,6 +72,7 @@ class LauncherSettings:
     ports: the first and the last that a server may listen on; None: any.
     limit_s: seconds from the launcher's start to a listening server.
     idle_limit_s: seconds after which an idle server ends by itself; None: never.
+    status: what the server's status bar shows of the job (`StatusBar`); None: nothing.
     files: texts for a folder on the node that only the user can enter, by file name.
     """
 
@@ -92,6 +95,7 @@ class LauncherSettings:
     ports: tuple[int, int] | None
     limit_s: int
     idle_limit_s: int | None
+    status: Mapping[str, object] | None
     files: Mapping[str, str]
 
     def text(self) -> str:
@@ -238,6 +242,48 @@ class IdleEnd(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class StatusBar(Layer):
+    """The job in the status bar of JupyterLab and Notebook: what was asked for, and how long before its end to warn."""
+
+    resources: Resources
+    reminders: tuple[Walltime, ...]
+
+    def files(self) -> Mapping[str, str]:
+        """The launcher's part, the extension of the server and that of the page, as Jupyter looks for them."""
+        built = json.loads(source("labextension/package.json"))
+        page = "status/labextensions/hpcspawner"
+        enabled = {"ServerApp": {"jpserver_extensions": {"hpcspawner_status": True}}}
+        return {
+            "status_keeper.py": source("status_keeper.py"),
+            "status/hpcspawner_status.py": source("status_server.py"),
+            "status/jupyter_server_config.py": source("status_config.py"),
+            "status/jupyter_server_config.d/hpcspawner_status.json": json.dumps(enabled),
+            f"{page}/package.json": source("labextension/package.json"),
+            f"{page}/{built['jupyterlab']['_build']['load']}": source("labextension/remoteEntry.js"),
+        }
+
+    def settings(self, settings: LauncherSettings) -> LauncherSettings:
+        """The facts of the request; `memory` is in bytes, and a reminder as long as the job says nothing."""
+        asked = self.resources
+        facts = {
+            "partition": asked.partition,
+            "walltime_s": asked.walltime.seconds,
+            "nodes": asked.nodes,
+            "cpus": None if asked.whole_nodes else asked.cpus,
+            "memory": asked.memory.mib << 20 if asked.memory else None,
+            "gpus": self._gpus(),
+            "reminders_s": [one.seconds for one in self.reminders if one < asked.walltime],
+        }
+        return replace(settings, status=facts)
+
+    def _gpus(self) -> str:
+        count, kind = self.resources.gpus, self.resources.gpu_type
+        if not count:
+            return ""
+        return f"{count} {kind}" if kind else f"{count} GPU{'s' if count > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A server's command and its layers, from the outermost to the innermost.
 
@@ -284,6 +330,7 @@ class Launch:
             ports=job.ports,
             limit_s=home.limit_s,
             idle_limit_s=None,
+            status=None,
             files={name: text for layer in self.layers for name, text in layer.files().items()},
         )
         for layer in self.layers:
@@ -299,6 +346,8 @@ def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
         yield AuthProxy(job.proxy, request.interface.alone)
     if request.idle_limit is not None and _is_jupyter(request.interface):
         yield IdleEnd(request.idle_limit.seconds)
+    if job.status_bar and _is_jupyter(request.interface):
+        yield StatusBar(request.resources, job.reminders)
 
 
 def _environment(environment: Environment) -> Iterator[Layer]:
