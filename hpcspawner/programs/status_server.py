@@ -30,6 +30,7 @@ class JobHandler(APIHandler):
     @web.authenticated
     async def get(self) -> None:
         """The facts, with the time left and the memory used now."""
+        _forget_folder("JUPYTER_PATH")
         try:
             with open(os.path.join(_HERE, "job.json"), encoding="utf-8") as file:
                 facts = json.load(file)
@@ -126,20 +127,21 @@ def _of_family() -> Optional[int]:
     return sum(pages.get(pid, 0) for pid in family) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _forget_folder() -> None:
-    """Take the folder that we came in out of what kernels and terminals inherit: a server there is not this one."""
-    for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_PATH"):
-        left = [path for path in os.environ.get(name, "").split(os.pathsep) if path and path != _HERE]
-        os.environ.pop(name, None)
-        if left:
-            os.environ[name] = os.pathsep.join(left)
+def _forget_folder(name: str) -> None:
+    """Take the folder that we came in out of a variable that kernels and terminals inherit: a server there is another.
+
+    JupyterLab may look into JUPYTER_PATH until it serves its page, which then asks us.
+    """
+    left = [path for path in os.environ.get(name, "").split(os.pathsep) if path and path != _HERE]
+    os.environ.pop(name, None)
+    if left:
+        os.environ[name] = os.pathsep.join(left)
 
 
 def _load_jupyter_server_extension(app: Any) -> None:
     settings = app.web_app.settings
     app.web_app.add_handlers(".*$", [(url_path_join(settings["base_url"], "hpcspawner/job"), JobHandler)])
-    # Once all extensions are loaded: JupyterLab's looks there for ours.
-    IOLoop.current().add_callback(_forget_folder)
+    _forget_folder("JUPYTER_CONFIG_PATH")
 
 
 def _jupyter_server_extension_points() -> List[Dict[str, str]]:
