@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """Why a server did not start or ended: a word for metrics and logs."""
+    """Why a server did not start or ended: a word for logs and the status of an answer."""
 
     BAD_OPTIONS = "bad-options"
     REJECTED = "rejected"

@@ -247,7 +247,7 @@ class HPCSpawner(Watch):
     def load_state(self, state: dict[str, Any]) -> None:
         """Find the job that an earlier Hub process started."""
         job = self.ledger.recall(self.user.name, self.name, state.get("hpcspawner", {}))
-        # Without a server of JupyterHub's nobody checks it; then housekeeping takes the job up.
+        # JupyterHub checks only servers that it has a record of; for others housekeeping takes the job up.
         if self.orm_spawner.server is None:
             return
         if job is None:

@@ -35,11 +35,11 @@ def shown(value: object, longest: int = 60) -> str:
     teller.maxlevel = 3
     teller.maxstring = teller.maxother = longest
     try:
-        told = teller.repr(value)
+        text = teller.repr(value)
     except ValueError:
         # A whole number with more digits than Python writes.
-        told = f"<{type(value).__name__}>"
-    return told if len(told) <= longest else told[: longest - 3] + "..."
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -4,8 +4,11 @@
 
 # What sites have beyond Slurm and one environment: containers, OpenPBS, several clusters, plugins, names of any kind.
 of_sites=(tests/cluster/test_{containers,openpbs,several_clusters,site_options,site_plugins,sites,names}.py)
+# What users, jobs and strangers try, and what the Hub may do at most.
+of_attacks=(tests/cluster/test_{attack_options,attack_reports,bad_input,impostor,least_privilege,limits}.py)
+of_attacks+=(tests/cluster/test_{scheduler_grammar,secrets,wiretap}.py)
 elsewhere=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
-elsewhere+=("${of_sites[@]/#/--ignore=}")
+elsewhere+=("${of_sites[@]/#/--ignore=}" "${of_attacks[@]/#/--ignore=}")
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.
 by_test=(-n 3 --dist worksteal)
 by_file=(-n 2 --dist loadfile)
@@ -22,6 +25,7 @@ suite() {
     package) environment environment proxy && run_pytest .venv tests/package ;;
     cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${elsewhere[@]}" ;;
     cluster-sites) environment environment proxy && on_head .venv "${of_sites[@]}" ;;
+    cluster-attack) environment environment proxy && on_head .venv "${of_attacks[@]}" ;;
     cluster-5.5) environment environment-5.5 proxy && on_head .venv-5.5 tests/cluster -m both_hubs ;;
     # In one process: the last of them compares the page about reliability with what the others found.
     drills) environment environment proxy && on_head .venv tests/cluster/test_drills*.py tests/cluster/test_stand_ins.py ;;
@@ -35,7 +39,7 @@ suite() {
 install_programs() {
     local programs=()
     ! wants lint unit || programs+=(shellcheck)
-    ! wants hub hub-5.5 cluster cluster-sites cluster-5.5 drills || programs+=(chromium fonts-dejavu-core sudo)
+    ! wants hub hub-5.5 cluster cluster-sites cluster-attack cluster-5.5 drills || programs+=(chromium fonts-dejavu-core sudo)
     ! wants hub hub-5.5 || programs+=(nginx-light apache2-bin)
     [ ${#programs[@]} -eq 0 ] || apt_install "$LOGS/apt.log" "${programs[@]}"
 }
@@ -91,10 +95,19 @@ shell_scripts() {
 
 # Labs come up one after the other: they install the same packages and make the same accounts.
 on_head() {
-    flock --close "$LOGS/.lab" tests/cluster/lab/up || return
+    (flock 8 && lab_up) 8>"$LOGS/.lab" || return
     local -x HPC_LAB=$LAB
     local where=("$LAB/h")
     run_pytest "$@"
+}
+
+# No daemon may inherit the lock.
+lab_up() {
+    if [ "$LAB" != "$FIRST_LAB" ]; then
+        [ -e "$FIRST_LAB/images/.stamp" ] || LAB=$FIRST_LAB LAB_NET=$FIRST_NET tests/cluster/lab/up 8>&- || return
+        share_environments
+    fi
+    tests/cluster/lab/up 8>&-
 }
 
 # run_pytest VENV ARGUMENTS...: with that environment's programs first on PATH; on the host of "where" if there is one.

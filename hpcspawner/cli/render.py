@@ -17,7 +17,7 @@ from hpcspawner.request.gate import OPTIONS, make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
 from hpcspawner.site.profile import load

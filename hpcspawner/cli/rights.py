@@ -10,7 +10,7 @@ from traitlets import Bool, Unicode
 from traitlets.config import Application
 
 from hpcspawner.errors import ProfileError, SchedulerNotSetUp
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import RightsError, program, sudoers
 from hpcspawner.site.profile import SiteProfile, load
 

@@ -143,10 +143,10 @@ def _emit(schema: str, data: dict[str, Any]) -> None:
         return
     app = JupyterHub.instance()
     try:
-        told = {name: _short(value) for name, value in data.items() if value not in (None, "", 0, {})}
+        fields = {name: _short(value) for name, value in data.items() if value not in (None, "", 0, {})}
         # An empty name is a name: that of the default server.
-        told |= {name: data[name] for name in ("servername", "exit_code") if data.get(name) is not None}
-        app.eventlog.emit(schema_id=schema, data=told)
+        fields |= {name: data[name] for name in ("servername", "exit_code") if data.get(name) is not None}
+        app.eventlog.emit(schema_id=schema, data=fields)
     except Exception:
         app.log.exception("hpcspawner: an event could not be written")
 

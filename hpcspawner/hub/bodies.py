@@ -88,7 +88,7 @@ class _Measured(HTTPMessageDelegate):
         self._method = start_line.method
         self._cap = CAP if start_line.path.startswith(self._server.ours) else HUB_CAP
         going_on = self._inner.headers_received(start_line, headers)
-        if _told(headers) > self._cap + _DROPPED:
+        if _declared_length(headers) > self._cap + _DROPPED:
             self._refuse()
         return going_on
 
@@ -123,7 +123,7 @@ class _Measured(HTTPMessageDelegate):
         answer(self._connection, self._method, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
 
 
-def _told(headers: HTTPHeaders) -> int:
+def _declared_length(headers: HTTPHeaders) -> int:
     """The length that a request says its body has; 0 if it says none, or nothing that is one."""
     length = headers.get("Content-Length", "").lstrip("0")
     if not (length.isascii() and length.isdecimal()):

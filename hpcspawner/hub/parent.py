@@ -6,7 +6,7 @@ from batchspawner import BatchSpawnerBase
 from jupyterhub import apihandlers
 
 # Importing batchspawner adds an endpoint that takes more than a port from a job. Ours is `nodes/endpoints.py`;
-# `hub/startup.py` proves at start-up that the other one is gone.
+# `hub/startup_checks.py` proves at start-up that the other one is gone.
 apihandlers.default_handlers[:] = [
     entry for entry in apihandlers.default_handlers if not entry[1].__module__.startswith("batchspawner")
 ]

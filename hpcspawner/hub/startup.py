@@ -56,11 +56,11 @@ async def _after_init() -> None:
         app.exit(1)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
-    # What is there by now stays until the Hub ends. To go through it again and again stops the loop each time.
+    # The objects made so far stay until the Hub ends. Each collection that looks at them would stop the loop.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
-    # Told when JupyterHub has seen the servers of its table, or goes on seeing them, and serves.
+    # Done once JupyterHub serves; its check of the servers that it knows may still be going on.
     await app._start_future
     while True:
         try:
@@ -101,7 +101,7 @@ async def _keep_house(app: JupyterHub) -> None:
 
 
 def cookie_secret() -> bytes:
-    """Of which marks were made before there was a secret file; to be removed with `Keys.older`."""
+    """JupyterHub's cookie secret, of which older versions made jobs' tags. Remove it with `Keys.older`."""
     signs: bytes = JupyterHub.instance().cookie_secret
     return signs
 

@@ -153,7 +153,7 @@ class Reaper:
     log: logging.Logger
     _since: dict[str, float] = field(default_factory=dict)
     _tries: dict[str, int] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
+    _logged: set[str] = field(default_factory=set)
     # Unknown when this process looked first.
     _spared: set[str] | None = None
 
@@ -180,7 +180,7 @@ class Reaper:
 
     def _tell(self, kept: list[str], jobs: Jobs) -> None:
         for job_id in kept:
-            if job_id not in self._told:
+            if job_id not in self._logged:
                 self.log.warning(
                     "hpcspawner: job %s of %s has a tag of this Hub, but the ledger, made on %s, has no record of "
                     "it, and the Hub can't prove that one of its servers needs it. The Hub leaves it alone. To "
@@ -188,7 +188,7 @@ class Reaper:
                     *(job_id, jobs[job_id].owner, self.ledger.age),
                     shlex.join(self.cluster.client.scheduler.cancel_command(job_id)),
                 )
-        self._told = self._told & set(jobs) | set(kept)
+        self._logged = self._logged & set(jobs) | set(kept)
 
     async def _cancel(self, job_id: str, owner: str) -> None:
         if self.dry_run:

@@ -19,7 +19,7 @@ _TRIES_TO_SEE_AN_END = 10
 _BOOT_LISTING_S = 5.0
 
 leaving: ContextVar[bool] = ContextVar("hpcspawner_leaving", default=False)
-"""JupyterHub lets go of a server whose poll says that it is gone, and does not stop it. Set where that is wanted."""
+"""While True, `poll` reports the server as gone, so that JupyterHub drops it without `stop`; the job runs on."""
 
 
 class Watch(Doors):

@@ -46,7 +46,7 @@ _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 
 
 def explain_end(job: Job, record: Record | None, status: JobStatus, settings: JobSettings) -> End:
-    """The end of this job's job, for its owner to read. `record` is None where the scheduler knows nothing more.
+    """Why this job ended, worded for its owner. `record` is None where the scheduler knows nothing more.
 
     `settings` are the profile's; where the launcher has reported nothing, the end says where the log is.
     """

@@ -69,16 +69,16 @@ class News:
             self._changed.notify_all()
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        told = 0
+        sent = 0
         while True:
             async with self._changed:
-                while len(self._events) == told and not self._over:
+                while len(self._events) == sent and not self._over:
                     await self._changed.wait()
-            fresh = self._events[told:]
-            told += len(fresh)
+            fresh = self._events[sent:]
+            sent += len(fresh)
             for event in fresh:
                 yield dict(event)
-            if self._over and told == len(self._events):
+            if self._over and sent == len(self._events):
                 return
 
     async def _add(self, event: dict[str, Any]) -> None:

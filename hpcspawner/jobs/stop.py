@@ -151,7 +151,7 @@ async def _finish(job: Job, status: JobStatus) -> End:
         if status.reason != TAKEN:
             record = await job.cluster.client.record(job.record.job_id)
         if not status.native_state:
-            # Judged by its absence alone; should it be there after all, nobody waits for it.
+            # Judged by its absence alone. If it does exist, nothing waits for it.
             await _cancel(job, await _looked(job))
     end = explain_end(job, record, status, job.cluster.profile.job)
     await _revoke(job)

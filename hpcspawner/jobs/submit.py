@@ -54,7 +54,7 @@ async def _ask(job: Job, write: Write, say: Say) -> None:
         job_id = await job.cluster.client.submit(job.record.owner, write(ticket))
     except SchedulerUnreachable as error:
         if error.lingering:
-            # It may still act, at any time; nobody could tell its job from a second one's.
+            # The first submit may still create its job, which would look like the second's.
             job.mark_unwanted()
             job.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
             raise

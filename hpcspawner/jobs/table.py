@@ -150,7 +150,7 @@ class Store:
     def _write_all(self) -> None:
         """Commit what waits, in one transaction; where that fails, each by itself: one row's fault is its own."""
         changes = []
-        # Nobody else takes any out.
+        # Only this removes rows.
         while self._unwritten:
             changes.append(self._unwritten.popleft())
         if changes and not self._written(changes, last=len(changes) == 1):

@@ -33,7 +33,7 @@ _LONG_S = 30 * 24 * 3600
 # A busy node misses a connection or two; a dead one misses them all.
 _NONE_S = 60.0
 # A server whose node swaps, or whose process was stopped for a while, takes connections and is too slow for a
-# handshake. So does anybody who has taken its port and says nothing: their time must have an end.
+# handshake. So does a stranger's process on its port that sends nothing, so there is a time limit.
 _MUTE_S = 600.0
 
 
@@ -47,7 +47,7 @@ class Sign(Enum):
 
 @dataclass(slots=True)
 class Patience:
-    """For how long a server that does not prove itself still counts as there; times are those of `ledger.now`."""
+    """For how long a server that does not prove itself still counts as there; times are those of `jobs.job.now`."""
 
     unproven_since: float | None = None
     silent_since: float | None = None

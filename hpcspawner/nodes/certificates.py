@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY = "notebooks-ca"
 KEY = "key:"
-"""What the mark of a run begins with that has shown a public key."""
+"""Prefix of a run's mark if the run identified itself by a public key."""
 
 # The clocks of a cluster differ a little.
 _EARLIER = datetime.timedelta(minutes=10)

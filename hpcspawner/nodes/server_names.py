@@ -1,7 +1,8 @@
 """Names of servers, each with its node inside: `j<nonce>.<node>.<zone>`.
 
 A certificate for such a name tells two servers on one node apart, which one for the node's own name can't. No name
-server knows these names: the Hub's HTTP client and its proxy take the node out of them (`hooks.py`).
+server knows these names: the Hub's HTTP client takes the node out of them (`resolvers.py`), and so does its proxy
+(`proxy/names.js`).
 """
 
 import ipaddress

@@ -14,19 +14,19 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 def _configure(server: Any, folder: str, has_socket: bool) -> None:
     with open(os.path.join(_HERE, "settings.json"), encoding="utf-8") as file:
-        told = json.load(file)
-    server.token = told["token"]
+        settings = json.load(file)
+    server.token = settings["token"]
     server.password = ""
-    server.base_url = told["base_url"]
-    server.default_url = told["default_url"]
+    server.base_url = settings["base_url"]
+    server.default_url = settings["default_url"]
     server.open_browser = False
     # The browser's Host is the Hub's; who may ask has been decided by the proxy.
     server.allow_remote_access = True
-    setattr(server, folder, told["directory"])
+    setattr(server, folder, settings["directory"])
     if has_socket:
-        server.sock = told["socket"]
+        server.sock = settings["socket"]
     else:
-        server.ip, server.port, server.port_retries = "127.0.0.1", told["port"], 0
+        server.ip, server.port, server.port_retries = "127.0.0.1", settings["port"], 0
 
 
 def _forget_folder() -> None:

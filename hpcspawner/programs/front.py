@@ -2,7 +2,7 @@
 
 It is jupyter-server-proxy's standalone mode, run by an environment of the site on the node, with what is missing there:
 WebSockets are authenticated too, requests by cookie must come from the server's own pages, the Hub's secrets stay here,
-and the server behind gets a secret of its own with each request. `alone/settings.json` beside it says where that is.
+and the server behind gets a secret of its own with each request. `front.json` beside it says where that is.
 """
 
 import json
@@ -65,17 +65,17 @@ def guarded(base: Any, token: str) -> Any:
 class Front(StandaloneProxyServer):
     """The proxy of one server; its address, certificate and Hub come from JUPYTERHUB_… variables."""
 
-    def __init__(self, told: Any, **kwargs: Any) -> None:
-        self._token = told["token"]
+    def __init__(self, settings: Any, **kwargs: Any) -> None:
+        self._token = settings["token"]
         super().__init__(**kwargs)
         # It would report activity even where there is none; the Hub's own proxy knows better.
         self.activity_interval = 0
         self.absolute_url = True
         self.command = ["started by the launcher"]
-        if told["on_socket"]:
-            self.unix_socket = told["socket"]
+        if settings["on_socket"]:
+            self.unix_socket = settings["socket"]
         else:
-            self.server_port = told["port"]
+            self.server_port = settings["port"]
 
     def get_proxy_base_class(self) -> Any:
         """What answers requests."""

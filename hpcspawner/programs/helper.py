@@ -73,7 +73,7 @@ class Watch:
         signal.set_wakeup_fd(wake)
         for number in ENDING:
             signal.signal(number, self._note)
-        # Without a handler of its own it would not wake anybody.
+        # Without a handler the signal would wake no one who sleeps.
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _note(self, number: int, _frame: object) -> None:

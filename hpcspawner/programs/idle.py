@@ -44,7 +44,7 @@ def _is_busy(app: Any) -> bool:
         return True
     for terminal in _terminals(app).values():
         try:
-            # Of a shell that waits for a command the group in the foreground is its own.
+            # If the terminal's foreground process group is the shell itself, the shell is idle at its prompt.
             if os.tcgetpgrp(terminal.ptyproc.fd) != terminal.ptyproc.pid:
                 return True
         except OSError:

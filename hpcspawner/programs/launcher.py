@@ -70,7 +70,7 @@ HUB_HEADER = "X-JupyterHub-Version"
 LOG_BYTES = 1 << 16
 LONGEST_FOR_SOCKET = 70
 
-# How the job exits where the Hub can't be told why: it has a sentence for each.
+# Exit codes where the launcher can't report to the Hub, which has a sentence for each.
 BROKEN_CODE = 1
 REFUSED_CODE = 3
 UNTRUSTED_CODE = 4
@@ -80,7 +80,7 @@ WRONG_NAME_CODE = 7
 WRONG_TIME_CODE = 8
 NOT_RUN_CODE = 126
 NO_PYTHON_CODE = 127
-# And where the Hub is told.
+# And where it can.
 MISSING_CODE = 127
 # What OpenSSL calls certificates that are not valid yet, or no longer, and those for another host or address.
 WRONG_TIME = (9, 10)
@@ -615,7 +615,7 @@ class Alone:
         held.close()
         token = secrets.token_urlsafe(32)
         _hidden.add(token)
-        self._told = {
+        self._inner = {
             # Only we can enter the folder; a server that is too old for sockets has the secret alone.
             "socket": os.path.join(folder.path, "alone", "socket"),
             "port": self._port,
@@ -626,19 +626,19 @@ class Alone:
         }
         for name in ("alone/settings.json", "alone/front.json", "alone/socket"):
             folder.forget(name)
-        folder.write("alone/settings.json", json.dumps(self._told))
+        folder.write("alone/settings.json", json.dumps(self._inner))
 
     def listens(self, server):
         """Whether the port answers, and no other process but the server does it."""
         on_socket = self._takes_connections()
         if not on_socket and owner(self._port, server.pid) != "server":
             return False
-        self._folder.write("alone/front.json", json.dumps(dict(self._told, on_socket=on_socket)))
+        self._folder.write("alone/front.json", json.dumps(dict(self._inner, on_socket=on_socket)))
         return True
 
     def _takes_connections(self):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(self._told["socket"])
+            probe.connect(self._inner["socket"])
             return True
         return False
 
@@ -1069,10 +1069,10 @@ class Job:
     def _watch(self):
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
         passed = 0
-        told = False
+        warned = False
         while not self._ended():
-            if self.signals.warned and not told:
-                told = True
+            if self.signals.warned and not warned:
+                warned = True
                 if self.keeper:
                     self.keeper.change(warned=True)
                 self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
@@ -1119,7 +1119,7 @@ class Job:
                 os.unlink(self.log)
 
     def _report_end(self, end):
-        self._remove_folder()  # before the Hub is told: a scheduler may kill us soon
+        self._remove_folder()  # before the report: a scheduler may kill this process soon
         if self.report_key:
             body = {"report_key": self.report_key, "event": "ended", "log": last_lines(self.log, self.log_start)}
             body.update(end.report, message=clean(end.report["message"], 500))

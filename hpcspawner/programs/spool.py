@@ -34,7 +34,7 @@ from typing import Any
 COMMAND = (sys.executable, "-I", "-S", __file__)
 
 LOCK_PATIENCE_S = 10.0
-# Nobody waits for a supervisor, and what it does not write down is lost.
+# No process waits for a supervisor; what it does not write down is lost.
 SUPERVISOR_PATIENCE_S = 600.0
 KILL_WAIT_S = 5.0
 KEEP_ENDED_S = 300.0

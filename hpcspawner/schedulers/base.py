@@ -97,7 +97,7 @@ class Scheduler(ABC):
     it, for users write parts of it.
 
     A parser sees the output of commands that succeeded, in a form made for programs, and raises ValueError for what it
-    can't trust. `mark` is a fresh word that nobody else can know, the same for a command and its parser: where the
+    can't trust. `mark` is a fresh word that no user can know, the same for a command and its parser: where the
     form has no quoting of its own, the mark frames the fields.
     """
 

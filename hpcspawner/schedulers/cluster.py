@@ -9,8 +9,8 @@ from typing import Self
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.schedulers.commands import Client
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.queue import Queue
-from hpcspawner.schedulers.registry import make_scheduler
 from hpcspawner.site.profile import SiteProfile, load, parse
 
 

@@ -81,7 +81,7 @@ class Client:
         if self.access.helper:
             command = self._by_helper(user, sudo.SUBMIT, helper.packed(list(job.options), script))
         else:
-            command = Command([*self._bounded(), *self._as_user(user), *self._found(argv)], script)
+            command = Command([*self._bounded(), *self._directly(user, argv)], script)
         answer = await self._checked(command)
         try:
             return self.scheduler.parse_submit(answer.out)
@@ -189,7 +189,14 @@ class Client:
         """A command with one word that varies, done as a user; the helper, where there is one, is given the word."""
         if self.access.helper:
             return self._by_helper(user, verb, word.encode())
-        return Command([*self._as_user(user), *self._found(argv)])
+        return Command(self._directly(user, argv))
+
+    def _directly(self, user: str, argv: Sequence[str]) -> list[str]:
+        """A command as this user. What becomes the user, such as sudo, drops variables; `env` sets the site's again."""
+        become = self._as_user(user)
+        variables = [f"{name}={value}" for name, value in self.access.variables.items()]
+        setting = self._found(["env", *variables]) if become and variables else []
+        return [*become, *setting, *self._found(argv)]
 
     def _by_helper(self, user: str, verb: str, data: bytes) -> Command:
         return Command([*self._as_user(user), *self._helper(), verb], b"%d\n%s" % (len(data), data), watched=True)
@@ -252,7 +259,7 @@ class Client:
         by_helper = answer.code > 0 and self.access.helper in argv
         if by_helper and _HELPER_SAYS.search(answer.err):
             again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
-            return "The Hub's helper can't do what it was asked.", again
+            return "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.", again
         by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
         if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
             return "The Hub may not run the scheduler's commands as this user.", self._cure()

@@ -159,7 +159,7 @@ class OpenPBS(Pbs):
             return replace(cancelled(by[1] if by else ""), node=pbs.first_host(_text(job, "exec_host")))
         if pbs.is_exit_status(status):
             return self.ended_with(int(status), pbs.first_host(_text(job, "exec_host")))
-        # Its condition can't come true any more: it is finished without a start.
+        # Its condition can no longer come true: PBS finishes it without a start.
         if substate == _FINISHED and "stime" not in job and "depend" in job:
             return FOLLOW_UP_REMOVED
         return None
@@ -184,7 +184,7 @@ class OpenPBS(Pbs):
         return ""
 
     def not_set_up(self, answer: Answer) -> str:
-        """The commands look for pbs.conf before they ask anybody."""
+        """The commands look for pbs.conf before they ask a server."""
         if _NOT_SET_UP.search(answer.err):
             return (
                 "install PBS's client package with its /etc/pbs.conf (PBS_EXEC, PBS_HOME, PBS_SERVER) on the Hub's "

@@ -44,7 +44,7 @@ class GivenUp(Exception):
 
 
 async def run(command: Command, environment: Mapping[str, str], limit_s: float) -> Answer:
-    """What a command left behind that nothing but this environment reaches.
+    """Run a command with exactly this environment; its exit code and output.
 
     Raises OSError where it can't be started, GivenUp where it takes longer than `limit_s` seconds or says too much.
     """
@@ -137,7 +137,7 @@ class _Process:
         return family
 
     def _end_input(self) -> None:
-        # It closes by itself when nobody reads any more.
+        # It closes by itself once there is no reader.
         if self._feed is not None and not self._feed.is_closing():
             self._feed.abort()
 

@@ -87,7 +87,7 @@ class Queue:
         return status
 
     def can_see(self, owner: str) -> bool:
-        """Whether absence proves anything: sites may hide the jobs of some, and then a listing holds none of theirs.
+        """Whether the absence of a job proves its end: sites may hide the jobs of some users from the Hub's account.
 
         Nothing is hidden from its owner, nor where the scheduler says that it hides nothing. Else only a job of the
         same owner proves it: a coordinator on Slurm sees the jobs of some users, and not of others.
@@ -135,7 +135,7 @@ class Queue:
         except SchedulerError as error:
             self.error = error
         except Exception as error:
-            # Whatever it was, it says nothing about any job; nobody who asks may fall over it.
+            # Whatever it was, it says nothing about any job, and no caller may fail by it.
             self.client.log.exception("could not list jobs")
             self.error = SchedulerUnreachable(f"The Hub could not list jobs: {error}")
         else:

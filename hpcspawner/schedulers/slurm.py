@@ -57,8 +57,8 @@ class Slurm(Scheduler):
     job_variable = "SLURM_JOB_ID"
     cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait
     # The folder is one that every node has; the launcher changes to the user's. The script opens its own log, which it
-    # can do after it has made the folder. "ALL" is all that sbatch has, which is next to nothing: it is started with a
-    # small environment. NONE and lists of names make the node run a login shell first; a slow one leaves the job held.
+    # can do after it has made the folder. --export=ALL passes on sbatch's own environment, which the Hub keeps small.
+    # NONE and lists of names make the node run a login shell first; a slow one leaves the job held.
     submit_command: tuple[str, ...] = (
         "sbatch",
         "--parsable",
@@ -144,7 +144,7 @@ class Slurm(Scheduler):
         for start in range(1, len(parts) - 1, width):
             job_id, *fields = parts[start : start + width - 1]
             if _ANY_JOB.fullmatch(job_id):
-                # Clusters of a federation may both list a job; which of them is right can't be told here.
+                # Clusters of a federation may both list a job; the listing does not show which of them is right.
                 jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(*fields)
         return jobs
 
@@ -212,7 +212,7 @@ class Slurm(Scheduler):
         return bool(words.NO_ANSWER.search(verdicts[-1] if verdicts else answer.err + answer.out))
 
     def not_set_up(self, answer: Answer) -> str:
-        """Slurm looks for its configuration before it asks anybody."""
+        """Slurm's commands look for their configuration before they ask a server."""
         if not _NO_CONFIGURATION.search(answer.err):
             return ""
         return (

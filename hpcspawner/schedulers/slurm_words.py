@@ -160,7 +160,7 @@ REASON_FAMILIES = {
     "Max": "You have reached a limit for one user or one account",
 }
 
-# Of the other final states: exit codes and cancels are told apart in `_record`.
+# Of the other final states; `_record` distinguishes exit codes and cancels.
 CAUSES = {
     "BOOT_FAIL": (Cause.NODE_FAILED, "{node} could not be started (BOOT_FAIL)."),
     "DEADLINE": (Cause.WALL_TIME, "The job reached its deadline."),

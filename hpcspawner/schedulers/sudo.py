@@ -21,7 +21,7 @@ MARK = r"[0-9a-f]{16}"
 """What the mark of a listing looks like."""
 
 SUBMIT, CANCEL, LIST = helper.VERBS
-# The Hub gives up at its own limit; the helper's own counts where the Hub can't tell it any more.
+# The Hub stops the command at its own limit. The helper's limit counts after the Hub has ended.
 _GRACE_S = 1.0
 _SITE_LINE = "SITE: Dict[str, Any] = {}\n"
 

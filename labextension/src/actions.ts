@@ -80,7 +80,7 @@ export class Actions {
     if (this.canRenew) {
       actions.push(['Renew', () => this.renew()]);
     }
-    const buttons = actions.map(([label]) => Dialog.createButton({ label, displayType: 'default' }));
+    const buttons = actions.map(([label]) => Dialog.createButton({ label, accept: false }));
     const chosen = await showDialog({
       title: 'The job of this server',
       body,

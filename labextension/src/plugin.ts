@@ -13,13 +13,14 @@ const TICK_MS = 1_000;
 const TOP_RANK = 900;
 const STYLE = `
 .hpcspawner-job { display: flex; align-items: center; min-width: 0; overflow: hidden; }
+#top-panel .hpcspawner-job { margin: 0 12px; }
 .hpcspawner-job button {
   font: inherit; color: inherit; background: none; border: 0; padding: 0 4px; cursor: pointer;
   overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-variant-numeric: tabular-nums;
 }
 .hpcspawner-job button:hover { background: var(--jp-layout-color2); }
 .hpcspawner-job button:focus-visible { outline: 1px solid var(--jp-brand-color1); outline-offset: -1px; }
-.hpcspawner-job[data-ends=soon] button { background: var(--jp-warn-color1); color: var(--jp-ui-inverse-font-color0); }
+.hpcspawner-job[data-ends=soon] button { background: var(--jp-warn-color1); color: #000; }
 .hpcspawner-facts th { text-align: start; padding-inline-end: 16px; vertical-align: top; font-weight: 600; }
 .hpcspawner-facts td { max-width: 40ch; }
 `;
@@ -47,7 +48,7 @@ async function begin(lab: Jupyter, app: JupyterFrontEnd, bar: IStatusBar | null)
       const words = line(facts, left);
       if (button.textContent !== words) {
         button.textContent = words;
-        button.title = `${words} - click for more`;
+        button.title = `${words}\nClick for more.`;
       }
       const soon = left !== null && left <= Math.min(...facts.reminders_s, Infinity);
       widget.node.dataset['ends'] = facts.warned || (soon && facts.reminders_s.length) ? 'soon' : 'later';

@@ -44,7 +44,7 @@ def test_a_login_with_the_name_of_an_account_of_the_system_gets_no_job(hub, user
     code, message, _ = start(hub, {}, user=user)
     assert code == 400
     assert f"The account {user!r} is " in message
-    assert "no job is submitted for" in message
+    assert "the Hub submits no job for" in message
     assert jobs_of(user) == []
     assert f"-u {user} " not in hub.log()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import jobs_of, on_head, queue_is_empty_within, shown
+from cluster.test_sites import HABITS
 from support.faults import Lab, within
 from support.hub import server_path
 from support.schedulers import PATHS
@@ -150,6 +151,25 @@ def test_a_configuration_elsewhere_is_found_where_the_profile_names_it(tmp_path,
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "listed" if named else "SLURM_CONF in scheduler.variables" in done.stdout
+
+
+def test_a_hub_starts_a_server_by_a_configuration_elsewhere(make_hub, tmp_path):
+    elsewhere, empty = tmp_path / "elsewhere", tmp_path / "empty"
+    shutil.copytree("/etc/slurm", elsewhere)
+    empty.mkdir()
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        # sbatch runs as the user.
+        folder.chmod(folder.stat().st_mode | 0o055)
+    named = f'type = "slurm"\nvariables = {{ SLURM_CONF = "{elsewhere}/slurm.conf" }}\n'
+    hub = make_hub("slurm", change=('type = "slurm"\n', named), extra=HABITS)
+    hub.start(prefix=["unshare", "--mount", "sh", "-c", HIDES, "sh", str(empty)])
+    try:
+        hub.api("POST", "/users/alice")
+        hub.spawn("alice", {"partition": "debug"})
+        hub.stop_server("alice")
+        queue_is_empty_within(40, "alice")
+    finally:
+        hub.__exit__(None)
 
 
 @pytest.mark.parametrize("broken", ["empty", "not to be read", "of another release", "without its plugin"])

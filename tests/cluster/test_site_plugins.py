@@ -164,6 +164,20 @@ async def test_a_node_whose_machine_has_another_name(make_hub, lab):
         assert " on n1 " in message
 
 
+@contextlib.contextmanager
+def on_one_cpu():
+    """What is started meanwhile. Linux compares ages of mount namespaces, which are in order on one CPU alone.
+
+    The namespace of the lab's node counts too, so its command has to begin there.
+    """
+    all_of_them = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_of_them)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_of_them)
+
+
 def private_tmp(lab):
     """Slurm's own way to give each job a /tmp, on node n1."""
 
@@ -172,8 +186,8 @@ def private_tmp(lab):
         cluster.end("slurmctld")
         cluster.on("head", "slurmctld")
         cluster.end("slurmd.n1")
-        # Linux compares ages of mount namespaces, which are in order on one CPU alone.
-        cluster.on("n1", "taskset", "-c", str(min(os.sched_getaffinity(0))), "slurmd", "-N", "n1")
+        with on_one_cpu():
+            cluster.on("n1", "slurmd", "-N", "n1")
         within(60, lambda: cluster.controllers_answer() and usable("n1"), "Slurm does not come back")
 
     more = "JobContainerType=job_container/tmpfs\nPrologFlags=contain\n"

@@ -1,4 +1,4 @@
-"""The job in JupyterLab and Notebook, in an environment and in an image that know nothing of us: time, warning, renewal."""
+"""The job in JupyterLab and Notebook, in an environment and an image that know nothing of us: time, warning, renewal."""
 
 import re
 
@@ -75,7 +75,7 @@ def test_lab_and_notebook_count_down_warn_and_renew(hub, page, tmp_path):
     hub.spawn("alice", {"partition": "gpu-shared", "gpus": 2, "memory": "2G", "walltime": "5m"})
     (job_id,) = jobs_of("alice")
 
-    page.goto(f"{hub.url}/user/alice/lab")
+    page.goto(f"{hub.url}/user/alice/lab?reset")
     counts_down(page)
     said = page.locator(BAR).inner_text()
     for fact in ("Test cluster", "gpu-shared", "n3", "2 GPUs", "of 2.0 GB", f"job {job_id}"):
@@ -105,7 +105,7 @@ def test_lab_and_notebook_count_down_warn_and_renew(hub, page, tmp_path):
 def test_an_image_that_knows_no_hub_shows_its_job_and_the_schedulers_warning(hub, page, tmp_path):
     hub.spawn("alice", {"partition": "debug", "environment": "images", "image": "lab", "walltime": "20m"})
     (job_id,) = jobs_of("alice")
-    page.goto(f"{hub.url}/user/alice/lab")
+    page.goto(f"{hub.url}/user/alice/lab?reset")
     page.locator(BAR, has_text="min left").wait_for(timeout=60_000)
     assert page.locator(WARNING).count() == 0
     on_head("scancel", "--batch", "--signal=USR1", job_id, user="alice")

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.site import scheduler_types
 from hpcspawner.site.profile import Access
 

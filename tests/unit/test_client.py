@@ -9,6 +9,7 @@ import os
 import pwd
 import resource
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -841,6 +842,23 @@ async def test_a_sites_variables_are_the_commands(desk):
     (call,) = desk.calls("sbatch")
     wanted = {f"{name}={value}" for name, value in variables.items()} | {f"PATH={desk.folder}", "LC_ALL=C"}
     assert set(call["environment"]) == wanted
+
+
+DROPS_VARIABLES = f"""\
+#!{sys.executable} -IS
+import os, sys
+os.execve(sys.argv[1], sys.argv[1:], {{"PATH": "/usr/bin:/bin"}})
+"""
+
+
+async def test_a_sites_variables_reach_a_command_through_a_prefix_that_drops_them(desk):
+    desk.program("sbatch", RECORDS)
+    desk.program("become", DROPS_VARIABLES)
+    (desk.folder / "env").symlink_to(shutil.which("env"))
+    variables = {"SLURM_CONF": "/cm/slurm.conf", "LD_LIBRARY_PATH": "/cm/a folder"}
+    await desk.client(variables=variables, command_prefix=("become",)).submit(OTHER, job("x"))
+    (call,) = desk.calls("sbatch")
+    assert {f"{name}={value}" for name, value in variables.items()} <= set(call["environment"])
 
 
 # --- bounds

@@ -637,7 +637,8 @@ def test_what_shows_no_key_spends_nothing(job, body, status):
 def test_a_port_is_taken_and_committed(job):
     job.started()
     answer = job.listening(20001)
-    assert (answer.status, answer.json) == (200, {})
+    told = {"cluster": "Test cluster", "renewals": {"left": 0, "more": 0}}
+    assert (answer.status, answer.json) == (200, told)
     assert (job.row.record.host, job.row.record.port) == ("n1", 20001)
     assert job.row.changed.is_set()
     assert job.committed()["port"] == 20001

@@ -1,6 +1,7 @@
 """The job script as a whole: compared with golden files, read as schedulers read it, and run by bash."""
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,19 +19,22 @@ from hpcspawner.programs import launcher
 from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
-from hpcspawner.schedulers.base import JobLabel
-from hpcspawner.schedulers.registry import make_scheduler
+from hpcspawner.schedulers.base import JobLabel, Resources
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
-from hpcspawner.script.launch import quote, quote_path
+from hpcspawner.script.launch import StatusBar, quote, quote_path
 from hpcspawner.script.render import render, submission
 from hpcspawner.site.profile import SiteProfile, load
+from hpcspawner.units import Walltime
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
 BIN = Path(__file__).parent / "bin"
 # The embedded scheduler is started by its path.
 HERE = f"{Path(hpcspawner.__file__).parent}/"
+
+STATUS_FILES = StatusBar(Resources("debug", Walltime(1800)), ()).files()
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
@@ -82,7 +86,14 @@ def without_launcher(text):
     """The script with one line in the launcher's place, so that golden files show only what is theirs."""
     whole = quote(SOURCE.rstrip("\n"))
     assert text.count(whole) == 1
-    return text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
+    for content in STATUS_FILES.values():
+        text = text.replace(quote(json.dumps(content))[1:-1], '"(its text)"')
+    return without_hash(text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'"))
+
+
+def without_hash(text):
+    """Without what changes with each build of the extension for the status bar."""
+    return re.sub(r"remoteEntry\.[0-9a-f]{16}\.js", "remoteEntry.(its hash).js", text)
 
 
 def words(kind, options, *, profile=None, label=LABEL):
@@ -151,7 +162,8 @@ def test_the_script_of_a_combination_of_layers_is_the_golden_one(golden, case):
     told = settings_of(whole)
     shell = "".join(f"{line}\n" for line in taken_apart(whole)[0] if line.startswith("hpc_step"))
     files = dict.fromkeys(told.pop("files"), "(its text)")
-    golden(f"layers/{case}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n\n{shell}")
+    told = without_hash(json.dumps(told | {"files": files}, indent=2, sort_keys=True))
+    golden(f"layers/{case}.txt", f"{told}\n\n{shell}")
 
 
 # --- read by bash, shellcheck and the schedulers
@@ -302,7 +314,16 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "ports": [20000, 20100],
         "limit_s": 77,
         "idle_limit_s": None,
-        "files": {},
+        "status": {
+            "partition": "debug",
+            "walltime_s": 1800,
+            "nodes": 1,
+            "cpus": 1,
+            "memory": 2 << 30,
+            "gpus": "",
+            "reminders_s": [900, 300],
+        },
+        "files": dict(STATUS_FILES),
     }
 
 
@@ -311,7 +332,7 @@ IDLE_SOURCE = Path(launcher.__file__).with_name("idle.py").read_text(encoding="u
 
 def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
     told = settings_of(script("slurm", {"idle_limit": "90m"}))
-    assert (told["idle_limit_s"], told["files"]) == (5400, {"hpcspawner_idle.py": IDLE_SOURCE})
+    assert (told["idle_limit_s"], told["files"]["hpcspawner_idle.py"]) == (5400, IDLE_SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +347,20 @@ def test_only_a_jupyter_server_can_be_ended_for_being_idle(command, watched):
     interface = {"name": "it", "command": [command]}
     told = settings_of(script("slurm", {"idle_limit": "2h"}, profile=site("slurm", interfaces=[interface])))
     assert bool(told["idle_limit_s"]) is watched
+
+
+def test_the_status_bar_is_for_a_jupyter_server_whose_site_wants_it():
+    other = {"name": "it", "command": ["code-server"]}
+    for changes in ({"job": {"status_bar": False}}, {"interfaces": [other]}):
+        profile = SiteProfile.model_validate(SMALL_SITE | changes)
+        told = settings_of(script("slurm", {}, profile=profile))
+        assert (told["status"], told["files"]) == (None, {})
+
+
+def test_a_job_shorter_than_a_reminder_is_not_reminded_at_once():
+    gpus = {"partition": "gpu", "gpus": 2, "gpu_type": "v100", "walltime": "10m"}
+    told = settings_of(script("slurm", gpus))["status"]
+    assert (told["reminders_s"], told["gpus"]) == ([300], "2 v100")
 
 
 def test_the_hubs_own_arguments_follow_the_command():

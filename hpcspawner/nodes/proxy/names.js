@@ -1,5 +1,5 @@
 // Loaded into configurable-http-proxy: a server's name holds its node, j<nonce>.<node>.hpcspawner.internal.
-// The same rule as in names.py. The certificate is still checked against the whole name.
+// The same rule as in server_names.py. The certificate is still checked against the whole name.
 "use strict";
 
 const dns = require("dns");

@@ -1,4 +1,4 @@
-// Loaded into configurable-http-proxy by public.py. It concerns the proxy's HTTPS servers alone.
+// Loaded into configurable-http-proxy by hub/https_proxy.py. It concerns the proxy's HTTPS servers alone.
 "use strict";
 
 const { Server } = require("https");

@@ -5,12 +5,25 @@ LAB=${LAB:-/var/lib/hpcspawner-lab}
 # shellcheck disable=SC2034 # for those who source this
 NODES=(n1 n2 n3)
 
-# "n1" lives in the network namespace "hpcn1", the head in "hpchead". A second lab beside the first needs another
-# LAB and another LAB_NET.
+# "n1" lives in the network namespace "hpcn1", the head in "hpchead". A lab beside another needs another LAB and
+# another LAB_NET.
 netns() { echo "${LAB_NET:-hpc}$1"; }
 
-# The lab beside the first in which tests/run lets a part of its suites run meanwhile; `down` stops both.
-use_second_lab() { export LAB=$LAB-2 LAB_NET=${LAB_NET:-hpc}2; }
+# use_lab NUMBER: from here on the labs beside the first in which tests/run lets a part of its suites run meanwhile;
+# `down` stops all of them. What users' programs lie in is made once, in the first.
+use_lab() {
+    FIRST_LAB=$LAB FIRST_NET=${LAB_NET:-hpc}
+    [ "$1" -eq 1 ] || export LAB=$FIRST_LAB-$1 LAB_NET=$FIRST_NET$1
+}
+
+# Environments, Apptainer and images of the first lab, in one that has none of its own.
+share_environments() {
+    local made
+    mkdir -p "$LAB"
+    for made in "$FIRST_LAB"/{env*,apptainer,images}; do
+        [ ! -d "$made" ] || [ -e "$LAB/${made##*/}" ] || ln -s "$made" "$LAB/${made##*/}"
+    done
+}
 
 # The number of a lab's first job. All labs' users have the same homes, where the name of a job's log has its number.
 first_job() { echo $(($(cksum <<<"$LAB" | cut -d ' ' -f 1) % 1000 * 10000 + 1)); }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # shellcheck disable=SC2064,SC2218,SC2317  # functions are called by quoted lines, and one of them is `trap`
-# What the submit left behind is not for a notebook; what it left out, a login would have set.
+# Unset what sudo and the submit left in the environment; set HOME and USER as a login would.
 unset LC_ALL SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID
 export HOME=${HOME:-~} USER="${USER:-$(id -un)}"
 # On every scheduler the same; the launcher changes to the server's folder.
@@ -55,7 +55,7 @@ done
 # Starts the launcher. It and its settings come through pipes: a here-document may need a file, and the disk be full.
 hpc_launch() {
   { set +aeuvx +o posix; } 2>/dev/null
-  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"alone": [], "bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "containers": [], "directory": "/home/alice", "environment": "plain", "files": {}, "hidden": [], "idle_limit_s": null, "image": "", "limit_s": 300, "ports": null, "programs": ["jupyterhub-singleuser", "jupyter-lab"], "proxy": "", "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "version": 1}')
+  exec 3< <(printf '%s\n' '# (hpcspawner/programs/launcher.py stands here)') 4< <(printf '%s\n' '{"alone": [], "bind": "--bind=", "ca": null, "callback": "https://hub.example.org/hub/api/hpcspawner", "command": ["jupyterhub-singleuser"], "containers": [], "directory": "/home/alice", "environment": "plain", "files": {"status/hpcspawner_status.py": "(its text)", "status/jupyter_server_config.d/hpcspawner_status.json": "(its text)", "status/jupyter_server_config.py": "(its text)", "status/labextensions/hpcspawner/package.json": "(its text)", "status/labextensions/hpcspawner/static/remoteEntry.(its hash).js": "(its text)", "status_keeper.py": "(its text)"}, "hidden": [], "idle_limit_s": null, "image": "", "limit_s": 300, "ports": null, "programs": ["jupyterhub-singleuser", "jupyter-lab"], "proxy": "", "status": {"cpus": 1, "gpus": "", "memory": null, "nodes": 1, "partition": "debug", "reminders_s": [900, 300], "walltime_s": 1800}, "ticket": "TICKET-STANDS-HERE", "tls": false, "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"}, "version": 1}')
   (
     for hpc_one in "${!LD_@}" "${!SSL_@}" "${!OPENSSL_@}"; do
       export "HPC_SET_$hpc_one=${!hpc_one}"
