@@ -1,4 +1,4 @@
-"""The job in JupyterLab and Notebook, in an environment and an image that know nothing of us: time, warning, renewal."""
+"""The job in JupyterLab and Notebook, in an environment and an image that know nothing of us: time, warning, renew."""
 
 import re
 
