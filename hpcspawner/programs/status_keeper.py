@@ -95,7 +95,7 @@ class Keeper:
 
 def _end(walltime_s: int) -> Optional[float]:
     """When the scheduler ends the job, in seconds since 1970."""
-    with contextlib.suppress(KeyError, ValueError):
+    with contextlib.suppress(KeyError, ValueError):  # Slurm says it from 22.05 on
         return float(os.environ["SLURM_JOB_END_TIME"])
     began = _began(os.getppid())
     return began + walltime_s if began and walltime_s else None
