@@ -101,13 +101,13 @@ on_head() {
     run_pytest "$@"
 }
 
-# No daemon may inherit the lock.
+# No daemon may inherit the lock, nor the terminal or pipe that the run prints into.
 lab_up() {
     if [ "$LAB" != "$FIRST_LAB" ]; then
-        [ -e "$FIRST_LAB/images/.stamp" ] || LAB=$FIRST_LAB LAB_NET=$FIRST_NET tests/cluster/lab/up 8>&- || return
+        [ -e "$FIRST_LAB/images/.stamp" ] || LAB=$FIRST_LAB LAB_NET=$FIRST_NET tests/cluster/lab/up 3>&- 8>&- || return
         share_environments
     fi
-    tests/cluster/lab/up 8>&-
+    tests/cluster/lab/up 3>&- 8>&-
 }
 
 # run_pytest VENV ARGUMENTS...: with that environment's programs first on PATH; on the host of "where" if there is one.
