@@ -227,8 +227,7 @@ class ReportHandler(_LauncherHandler):
             await self._listening(job, call)
             self.answer(200, _told(job))
         elif isinstance(call, Wish):
-            refused = await (renew(job) if call.event == "renew" else self._stop(job))
-            self.log.info("%s: asked in the notebook: %s. %s", job.log_name, call.event, refused or "It will be done.")
+            refused = await (self._renew(job) if call.event == "renew" else self._stop(job))
             self.answer(200, {"done": not refused, "message": refused or _DONE[call.event], **_told(job)})
         elif isinstance(call, Ended):
             self._ended(job, call)
@@ -249,12 +248,21 @@ class ReportHandler(_LauncherHandler):
             job.listening(call.port)
             await self.ledger.save(job)
 
+    async def _renew(self, job: Job) -> str:
+        """Have a job follow; why not, in words for the user, or "". One line is logged, however often that is asked."""
+        before = job.record.renewals
+        refused = await renew(job)
+        if job.record.renewals != before:
+            self.log.info("%s: job %s is to be renewed, at its user's wish", job.log_name, job.record.job_id)
+        return refused
+
     async def _stop(self, job: Job) -> str:
         """Stop the server as its user would at the Hub; why not, in words for the user, or ""."""
         user = self.find_user(job.record.username)
         spawner = user.spawners.get(job.record.server) if user is not None else None
         if spawner is None or not spawner.ready:
             return "The server starts or stops just now. Try again, or use the Hub's page."
+        self.log.info("%s: job %s is stopped at its user's wish", job.log_name, job.record.job_id)
         # The proxy's route goes with the server, so nothing can wait for the end.
         in_background(self.stop_single_user(user, job.record.server), self.log)
         return ""

@@ -1,7 +1,7 @@
 // What JupyterLab and Notebook load: a container in the sense of module federation, which they ask for one module.
 //
-// It is written by hand and not by @jupyterlab/builder for two reasons. It is a fifth of the size, and it travels in
-// each job script. And it takes of the page's modules those that are there: Notebook has no status bar.
+// It is written by hand and not by @jupyterlab/builder for two reasons. It travels in each job script, so it must be
+// small. And it takes of the page's modules those that are there, where the builder's fails as a whole if one is missing.
 import { plugin } from './plugin';
 import { type Scope, jupyter, use } from './shared';
 
