@@ -5,12 +5,15 @@ import { Actions } from './actions';
 import { Job } from './job';
 import { Reminders } from './reminders';
 import type { Jupyter } from './shared';
-import { line } from './words';
+import { line, timeLeft } from './words';
 
 const ID = 'hpcspawner:job';
 const TICK_MS = 1_000;
-// In front of what Notebook keeps at the right end of its top.
-const TOP_RANK = 900;
+// Behind what JupyterLab has at the left of its bar, and behind the title of a notebook.
+const RANK = 1_000;
+// As the status bar has it: below this width there is no room for all items. Those without a priority are hidden.
+const NARROW_PX = 630;
+const PRIORITY = 1;
 const STYLE = `
 .hpcspawner-job { display: flex; align-items: center; min-width: 0; overflow: hidden; }
 #top-panel .hpcspawner-job { margin: 0 12px; }
@@ -46,8 +49,9 @@ async function begin(lab: Jupyter, app: JupyterFrontEnd, bar: IStatusBar | null)
     const { facts, left } = job;
     if (facts) {
       const words = line(facts, left);
-      if (button.textContent !== words) {
-        button.textContent = words;
+      const shown = (window.innerWidth <= NARROW_PX && timeLeft(left)) || words;
+      if (button.textContent !== shown) {
+        button.textContent = shown;
         button.title = `${words}\nClick for more.`;
       }
       const soon = left !== null && left <= Math.min(...facts.reminders_s, Infinity);
@@ -82,8 +86,8 @@ function item(lab: Jupyter, pressed: () => void) {
 
 function place(app: JupyterFrontEnd, bar: IStatusBar | null, widget: ReturnType<typeof item>['widget']): void {
   if (bar) {
-    bar.registerStatusItem(ID, { item: widget, align: 'left', rank: TOP_RANK, isActive: () => true });
+    bar.registerStatusItem(ID, { item: widget, align: 'left', rank: RANK, priority: PRIORITY, isActive: () => true });
   } else {
-    app.shell.add(widget, 'top', { rank: TOP_RANK });
+    app.shell.add(widget, 'top', { rank: RANK });
   }
 }
