@@ -1,12 +1,13 @@
 """The job in JupyterLab and Notebook, in an environment and an image that know nothing of us: time, warning, renew."""
 
 import re
+from pathlib import Path
 
 import pytest
 from cluster.conftest import jobs_of, on_head, queue_is_empty_within, shown
-from support.browser import a_page, log_in
+from support.browser import a_page, enter
 from support.faults import within
-from support.hub import require
+from support.hub import require, server_path
 
 SITE = """\
 [limits]
@@ -28,6 +29,7 @@ path = "{lab}/images/lab"
 [defaults]"""
 BAR = "#hpcspawner-job button"
 WARNING = ".Toastify__toast"
+ENDS = "The time of this job ends"
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +45,26 @@ def running_hub(make_hub, lab):
 
 
 @pytest.fixture
-def page(hub):
-    with a_page() as page:
-        log_in(page, hub, "alice")
-        yield page
+def servers(hub):
+    """alice's two, started side by side: the ids of their jobs by the servers' names."""
+    asked = {
+        "": {"partition": "gpu-shared", "gpus": 2, "memory": "2G", "walltime": "5m"},
+        "image": {"partition": "debug", "environment": "images", "image": "lab", "walltime": "20m"},
+    }
+    for name, options in asked.items():
+        assert hub.api("POST", server_path("alice", name), json=options).status_code in (201, 202)
+    for name in asked:
+        hub.wait_ready("alice", name)
+    return {shown(job_id)["Partition"]: job_id for job_id in jobs_of("alice")}
+
+
+@pytest.fixture
+def document():
+    """An empty file in alice's home."""
+    path = Path("/home/alice/status-bar.txt")
+    on_head("sh", "-c", f": >{path}", user="alice")
+    yield path
+    path.unlink()
 
 
 def seconds_left(page):
@@ -63,53 +81,64 @@ def counts_down(page):
     assert seconds_left(page) < first < 300
 
 
-def pressed(page, label):
-    page.locator(WARNING, has_text="The time of this job ends").get_by_role("button", name=label).click()
+def press(page, label):
+    page.locator(WARNING, has_text=ENDS).get_by_role("button", name=label).click()
 
 
 def followers(job_id):
     return [one for one in jobs_of("alice") if f"afternotok:{job_id}" in shown(one).get("Dependency", "")]
 
 
-def test_lab_and_notebook_count_down_warn_and_renew(hub, page, tmp_path):
-    hub.spawn("alice", {"partition": "gpu-shared", "gpus": 2, "memory": "2G", "walltime": "5m"})
-    (job_id,) = jobs_of("alice")
+def test_a_notebook_shows_its_job_and_its_user_renews_it_saves_and_stops(hub, servers, document, tmp_path):
+    with a_page() as page:
+        page.goto(f"{hub.url}/hub/login?next=/hub/home")
+        enter(page, "alice")
+        page.wait_for_url(re.compile("/hub/home"))
+        in_an_image(page, hub, servers["debug"])
+        page.screenshot(path=tmp_path / "image.png")
+        in_lab(page, hub, servers["gpu-shared"], document)
+        page.screenshot(path=tmp_path / "lab.png")
+        in_notebook(page, hub, tmp_path / "notebook.png")
+    hub.stop_server("alice", "image")
+    queue_is_empty_within(40, "alice")
 
-    page.goto(f"{hub.url}/user/alice/lab?reset")
+
+def in_an_image(page, hub, job_id):
+    """The scheduler's own warning."""
+    page.goto(f"{hub.url}/user/alice/image/lab?reset")
+    page.locator(BAR, has_text="min left \u00b7 Test cluster \u00b7 debug \u00b7 n1").wait_for(timeout=60_000)
+    assert page.locator(WARNING, has_text=ENDS).count() == 0
+    on_head("scancel", "--batch", "--signal=USR1", job_id, user="alice")
+    page.locator(WARNING, has_text=ENDS).wait_for(timeout=60_000)
+
+
+def in_lab(page, hub, job_id, document):
+    """The site's own reminder."""
+    page.goto(f"{hub.url}/user/alice/lab/tree/{document.name}?reset")
     counts_down(page)
     said = page.locator(BAR).inner_text()
     for fact in ("Test cluster", "gpu-shared", "n3", "2 GPUs", "of 2.0 GB", f"job {job_id}"):
         assert fact in said
-    page.screenshot(path=tmp_path / "lab.png")
-    pressed(page, "Renew")
+    page.locator(".cm-content").click()
+    page.keyboard.type("kept")
+    press(page, "Save all")
+    within(60, lambda: document.read_text() == "kept", "nothing was saved")
+    press(page, "Renew")
     page.locator(WARNING, has_text="a new job takes over").wait_for(timeout=60_000)
     within(60, lambda: len(followers(job_id)) == 1, "no job follows")
-    page.screenshot(path=tmp_path / "renewed.png")
 
+
+def in_notebook(page, hub, picture):
     page.goto(f"{hub.url}/user/alice/tree")
     counts_down(page)
-    page.screenshot(path=tmp_path / "notebook.png")
     # What has been asked for can't be asked for again.
     warning = page.locator(WARNING, has_text="A new job takes over")
     warning.wait_for(timeout=60_000)
     assert warning.get_by_role("button", name="Renew").count() == 0
     page.locator(BAR).click()
-    page.screenshot(path=tmp_path / "dialog.png")
+    page.get_by_role("dialog").get_by_text("The job of this server").wait_for()
+    page.screenshot(path=picture)
     page.get_by_role("dialog").get_by_role("button", name="Stop").click()
-    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    page.get_by_role("dialog", name="Stop this server?").get_by_role("button", name="Stop").click()
     page.wait_for_url(re.compile("/hub/home"), timeout=60_000)
-    within(60, lambda: hub.servers("alice") == {}, "the server did not stop")
-    queue_is_empty_within(40, "alice")
-
-
-def test_an_image_that_knows_no_hub_shows_its_job_and_the_schedulers_warning(hub, page, tmp_path):
-    hub.spawn("alice", {"partition": "debug", "environment": "images", "image": "lab", "walltime": "20m"})
-    (job_id,) = jobs_of("alice")
-    page.goto(f"{hub.url}/user/alice/lab?reset")
-    page.locator(BAR, has_text="min left").wait_for(timeout=60_000)
-    assert page.locator(WARNING).count() == 0
-    on_head("scancel", "--batch", "--signal=USR1", job_id, user="alice")
-    page.locator(WARNING, has_text="The time of this job ends in").wait_for(timeout=60_000)
-    page.screenshot(path=tmp_path / "image.png")
-    hub.stop_server("alice")
-    queue_is_empty_within(40, "alice")
+    within(60, lambda: "" not in hub.servers("alice"), "the server did not stop")
