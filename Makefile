@@ -70,8 +70,13 @@ format: .venv/.installed ## Rewrite the Python sources in the project's format.
 	@.venv/bin/ruff check --fix .
 
 .PHONY: lock
-lock: ## Renew the locked versions of what the tests install (requirements/*.lock, requirements/proxy-npm).
+lock: ## Renew the locked versions of what the tests install (requirements/*.lock, proxy-npm, labextension).
 	@requirements/lock build/lock
+
+.PHONY: labextension
+labextension: ## Build what JupyterLab and Notebook show of the job, from labextension/ (needs Node.js).
+	@npm ci --no-audit --no-fund --loglevel=error --prefix labextension >/dev/null
+	@npm run --silent build --prefix labextension
 
 .PHONY: lab
 lab: ## Bring up the test cluster, a real Slurm on this machine (as root on Debian).
@@ -83,7 +88,7 @@ lab-down: ## Stop the test cluster.
 
 .PHONY: clean
 clean: ## Remove everything that the targets above have made here; the test cluster stays.
-	rm -rf .venv .venv-5.5 .venv-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-5.5 .venv-docs build dist labextension/node_modules *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find hpcspawner tests -name __pycache__ -prune -exec rm -rf {} +
 ifeq ($(shell id -u),0)
 	@if [ -e "$(DEMO_VENV)/pyvenv.cfg" ]; then echo 'rm -rf $(DEMO_HOME)'; rm -rf "$(DEMO_HOME)"; fi

@@ -2,8 +2,8 @@
 # shellcheck disable=SC2154 # lane and pytest_options are of tests/run
 # What each suite of tests/run needs and runs. Sourced by it, after tests/cluster/lab/common.sh; never run.
 
-# What sites have beyond Slurm and one environment: containers, other programs, parallel engines, OpenPBS, several clusters, plugins,
-# names of any kind.
+# What sites have beyond Slurm and one environment: containers, other programs, OpenPBS, several clusters, plugins, names
+# of any kind.
 of_sites=(tests/cluster/test_{containers,openpbs,programs,several_clusters,starts,site_options,site_plugins,sites,names}.py)
 # What users, jobs and strangers try, and what the Hub may do at most.
 of_attacks=(tests/cluster/test_{attack_options,attack_reports,bad_input,impostor,least_privilege,limits}.py)

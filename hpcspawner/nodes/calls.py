@@ -93,7 +93,14 @@ class Warned(_Body):
     event: Literal["warned"]
 
 
-Event = Listening | Warned | Ended
+class Wish(_Body):
+    """What the server's user asks for in its status bar."""
+
+    report_key: Secret
+    event: Literal["renew", "stop"]
+
+
+Event = Listening | Warned | Ended | Wish
 REPORT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 TICKET: TypeAdapter[TicketRequest] = TypeAdapter(TicketRequest)
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, ClassVar, NoReturn
 
@@ -15,11 +16,17 @@ from hpcspawner.jobs.events import Refusal
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.record import Report
+from hpcspawner.jobs.renewal import renew, renewals
+from hpcspawner.jobs.tasks import in_background
 from hpcspawner.nodes import certificates
-from hpcspawner.nodes.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Warned, secret_in
+from hpcspawner.nodes.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Wish, secret_in
 from hpcspawner.nodes.limit import WINDOW_S, Limited, Refusals, network
 from hpcspawner.schedulers.state import JobState
 
+_DONE = {
+    "renew": "When the time ends, a new job takes over at this address. Save your files: what runs then is lost.",
+    "stop": "The server stops.",
+}
 # Who has the secret of a job is counted by its job: others at the same address do not matter to it.
 _strangers, _jobs = Refusals(in_all=600), Refusals()
 # A job's own calls that ask for the same answer again. Apart, for a stranger with its ticket must not use them up.
@@ -211,18 +218,23 @@ class ReportHandler(_LauncherHandler):
     what = "report"
 
     async def post(self) -> None:
-        """Take note of a listening server, of a warning or of an end."""
+        """Take note of a listening server, of a warning, of a wish of its user, or of an end."""
         job = self.ledger.by_report_key(secret_in(self.request.body, "report_key"))
         call: Event = self.checked(REPORT, job)
         if job is None:
             self.refuse(403, "this key is not known", "no such key")
         if isinstance(call, Listening):
             await self._listening(job, call)
-        elif isinstance(call, Warned):
-            self._warned(job)
-        else:
+            self.answer(200, _told(job))
+        elif isinstance(call, Wish):
+            refused = await (self._renew(job) if call.event == "renew" else self._stop(job))
+            self.answer(200, {"done": not refused, "message": refused or _DONE[call.event], **_told(job)})
+        elif isinstance(call, Ended):
             self._ended(job, call)
-        self.answer(200, {})
+            self.answer(200, {})
+        else:
+            self._warned(job)
+            self.answer(200, {})
 
     async def _listening(self, job: Job, call: Listening) -> None:
         if job.record.port and job.record.port != call.port:
@@ -236,6 +248,25 @@ class ReportHandler(_LauncherHandler):
             job.listening(call.port)
             await self.ledger.save(job)
 
+    async def _renew(self, job: Job) -> str:
+        """Have a job follow; why not, in words for the user, or "". One line is logged, however often that is asked."""
+        before = job.record.renewals
+        refused = await renew(job)
+        if job.record.renewals != before:
+            self.log.info("%s: job %s is to be renewed, at its user's wish", job.log_name, job.record.job_id)
+        return refused
+
+    async def _stop(self, job: Job) -> str:
+        """Stop the server as its user would at the Hub; why not, in words for the user, or ""."""
+        user = self.find_user(job.record.username)
+        spawner = user.spawners.get(job.record.server) if user is not None else None
+        if spawner is None or not spawner.ready:
+            return "The server starts or stops just now. Try again, or use the Hub's page."
+        self.log.info("%s: job %s is stopped at its user's wish", job.log_name, job.record.job_id)
+        # The proxy's route goes with the server, so nothing can wait for the end.
+        in_background(self.stop_single_user(user, job.record.server), self.log)
+        return ""
+
     def _warned(self, job: Job) -> None:
         if not job.warned:
             job.warned = True
@@ -246,6 +277,11 @@ class ReportHandler(_LauncherHandler):
             return  # said before; its answer was lost
         self.log.info("%s: job %s reports its end: %s %r", job.log_name, job.record.job_id, call.reason, call.message)
         job.reported(Report(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
+
+
+def _told(job: Job) -> dict[str, Any]:
+    """What the server's status bar shows that the job's script does not know."""
+    return {"cluster": job.cluster.profile.title, "renewals": asdict(renewals(job))}
 
 
 def _same_job(job: Job, call: TicketRequest) -> bool:

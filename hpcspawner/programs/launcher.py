@@ -38,7 +38,7 @@ SETTINGS_VERSION = 2
 Settings = namedtuple(
     "Settings",
     "version callback ca ticket tls command programs alone program proxy containers bind hidden environment image"
-    " directory writable variables ports limit_s idle_limit_s extensions beside files",
+    " directory writable variables ports limit_s idle_limit_s status extensions beside files",
 )
 SSL_FILES = (
     ("JUPYTERHUB_SSL_KEYFILE", "key.pem"),
@@ -360,6 +360,10 @@ class Hub:
                 return None
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
+    def once(self, name, body):
+        """POST a single time, from a thread that may wait for it."""
+        return call(self._callback + name, body, self._context)
+
     def tell(self, name, body, tries):
         """POST in a thread of its own, a few times at most; the launcher does not wait for it."""
 
@@ -587,7 +591,7 @@ class Folder:
         """Make a folder in it, unless it is there; return its path."""
         path = os.path.join(self.path, name)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+            os.makedirs(path, 0o700)
         return path
 
     def write(self, name, text):
@@ -903,6 +907,7 @@ class Job:
         self.extensions = None
         self.beside = None
         self.shared = ""
+        self.keeper = None
         self.inside = None
         self.behind = None
         self.front = None
@@ -1113,6 +1118,7 @@ class Job:
         extra = dict(self.environment, **self.settings.variables)
         extra.update(self._extended())
         extra.update(self._start_beside())
+        extra.update(self._shown(extra))
         deadline = time.monotonic() + self.limit_s
         tried = set()
         for _ in range(4):
@@ -1198,6 +1204,26 @@ class Job:
             say("there will be no parallel engines and jobs: %s" % error)
             return {}
 
+    def _shown(self, extra):
+        """Variables for the server that have it show its job; none where it shall not, or can't."""
+        if self.settings.status is None:
+            return {}
+        try:
+            sys.path.append(self.folder.path)  # by a file of ours there
+            from status_keeper import Keeper
+
+            facts = dict(self.settings.status, job=os.environ.get("HPC_JOB", ""), node=NODE)
+            facts["hub"] = "%s%shub/home" % (extra.get("JUPYTERHUB_HOST", ""), extra.get("JUPYTERHUB_BASE_URL", "/"))
+            self.keeper = Keeper(self.folder.path, facts, self._once)
+        except Exception as error:
+            say("the server will not show its job: %s" % error)
+            return {}
+        return self.keeper.variables(dict(os.environ, **extra))
+
+    def _once(self, body):
+        """Report to the Hub once, from a thread of the caller's; return the answer."""
+        return self.hub.once("/report", dict(body, report_key=self.report_key))
+
     def _has_port(self, host, deadline):
         """Wait until the server listens or nothing is left to wait for; False if another process has its port."""
         pause_s = FIRST_LOOK_S
@@ -1250,7 +1276,21 @@ class Job:
         say("server listens on port %d" % self.port)
         body = {"report_key": self.report_key, "event": "listening", "port": self.port}
         # For as long as it takes: a server that runs must not be lost because the Hub is away.
-        self.hub.ask("/report", body, math.inf, self._stopped)
+        answer = self.hub.ask("/report", body, math.inf, self._stopped)
+        if self.keeper and answer:
+            self.keeper.heard(answer)
+
+    def _pass_on_warning(self):
+        """The scheduler has said that the wall time ends soon."""
+        if self.keeper:
+            self.keeper.change(warned=True)
+        self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
+
+    def _pass_on_end(self):
+        """What asked the launcher to end concerns the server, and what runs beside it: a kill may follow soon."""
+        self.server.send(signal.SIGTERM)
+        if self.beside:
+            self.beside.send(signal.SIGTERM)
 
     def _watch(self):
         """Stay as the server's parent until it ends, and pass on what asks for its end."""
@@ -1259,12 +1299,10 @@ class Job:
         while not self._ended():
             if self.signals.warned and not warned:
                 warned = True
-                self.hub.tell("/report", {"report_key": self.report_key, "event": "warned"}, WARNED_TRIES)
+                self._pass_on_warning()
             if passed < len(self.signals.ending):
                 passed = len(self.signals.ending)
-                self.server.send(signal.SIGTERM)
-                if self.beside:
-                    self.beside.send(signal.SIGTERM)  # a scheduler may kill us soon
+                self._pass_on_end()
             idle = self._idle_program()
             if idle:
                 return idle

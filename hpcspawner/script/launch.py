@@ -15,10 +15,12 @@ from importlib.resources import files
 from typing import Any, Self
 
 from hpcspawner.request.model import JobRequest
+from hpcspawner.schedulers.base import Resources
 from hpcspawner.script import parallel
 from hpcspawner.site.environments import Environment, Image
 from hpcspawner.site.interfaces import Interface
 from hpcspawner.site.profile import Job
+from hpcspawner.units import Walltime
 
 SETTINGS_VERSION = 2
 BIND = "--bind="
@@ -75,6 +77,7 @@ class LauncherSettings:
     ports: the first and the last that a server may listen on; None: any.
     limit_s: seconds from the launcher's start to a listening server.
     idle_limit_s: seconds after which an idle server ends by itself; None: never.
+    status: what the server's status bar shows of the job (`StatusBar`); None: nothing.
     extensions: names of Jupyter extensions among the files.
     beside: name of a program among the files that runs beside the server, and writes variables for it as JSON into
         the file `variables.json`; empty: none.
@@ -102,6 +105,7 @@ class LauncherSettings:
     ports: tuple[int, int] | None
     limit_s: int
     idle_limit_s: int | None
+    status: Mapping[str, object] | None
     extensions: tuple[str, ...] = ()
     beside: str = ""
     files: Mapping[str, str]
@@ -321,6 +325,48 @@ class Beside(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class StatusBar(Layer):
+    """The job in the status bar of JupyterLab and Notebook: what was asked for, and how long before its end to warn."""
+
+    resources: Resources
+    reminders: tuple[Walltime, ...]
+
+    def files(self) -> Mapping[str, str]:
+        """The launcher's part, the extension of the server and that of the page, as Jupyter looks for them."""
+        built = json.loads(source("labextension/package.json"))
+        page = "status/labextensions/hpcspawner"
+        enabled = {"ServerApp": {"jpserver_extensions": {"hpcspawner_status": True}}}
+        return {
+            "status_keeper.py": source("status_keeper.py"),
+            "status/hpcspawner_status.py": source("status_server.py"),
+            "status/jupyter_server_config.py": source("status_config.py"),
+            "status/jupyter_server_config.d/hpcspawner_status.json": json.dumps(enabled),
+            f"{page}/package.json": source("labextension/package.json"),
+            f"{page}/{built['jupyterlab']['_build']['load']}": source("labextension/remoteEntry.js"),
+        }
+
+    def settings(self, settings: LauncherSettings) -> LauncherSettings:
+        """The facts of the request; `memory` is in bytes, and a reminder as long as the job says nothing."""
+        asked = self.resources
+        facts = {
+            "partition": asked.partition,
+            "walltime_s": asked.walltime.seconds,
+            "nodes": asked.nodes,
+            "cpus": None if asked.whole_nodes else asked.cpus,
+            "memory": asked.memory.mib << 20 if asked.memory else None,
+            "gpus": self._gpus(),
+            "reminders_s": [one.seconds for one in self.reminders if one < asked.walltime],
+        }
+        return replace(settings, status=facts)
+
+    def _gpus(self) -> str:
+        count, kind = self.resources.gpus, self.resources.gpu_type
+        if not count:
+            return ""
+        return f"{count} {kind}" if kind else f"{count} GPU{'s' if count > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A server's command and its layers, from the outermost to the innermost.
 
@@ -373,6 +419,7 @@ class Launch:
             ports=job.ports,
             limit_s=home.limit_s,
             idle_limit_s=None,
+            status=None,
             files={name: text for layer in self.layers for name, text in layer.files().items()},
         )
         for layer in self.layers:
@@ -394,6 +441,8 @@ def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
         yield IdleEnd(idle_limit_s)
     if not job.kernel_token and _is_jupyter(request.interface):
         yield NoToken()
+    if job.status_bar and _is_jupyter(request.interface):
+        yield StatusBar(request.resources, job.reminders)
 
 
 def _environment(environment: Environment) -> Iterator[Layer]:

@@ -202,6 +202,13 @@ class Job(Frozen):
         "--nv",
     )
     ports: Annotated[tuple[int, int] | None, Field(description="First and last port servers may use.")] = None
+    status_bar: Annotated[
+        bool, Field(description="JupyterLab and Notebook show the job: time left, node, memory, with Renew and Stop.")
+    ] = True
+    reminders: Annotated[
+        tuple[WalltimeText, ...],
+        Field(max_length=10, description="How long before the end JupyterLab and Notebook warn their user."),
+    ] = (Walltime(900), Walltime(300))
     requeue: Annotated[
         bool, Field(description="The scheduler may start a job again after a failure of its node or a preemption.")
     ] = False

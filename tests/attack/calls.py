@@ -143,7 +143,7 @@ class Calls:
 
     def _report(self) -> tuple[dict[str, Any], bool]:
         key, port = self._random.choice((*self._known.keys, (self._secret(), 20000)))
-        event = self._random.choice(("listening", "listening", "warned", "ended"))
+        event = self._random.choice(("listening", "listening", "warned", "renew", "ended"))
         body: dict[str, Any] = {"report_key": key, "event": event}
         if event == "listening":
             body["port"] = port if self._random.random() < 0.2 else self._random.choice((port + 1, 1024, 65535, 22222))

@@ -28,6 +28,7 @@ _CSR = (CORPUS.parent / "honest.csr").read_text()
 _REPORTS = (
     {"report_key": "k" * 43, "event": "listening", "port": 20000},
     {"report_key": "k" * 43, "event": "warned"},
+    {"report_key": "k" * 43, "event": "renew"},
     {
         "report_key": "k" * 43,
         **{"event": "ended", "reason": "server-exited", "message": "m", "exit_code": 1, "signal": 15, "log": ["a"]},

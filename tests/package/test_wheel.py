@@ -63,6 +63,7 @@ from importlib.resources import files
 for name in ["script/templates/base.sh.j2", "script/templates/setup.sh.j2",
              "script/templates/conda.sh.j2", "programs/launcher.py", "pages/templates/hpc_form.html",
              "pages/templates/spawn_pending.html", "pages/static/waiting.js", "nodes/proxy/public.js",
+             "programs/labextension/package.json", "programs/labextension/remoteEntry.js",
              "hub/events/job.v1.yaml", "hub/events/refusal.v1.yaml", "py.typed"]:
     assert files("hpcspawner").joinpath(name).is_file(), name
 """

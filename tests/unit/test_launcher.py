@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import types
@@ -309,6 +310,7 @@ def settings(hub, authority, tmp_path):
         "ports": None,
         "limit_s": 20,
         "idle_limit_s": None,
+        "status": None,
         "extensions": [],
         "beside": "",
         "files": {},
@@ -1197,6 +1199,59 @@ def test_a_signal_while_the_hub_is_away_is_passed_on_at_once(hub, program, launc
     eventually(lambda: hub.reports)
     run.process.send_signal(signal.SIGTERM)
     assert run.ends(timeout_s=15) == 128 + 15
+
+
+# --- a server that shows its job
+
+STATUS = {"walltime_s": 3600, "partition": "debug", "reminders_s": [300]}
+# Stands in for the extension of a Jupyter server, and asks for a renewal as a user would.
+ASKS = """
+import json, time
+folder = os.environ["JUPYTER_PATH"].split(":")[0]
+with open(folder + "/asks", "w") as pipe:
+    pipe.write("drop table\\n")
+while os.path.exists(folder) and not json.load(open(folder + "/job.json"))["asked"]:
+    with contextlib.suppress(OSError):
+        pipe = os.open(folder + "/asks", os.O_WRONLY | os.O_NONBLOCK)
+        os.write(pipe, b"renew\\n")
+        os.close(pipe)
+    time.sleep(0.05)
+found = dict(facts=json.load(open(folder + "/job.json")), folder=folder)
+found.update((name, os.environ[name]) for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_PATH"))
+open("found.new", "w").write(json.dumps(found))
+os.rename("found.new", "found.json")
+"""
+
+
+def test_a_server_that_shows_its_job_passes_on_what_its_user_asks_for(hub, program, launch, settings, home):
+    keeper = Path(launcher.__file__).with_name("status_keeper.py").read_text()
+    settings.update(status=STATUS, files={"status_keeper.py": keeper, "status/labextensions/x/static/y": ""})
+    asks = f"import contextlib, threading\ndef asks():\n{textwrap.indent(ASKS, '    ')}"
+    program("jupyterhub-singleuser", f"{asks}\nthreading.Thread(target=asks).start()\nserve()")
+    run = launch(JUPYTER_PATH="/own/share", JUPYTER_CONFIG_PATH="/own/config", SLURM_JOB_END_TIME="1900000000")
+    assert hub.reported("renew") == {"report_key": REPORT_KEY, "event": "renew"}
+    while not (home / "found.json").exists():
+        time.sleep(0.05)
+    found = json.loads((home / "found.json").read_text())
+    folder, facts = Path(found["folder"]), found["facts"]
+    assert found["JUPYTER_PATH"] == f"{folder}:/own/share"
+    assert found["JUPYTER_CONFIG_PATH"] == f"{folder}:/own/config"
+    assert (facts["job"], facts["partition"], facts["reminders_s"]) == ("4711.server", "debug", [300])
+    assert facts["ends_at"] == 1_900_000_000
+    assert facts["asked"]["what"] == "renew"
+    assert REPORT_KEY not in json.dumps(found)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.ends() == 128 + 15
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("keeper", ["raise OSError('no room')", "class Keeper: pass", "def"])
+def test_a_server_that_cannot_show_its_job_starts_all_the_same(hub, program, launch, settings, keeper):
+    settings.update(status=STATUS, files={"status_keeper.py": keeper})
+    program("jupyterhub-singleuser", "serve()")
+    run = launch()
+    hub.reported("listening")
+    assert "the server will not show its job" in run.text
 
 
 # --- a server that ends for being idle

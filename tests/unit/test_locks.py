@@ -16,7 +16,7 @@ FOLDER = ROOT / "requirements"
 LOCKS = sorted(FOLDER.glob("*.lock"))
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LINE = re.compile(r"(?P<requirement>[a-z0-9-]+==[^ ]+( ; .+?)?)(?P<hashes>( --hash=sha256:[0-9a-f]{64})+)")
-PROXY = FOLDER / "proxy-npm"
+NPM = (FOLDER / "proxy-npm", ROOT / "labextension")
 
 
 def words(text):
@@ -99,17 +99,24 @@ def test_a_lock_holds_what_is_asked_for(lock, python):
         assert asked.specifier.contains(found[name]), f"{lock.name} has {name} {found[name]}, not {asked}: `make lock`"
 
 
-def test_the_proxy_is_locked_with_hashes():
-    asked = json.loads((PROXY / "package.json").read_text(encoding="utf-8"))
-    packages = json.loads((PROXY / "package-lock.json").read_text(encoding="utf-8"))["packages"]
-    assert packages.pop("")["dependencies"] == asked["dependencies"]
-    assert "node_modules/configurable-http-proxy" in packages
+@pytest.mark.parametrize("folder", NPM, ids=lambda folder: folder.name)
+def test_what_comes_from_npm_is_locked_with_hashes(folder):
+    asked = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    locked = packages.pop("")
+    for kind in ("dependencies", "devDependencies"):
+        assert locked.get(kind) == asked.get(kind)
+        assert {f"node_modules/{name}" for name in asked.get(kind, ())} <= set(packages)
     for name, package in packages.items():
         assert package["integrity"].startswith("sha512-"), name
         assert "resolved" not in package, name
 
 
-@pytest.mark.parametrize("file", [*LOCKS, *PROXY.iterdir()], ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file",
+    [*LOCKS, *(folder / name for folder in NPM for name in ("package.json", "package-lock.json"))],
+    ids=lambda file: file.name,
+)
 def test_no_lock_says_where_to_fetch_from(file):
     assert "://" not in file.read_text(encoding="utf-8")
 

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyterhub import objects, orm
 from jupyterhub.log import log_request
-from support.jobs import a_cluster, clusters_of, put
+from support.jobs import PROFILE, a_cluster, clusters_of, put
 from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
@@ -232,6 +232,45 @@ def job(server):
     job = Job(server)
     yield job
     job.over()
+
+
+# --- what a user asks for in the notebook
+
+
+@pytest.fixture
+def renewable(job):
+    limits = PROFILE.limits.model_copy(update={"renewals": 2})
+    job.row.cluster = a_cluster(PROFILE.model_copy(update={"limits": limits}))
+    return job.started()
+
+
+def test_a_job_is_renewed_once_at_its_users_wish_and_the_hub_sees_to_it(renewable):
+    assert renewable.listening().json["renewals"] == {"left": 0, "more": 2}
+    ledger().wake.taken()
+    answer = renewable.report(event="renew").json
+    assert (answer["done"], answer["renewals"]) == (True, {"left": 1, "more": 1})
+    assert (renewable.committed()["renewals"], renewable.committed()["choices"]) == (1, {"renewals": 1})
+    assert renewable.row.tag in ledger().wake.taken()
+    # Pressed twice, in two pages perhaps.
+    assert renewable.report(event="renew").json["renewals"] == {"left": 1, "more": 1}
+
+
+def test_a_job_that_was_renewed_as_often_as_the_site_allows_is_refused(renewable):
+    put(renewable.row, choices={"renewals": 2}, renewals=0)
+    answer = renewable.report(event="renew").json
+    assert (answer["done"], answer["renewals"]) == (False, {"left": 0, "more": 0})
+    assert "no more often" in answer["message"]
+    assert renewable.committed()["renewals"] == 0
+
+
+def test_a_server_that_was_stopped_is_not_renewed(renewable):
+    put(renewable.row, wanted=False)
+    assert renewable.report(event="renew").json["message"] == "This server was stopped."
+
+
+def test_a_stop_of_a_server_that_the_hub_does_not_have_is_refused_in_words(renewable):
+    answer = renewable.report(event="stop").json
+    assert (answer["done"], "Try again" in answer["message"]) == (False, True)
 
 
 # --- the ticket
@@ -637,7 +676,8 @@ def test_what_shows_no_key_spends_nothing(job, body, status):
 def test_a_port_is_taken_and_committed(job):
     job.started()
     answer = job.listening(20001)
-    assert (answer.status, answer.json) == (200, {})
+    told = {"cluster": "Test cluster", "renewals": {"left": 0, "more": 0}}
+    assert (answer.status, answer.json) == (200, told)
     assert (job.row.record.host, job.row.record.port) == ("n1", 20001)
     assert job.row.changed.is_set()
     assert job.committed()["port"] == 20001

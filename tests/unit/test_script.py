@@ -1,6 +1,7 @@
 """The job script as a whole: compared with golden files, read as schedulers read it, and run by bash."""
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,19 +19,22 @@ from hpcspawner.programs import launcher
 from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
-from hpcspawner.schedulers.base import JobLabel
+from hpcspawner.schedulers.base import JobLabel, Resources
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
-from hpcspawner.script.launch import quote, quote_path, source
+from hpcspawner.script.launch import StatusBar, quote, quote_path, source
 from hpcspawner.script.render import render, submission
 from hpcspawner.site.profile import SiteProfile, load
+from hpcspawner.units import Walltime
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
 BIN = Path(__file__).parent / "bin"
 # The embedded scheduler is started by its path.
 HERE = f"{Path(hpcspawner.__file__).parent}/"
+
+STATUS_FILES = StatusBar(Resources("debug", Walltime(1800)), ()).files()
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
@@ -82,11 +86,18 @@ def without_launcher(text):
     """The script with one line in the launcher's place, so that golden files show only what is theirs."""
     whole = quote(SOURCE.rstrip("\n"))
     assert text.count(whole) == 1
+    for content in STATUS_FILES.values():
+        text = text.replace(quote(json.dumps(content))[1:-1], '"(its text)"')
     text = text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
     for name in ("token.py",):
         inside = quote(json.dumps(source(name))[1:-1])[1:-1]
         text = text.replace(inside, f"(hpcspawner/programs/{name} stands here)")
-    return text
+    return without_hash(text)
+
+
+def without_hash(text):
+    """Without what changes with each build of the extension for the status bar."""
+    return re.sub(r"remoteEntry\.[0-9a-f]{16}\.js", "remoteEntry.(its hash).js", text)
 
 
 def words(kind, options, *, profile=None, label=LABEL):
@@ -176,7 +187,8 @@ def test_the_script_of_a_combination_of_layers_is_the_golden_one(golden, case):
     told = settings_of(whole)
     shell = "".join(f"{line}\n" for line in taken_apart(whole)[0] if line.startswith("hpc_step"))
     files = dict.fromkeys(told.pop("files"), "(its text)")
-    golden(f"layers/{case}.txt", f"{json.dumps(told | {'files': files}, indent=2, sort_keys=True)}\n\n{shell}")
+    told = without_hash(json.dumps(told | {"files": files}, indent=2, sort_keys=True))
+    golden(f"layers/{case}.txt", f"{told}\n\n{shell}")
 
 
 # --- read by bash, shellcheck and the schedulers
@@ -329,9 +341,18 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "ports": [20000, 20100],
         "limit_s": 77,
         "idle_limit_s": None,
+        "status": {
+            "partition": "debug",
+            "walltime_s": 1800,
+            "nodes": 1,
+            "cpus": 1,
+            "memory": 2 << 30,
+            "gpus": "",
+            "reminders_s": [900, 300],
+        },
         "extensions": ["hpcspawner_token"],
         "beside": "",
-        "files": {"hpcspawner_token.py": source("token.py")},
+        "files": {"hpcspawner_token.py": source("token.py")} | STATUS_FILES,
     }
 
 
@@ -346,7 +367,7 @@ def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
 
 def test_kernels_find_the_hub_s_token_only_where_the_site_says_so():
     told = settings_of(script("slurm", {}, profile=site("slurm", job={"kernel_token": True})))
-    assert (told["extensions"], told["files"]) == ([], {})
+    assert (told["extensions"], told["files"]) == ([], dict(STATUS_FILES))
 
 
 @pytest.mark.parametrize(
@@ -361,6 +382,20 @@ def test_only_a_jupyter_server_can_be_ended_for_being_idle(command, watched):
     interface = {"name": "it", "command": [command]}
     told = settings_of(script("slurm", {"idle_limit": "2h"}, profile=site("slurm", interfaces=[interface])))
     assert bool(told["idle_limit_s"]) is watched
+
+
+def test_the_status_bar_is_for_a_jupyter_server_whose_site_wants_it():
+    other = {"name": "it", "command": ["code-server"]}
+    for changes in ({"job": {"status_bar": False}}, {"interfaces": [other]}):
+        profile = SiteProfile.model_validate(SMALL_SITE | changes)
+        told = settings_of(script("slurm", {}, profile=profile))
+        assert (told["status"], told["files"]) == (None, {})
+
+
+def test_a_job_shorter_than_a_reminder_is_not_reminded_at_once():
+    gpus = {"partition": "gpu", "gpus": 2, "gpu_type": "v100", "walltime": "10m"}
+    told = settings_of(script("slurm", gpus))["status"]
+    assert (told["reminders_s"], told["gpus"]) == ([300], "2 v100")
 
 
 def test_the_hubs_own_arguments_follow_the_command():
