@@ -9,7 +9,7 @@ import pytest
 
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
-from hpcspawner.schedulers.pbs import STATES
+from hpcspawner.schedulers.pbs import REASONS, STATES
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
