@@ -9,7 +9,7 @@ import pytest
 
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
-from hpcspawner.schedulers.pbs import _REASONS, STATES
+from hpcspawner.schedulers.pbs import REASONS, STATES
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
@@ -487,7 +487,7 @@ def test_a_comment_is_explained(comment, sentence):
 
 
 def test_every_explanation_is_a_sentence():
-    assert all(text[0].isupper() and text.endswith(".") for text in _REASONS.values())
+    assert all(text[0].isupper() and text.endswith(".") for text in REASONS.values())
 
 
 @pytest.mark.parametrize(
