@@ -219,7 +219,7 @@ def test_render_says_how_it_is_used(words):
     done = run("render", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(
-        "usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: cluster, partition, account,"
+        "usage: hpcspawner render PROFILE [OPTION=VALUE …]; options: cluster, partition, preset, account,"
     )
 
 
