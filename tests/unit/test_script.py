@@ -304,7 +304,7 @@ def test_gpus_are_given_to_an_image_as_the_site_says(of_job, of_image, expected)
 def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77, tls=True)))
     assert told == {
-        "version": 1,
+        "version": 2,
         "callback": "https://hub.example.org/hub/api/hpcspawner",
         "ca": PEM,
         "ticket": "TICKET-STANDS-HERE",
@@ -312,6 +312,7 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "command": ["jupyterhub-singleuser"],
         "programs": ["jupyterhub-singleuser", "jupyter-lab"],
         "alone": [],
+        "program": None,
         "proxy": "",
         "containers": [],
         "bind": "--bind=",
@@ -319,6 +320,7 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
         "environment": "plain",
         "image": "",
         "directory": "/home/alice",
+        "writable": True,
         "variables": {"JUPYTERHUB_DEFAULT_URL": "/lab", "JUPYTERHUB_ROOT_DIR": "/home/alice"},
         "ports": [20000, 20100],
         "limit_s": 77,
