@@ -126,7 +126,7 @@ _PLAUSIBLE = {
         "relative",
         "~bob",
     ),
-    # Refused: at these sites no user's text is shell. Where a site allows it, `test_own_setup` looks at what it may hold.
+    # Refused: at these sites no user's text is shell. `test_own_setup` has what it may hold where a site allows it.
     "own_setup": ("", None, "true"),
     "account": ("ddp363", "tro100", "other", "a.b-c"),
     "reservation": ("class", "class_2", "-x", "a b"),
