@@ -40,8 +40,8 @@ def dissect(text: str) -> Anatomy:
 
 
 def full_site(kind: str) -> SiteProfile:
-    """A site that has every option, with this scheduler; its users type accounts in."""
-    changes: dict[str, Any] = {"scheduler": {"type": kind}, "accounts": []}
+    """A site with every option but lines of the users' own, with this scheduler; its users type accounts in."""
+    changes: dict[str, Any] = {"scheduler": {"type": kind}, "accounts": [], "own_setup": {}}
     if EVERY[kind].rules.on_hub:
         bare = [{key: value for key, value in one.items() if key != "directives"} for one in FULL["partitions"]]
         changes |= {"partitions": bare, "job": {**FULL["job"], "directives": []}}

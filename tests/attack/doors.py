@@ -374,7 +374,7 @@ def _scratch() -> Path:
 
 _TAGS = {
     *("br", "button", "details", "div", "fieldset", "input", "label", "legend", "li", "option", "p", "pre", "select"),
-    *("small", "span", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    *("small", "span", "summary", "table", "tbody", "td", "textarea", "th", "thead", "tr", "ul"),
 }
 _ATTRIBUTES = {
     *("aria-describedby", "autocomplete", "checked", "class", "for", "id", "inputmode", "name", "open", "placeholder"),
