@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from support.browser import a_page, log_in
+from support.browser import a_page, log_in, unfold
 from support.faults import within
 from support.hub import server_path
 
@@ -86,6 +86,7 @@ def test_the_form_asks_for_limits_where_somebody_looks_for_them(hub):
     with a_page() as page:
         log_in(page, hub, "bob")
         page.goto(f"{hub.url}/hub/spawn")
+        unfold(page)
         field = page.locator("#hpc-idle_limit")
         assert not field.is_visible()
         page.get_by_text("More: how long to wait, when to stop").click()
