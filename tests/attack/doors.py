@@ -388,6 +388,7 @@ _ATTRIBUTES = {
         "role",
         "scope",
         "selected",
+        "tabindex",
         "type",
         "value",
     ),

@@ -79,7 +79,7 @@ def test_allow_root_lets_no_user_be_root(profile):
     spawner = spawner_of("root", profile)
     spawner.allow_root = True
     with pytest.raises(AccountRefused):
-        spawner._local_account()
+        spawner.account_on(spawner.cluster)
 
 
 @pytest.mark.parametrize(("helper", "refused"), [("/usr/local/libexec/hpcspawner", True), (None, False)])
@@ -114,7 +114,7 @@ def spawner_of(name, profile, prefix=("sudo", "-n", "-u", "{user}")):
         allow_root=False,
         log=None,
     )
-    for method in ("_judge", "_judge_kept", "_local_account"):
+    for method in ("_judge", "_judge_kept", "account_on"):
         setattr(spawner, method, types.MethodType(getattr(HPCSpawner, method), spawner))
     return spawner
 
