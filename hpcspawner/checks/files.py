@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hpcspawner.checks import images
 from hpcspawner.checks.finding import Check, Finding, good, not_checked, warning, wrong
 from hpcspawner.site.environments import Environment, Image
 from hpcspawner.site.profile import SiteProfile
@@ -91,6 +92,8 @@ def _image(image: Image) -> Iterator[Finding]:
         yield wrong(f"{image.name}: other users can't read {path}", f"chmod o+r {path}")
     elif closed := next((folder for folder in path.resolve().parents if not folder.stat().st_mode & 0o001), None):
         yield wrong(f"{image.name}: other users can't enter {closed}", f"chmod o+x {closed}")
+    elif path.is_file() and (why := images.why_not_here(path)):
+        yield warning(f"{image.name}: {path} {why}", "make or fetch the image anew, unless the nodes differ from here")
     else:
         yield good(f"{image.name}: {path}")
 
@@ -109,7 +112,18 @@ def _named_files(profile: SiteProfile) -> Iterable[Finding]:
     if not given:
         yield not_checked("the profile names no further file")
     for key, path in given:
-        if os.path.exists(path):
+        if missing := _missing_packages(job.proxy or "") if key == "job.proxy" and os.path.exists(path) else []:
+            yield wrong(
+                f"{key}: {job.proxy} has no {' and no '.join(missing)}",
+                f"{job.proxy}/bin/pip install jupyter-server-proxy jupyterhub",
+            )
+        elif os.path.exists(path):
             yield good(f"{key}: {path}")
         else:
             yield warning(f"{key}: {path} is not here", f"check the path; {_FROM_A_NODE}")
+
+
+def _missing_packages(environment: str) -> list[str]:
+    """What the proxy's environment lacks."""
+    packages = ("jupyter_server_proxy", "jupyterhub")
+    return [one for one in packages if not any(Path(environment, "lib").glob(f"python3*/site-packages/{one}"))]

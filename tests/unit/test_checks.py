@@ -392,6 +392,19 @@ async def test_a_fault_is_found_with_its_cause_and_its_cure(set_up, sabotage, na
     assert any(cure in text for _, text in found), found
 
 
+async def test_an_image_for_another_processor_is_told_of(set_up):
+    image = set_up.folder / "image.sif"
+    image.write_bytes(b"#!/usr/bin/env run-singularity\n".ljust(32, b"\0") + b"SIF_MAGIC\x0001\x0099\0")
+    image.chmod(0o644)
+    for folder in (set_up.folder, *set_up.folder.parents):
+        if folder.stat().st_uid == os.getuid() and str(folder) not in ("/", "/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    set_up.change("[job]", f'[[images]]\nname = "t"\npath = "{image}"\n[job]')
+    ((name, said),) = told(await set_up.findings())
+    assert name == "images"
+    assert f"t: {image} is made for another architecture; this machine is " in said
+
+
 async def test_an_image_that_users_can_not_read_is_told_of(set_up):
     image = set_up.folder / "image.sif"
     set_up.write(image, "", 0o600)
