@@ -373,7 +373,8 @@ def _scratch() -> Path:
 
 
 _TAGS = {
-    *("br", "button", "details", "div", "fieldset", "input", "label", "legend", "li", "option", "p", "pre", "select"),
+    *("a", "br", "button", "datalist", "details", "div", "fieldset", "h2", "input", "label", "legend", "li", "nav"),
+    *("option", "p", "pre", "section", "select"),
     *("small", "span", "summary", "table", "tbody", "td", "textarea", "th", "thead", "tr", "ul"),
 }
 _ATTRIBUTES = {

@@ -8,6 +8,7 @@ from hpcspawner.errors import RequestError
 from hpcspawner.request.form import fields
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.request.offer import offer
 from hpcspawner.script.launch import Launch, quote
 from hpcspawner.site.profile import parse
 
@@ -33,8 +34,8 @@ def test_without_the_site_s_leave_they_are_refused_and_not_on_the_form():
     profile = parse(SITE, "site.toml")
     assert "does not accept set-up lines of your own" in refused("echo", profile)
     assert make({"own_setup": ""}, profile, ALICE).own_setup == ""
-    assert "own_setup" not in [field.name for field in fields(profile, {})]
-    assert "own_setup" in [field.name for field in fields(ALLOWED, {})]
+    assert "own_setup" not in [field.name for field in fields(offer(profile), {})]
+    assert "own_setup" in [field.name for field in fields(offer(ALLOWED), {})]
 
 
 @pytest.mark.parametrize(
