@@ -108,7 +108,7 @@ class Client:
             argv = [*sudo.submit_words(self.scheduler, options, self._directives), *words]
         except helper.Refusal as error:
             raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
-        command = Command([*self._bounded(), *self._as_user(user), *self._found(argv)], b"#!/bin/sh\n")
+        command = Command([*self._bounded(), *self._directly(user, argv)], b"#!/bin/sh\n")
         answer = await self._run(command)
         try:
             return self.scheduler.parse_estimate(answer)
