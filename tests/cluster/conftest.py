@@ -214,6 +214,11 @@ def cancel_all():
             on_head(openpbs("qdel"), job_id, check=False)
 
 
+def made(lab, name):
+    """Where an environment of the lab was made: labs beside the first use its own."""
+    return str((lab / name).resolve())
+
+
 @pytest.fixture(scope="session")
 def make_hub(lab, tmp_path_factory):
     """A Hub on the head for one scheduler."""

@@ -5,7 +5,7 @@ import re
 import ssl
 
 import pytest
-from cluster.conftest import on_head, queue_is_empty_within
+from cluster.conftest import made, on_head, queue_is_empty_within
 from cluster.test_bad_input import start
 from support.faults import within
 from support.hub import require
@@ -35,12 +35,12 @@ path = ["{lab}/env-classic/bin"]
 name = "classic-image"
 path = ["{lab}/apptainer/bin"]
 image = "classic"
-variables = {{ APPTAINERENV_PREPEND_PATH = "{lab}/env-classic/bin" }}
+variables = {{ APPTAINERENV_PREPEND_PATH = "{classic}/bin" }}
 
 [[images]]
 name = "classic"
 path = "{lab}/images/bare"
-binds = ["{lab}"]
+binds = ["{classic}"]
 
 [[environments]]
 name = "images"
@@ -65,7 +65,9 @@ def running_hub(make_hub, lab):
     if not (alone / "jupyter-lab").is_symlink():
         (alone / "jupyter-lab").symlink_to(lab / "env" / "bin" / "jupyter-lab")
     images = "\n".join(IMAGE.format(name=name, lab=lab) for name in IMAGES)
-    with make_hub("slurm", change=("[defaults]", SITE.format(lab=lab, images=images))) as hub:
+    with make_hub(
+        "slurm", change=("[defaults]", SITE.format(lab=lab, classic=made(lab, "env-classic"), images=images))
+    ) as hub:
         yield hub
 
 
@@ -94,7 +96,7 @@ async def test_an_image_by_path_runs_as_a_listed_one(hub, lab):
 async def test_an_environment_without_jupyterhub_needs_no_image(hub, lab):
     hub.spawn("alice", {"partition": "debug", "environment": "alone"})
     where = "import os, sys; print(sys.prefix, 'JUPYTERHUB_API_TOKEN' in os.environ)"
-    assert await hub.run("alice", where) == f"{lab}/env False"
+    assert await hub.run("alice", where) == f"{made(lab, 'env')} False"
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
 
@@ -104,7 +106,7 @@ async def test_an_environment_of_the_user_s_own_runs_and_is_named_once_it_is_gon
     on_head("ln", "-sfn", str(lab / "env"), own, user="alice")
     asked_for = {"partition": "debug", "environment": "~/environment-of-test"}
     hub.spawn("alice", asked_for)
-    assert await hub.run("alice", "import sys; print(sys.prefix)") == f"{lab}/env"
+    assert await hub.run("alice", "import sys; print(sys.prefix)") == made(lab, "env")
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
     on_head("rm", own, user="alice")
@@ -119,7 +121,7 @@ async def test_the_classic_notebook_alone_stands_behind_the_proxy(hub, lab, envi
     asked = {"partition": "debug", "environment": environment, "interface": "notebook", "memory": "2G"}
     hub.spawn("alice", asked, timeout_s=90)
     where = "import os, sys; print(sys.prefix, 'JUPYTERHUB_API_TOKEN' in os.environ, os.path.exists('/usr/bin/squeue'))"
-    assert await hub.run("alice", where) == f"{lab}/env-classic False {environment == 'classic'}"
+    assert await hub.run("alice", where) == f"{made(lab, 'env-classic')} False {environment == 'classic'}"
     page = hub.log_in("alice").get(f"{hub.url}/user/alice/", timeout=60)
     assert page.url == f"{hub.url}/user/alice/tree"
     assert 'data-notebook-path=""' in page.text

@@ -1,7 +1,7 @@
 """The examples for clusters, started as they stand; only the folders of programs are this cluster's own."""
 
 import pytest
-from cluster.conftest import NODES, queue_is_empty_within
+from cluster.conftest import NODES, made, queue_is_empty_within
 from support.hub import Hub, example
 from support.schedulers import PATHS, SCHEDULERS
 
@@ -63,6 +63,6 @@ async def test_the_example_of_an_environment_serves_a_kernel_of_it(name, lab, tm
     config = example(name, folder, {old: new.format(lab=lab) for old, new in changes.items()})
     with Hub(folder, None, host="10.77.0.1", config=config, users=("alice",)) as hub:
         hub.spawn("alice", {})
-        assert await hub.run("alice", "import sys; print(sys.prefix)") == f"{lab}/{prefix}"
+        assert await hub.run("alice", "import sys; print(sys.prefix)") == made(lab, prefix)
         hub.stop_server("alice")
     queue_is_empty_within(40, "alice")

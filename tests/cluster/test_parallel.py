@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cluster.conftest import jobs_of, queue_is_empty_within
+from cluster.conftest import jobs_of, made, queue_is_empty_within
 from support.faults import within
 from support.hub import Kernel
 from support.schedulers import IN_LAB, PATHS
@@ -121,7 +121,7 @@ async def starts_jobs(kernel, lab, cluster):
     engines = json.loads(printed.rpartition("seen ")[2])
     protocol, worker = (await kernel.run(DASK.format(cluster=cluster))).split()
     assert protocol == "tls"
-    assert [engine[1:] for engine in engines] == [[f"{lab}/env-parallel", []]] * 2
+    assert [engine[1:] for engine in engines] == [[made(lab, "env-parallel"), []]] * 2
     jobs = {engine[0] for engine in engines} | {worker}
     assert len(jobs) == 2
     assert jobs < set(jobs_of("alice")), "they are not in the scheduler's list, beside the server's own"

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster.conftest import jobs_of, on_head, queue_is_empty_within
+from cluster.conftest import jobs_of, made, on_head, queue_is_empty_within
 from cluster.test_bad_input import start
 from support.faults import within
 from support.hub import server_path
@@ -94,7 +94,7 @@ async def test_a_module_is_loaded_and_one_that_is_not_there_is_named(make_hub, l
     with hub_with(make_hub, ENVIRONMENTS, job) as hub:
         hub.spawn("alice", {"environment": "site", "partition": "debug"})
         said = await hub.run("alice", "import os, sys; print(os.environ['FROM_MODULE'], sys.prefix)")
-        assert said == f"jupyter/1.0 {lab}/env"
+        assert said == f"jupyter/1.0 {made(lab, 'env')}"
         hub.stop_server("alice")
         queue_is_empty_within(40, "alice")
         _, message, _ = start(hub, {"environment": "gone", "partition": "debug"})
