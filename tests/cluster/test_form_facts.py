@@ -5,8 +5,9 @@ import re
 import time
 
 import pytest
-from cluster.conftest import drained, on_head, queue_is_empty_within, shown
+from cluster.conftest import drained, jobs_of, on_head, shown
 from support.browser import a_page, log_in, look_at, unfold
+from support.faults import within
 from support.hub import server_path
 
 PRESETS = """\
@@ -38,7 +39,7 @@ def a_job(*options):
         yield job_id
     finally:
         on_head("scancel", job_id)
-        queue_is_empty_within(30, "bob")
+        within(60, lambda: job_id not in jobs_of("bob"), f"job {job_id} is still listed")
 
 
 def free_until(session, hub, partition, **wanted):

@@ -107,6 +107,11 @@ def violations(page):
     return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
 
 
+ANIMATIONS_END = """() => Promise.race([
+    Promise.allSettled(document.getAnimations().map(one => one.finished)),
+    new Promise(done => setTimeout(done, 3000)),
+])"""
+
 LOOKS = [("light", 1100), ("dark", 1100), ("light", 390), ("dark", 390)]
 """Colour scheme and width of each look at a page."""
 
@@ -121,8 +126,8 @@ def look_at(page, name):
         page.emulate_media(color_scheme=scheme)
         page.evaluate("scheme => document.documentElement.setAttribute('data-bs-theme', scheme)", scheme)
         page.set_viewport_size({"width": width, "height": height})
-        # Until colours that change slowly are there.
-        page.evaluate("Promise.allSettled(document.getAnimations().map(one => one.finished))")
+        # Until colours that change slowly are there; what is never at an end, such as a spinner, is not waited for.
+        page.evaluate(ANIMATIONS_END)
         here = f"{name}, {scheme}, {width} px wide"
         wrong += [f"{here}: {one}" for one in violations(page)]
         if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
