@@ -567,6 +567,8 @@ def why_not_usable(path, writable):
     except OSError as error:
         return not_opened(path, error)
     if writable and not os.access(native(path), os.W_OK | os.X_OK):
+        if os.statvfs(native(path)).f_flag & os.ST_RDONLY:
+            return "Nothing can be written to %s on %s: its file system is read-only there." % (path, NODE)
         return "You may not write to the directory %s on %s. Choose another directory." % (path, NODE)
     return why_full(path) if writable else ""
 

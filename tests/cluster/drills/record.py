@@ -96,15 +96,15 @@ def stable(text, user):
     nobody knows whether it still came through.
     """
     for pattern, word in (
-        (r"The last lines of its log: .*?(?=Would you like|Launch Server|$)", ""),
-        (r" (Launch Server|Would you like to retry starting it\? Change and try again)$", ""),
+        (r"The last lines of its log .*?(?=(Start again with \S+ of memory )?Start again Change and try again|$)", ""),
+        (r" (Start again with \S+ of memory )?Start again Change and try again$", ""),
         (rf"\b{user}\b", "USER"),
         (r"/\S*/light-server\b", "light-server"),
         (r"\b([Jj]ob|id) \d+(\.head)?\b", r"\1 N"),
         (r"-\d+(\.head)?-\w+\.log\b", "-N-TAG.log"),
         (r"\bn[123]\b", "NODE"),
-        (r"\b\d\d:\d\d on \d+ \w+ 20\d\d\b", "TIME"),
-        (r" Expected start: \S+", ""),
+        (r"\b\d\d:\d\d on \d+ \w+ 20\d\d \(\w+\)", "TIME"),
+        (r" Expected start: TIME\.?", ""),
         (
             r"The job is next in line and is waiting for nodes to become free|Jobs with a higher priority are ahead of "
             r"this one",
