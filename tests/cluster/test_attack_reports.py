@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import json
 import sqlite3
 import ssl
 import time
@@ -175,7 +176,8 @@ def test_ten_thousand_calls_change_nothing(field):
         assert field.tokens[1] not in text
         assert '"environment"' not in text
     # What repeats the truth is taken: the port that was reported, and a warning.
-    assert {text for _, text in heeded} == {"{}"}
+    # What a job may learn of its own server, for the status bar.
+    assert all(set(json.loads(text)) <= {"cluster", "done", "message", "renewals"} for _, text in heeded)
     assert all(field.report_key.encode() in call.body for call, _ in heeded)
     assert field.seen() == before
     refused = Counter(status for _, status, _, _ in answers)

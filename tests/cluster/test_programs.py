@@ -5,7 +5,7 @@ import re
 import ssl
 
 import pytest
-from cluster.conftest import on_head, queue_is_empty_within
+from cluster.conftest import made, on_head, queue_is_empty_within
 from cluster.test_bad_input import start
 from support.faults import within
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -27,7 +27,7 @@ image = "bare"
 [[images]]
 name = "bare"
 path = "{lab}/images/bare"
-binds = ["{lab}"]
+binds = ["{ttyd}"]
 
 [[interfaces]]
 name = "lab"
@@ -54,7 +54,7 @@ command = ["ttyd", "--writable", "--interface", "{{socket}}", "--base-path", "{{
 
 [[interfaces]]
 name = "by-image"
-command = ["{lab}/ttyd/bin/ttyd", "--writable", "--interface", "{{socket}}", "--base-path", "{{base_url}}", "sh"]
+command = ["{ttyd}/bin/ttyd", "--writable", "--interface", "{{socket}}", "--base-path", "{{base_url}}", "sh"]
 
 [[interfaces]]
 name = "listing"
@@ -79,7 +79,7 @@ def scheduler():
 
 @pytest.fixture(scope="module")
 def running_hub(make_hub, lab):
-    with make_hub("slurm", change=("[defaults]", SITE.format(lab=lab))) as hub:
+    with make_hub("slurm", change=("[defaults]", SITE.format(lab=lab, ttyd=made(lab, "ttyd")))) as hub:
         yield hub
 
 

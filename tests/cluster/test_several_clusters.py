@@ -97,7 +97,7 @@ async def test_servers_of_one_user_run_on_two_clusters_while_one_is_away_and_whe
     assert await hub.run("alice", WHERE, name="b") in NODES
     answer = hub.api("POST", server_path("bob", "c"), json=options("tscc"))
     assert answer.status_code in (201, 202), answer.text
-    said = next(event["message"] for event in hub.events("bob", "c") if "does not answer" in event["message"])
+    said = next(event["message"] for event in hub.events("bob", "c") if "is not answering" in event["message"])
     assert said.startswith("The scheduler is not answering at the moment.")
     (commands / "away").unlink()
     hub.wait_ready("bob", "c")
