@@ -10,7 +10,7 @@ from hpcspawner._version import __version__
 from hpcspawner.cli.check import Check
 from hpcspawner.cli.demo import Demo
 from hpcspawner.cli.render import Render
-from hpcspawner.cli.rights import Helper, Sudoers
+from hpcspawner.cli.rights import AuthorizedKey, Helper, Sudoers
 
 
 class HPCSpawnerApp(Application):
@@ -24,6 +24,7 @@ class HPCSpawnerApp(Application):
         "render": (Render, "Print the job script for a request."),
         "helper": (Helper, "Print the helper program that the Hub runs as its users."),
         "sudoers": (Sudoers, "Print the sudoers lines that let the Hub's account run the helper."),
+        "authorized-key": (AuthorizedKey, "Print the line that forces the Hub's SSH key to the helper."),
         "demo": (Demo, "Start a Hub with HTTPS on this machine to try it out."),
     }
 

@@ -18,6 +18,8 @@ from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
 from hpcspawner.schedulers.process import Command, GivenUp, run
+from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
+from hpcspawner.schedulers.ssh import LoginNodes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import Access
@@ -62,7 +64,8 @@ class Client:
         self.scheduler = scheduler
         self.access = access
         self.log = log
-        self.own_account = _own_account()
+        self._login = LoginNodes(access) if access.ssh else None
+        self.own_account = self._login.account if self._login else _own_account()
         self._complained: set[str] = set()
         self._directives = directives
         commands = (scheduler.submit_command, scheduler.cancel_command("1"), scheduler.query_command("0"))
@@ -100,14 +103,15 @@ class Client:
 
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
-        argv = self._found(_valid(self.scheduler.details_command, job_id))
-        return (await self._checked(Command(argv))).out[:20_000]
+        argv = _valid(self.scheduler.details_command, job_id)
+        return (await self._checked(self._by_hub(Question(DETAILS, (job_id,), argv)))).out[:20_000]
 
     async def runs(self, job_id: str) -> int:
         """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""
         mark = _new_mark()
-        argv = self._found(_valid(self.scheduler.runs_command, job_id, mark))
-        answer = await self._checked(Command(argv)) if argv else Answer(0, "", "")
+        argv = _valid(self.scheduler.runs_command, job_id, mark)
+        question = Question(RUNS, (job_id, mark), argv)
+        answer = await self._checked(self._by_hub(question)) if argv else Answer(0, "", "")
         try:
             return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:
@@ -123,7 +127,10 @@ class Client:
         nothing."""
         try:
             mark = _new_mark()
-            commands = self.scheduler.end_commands(job_id, mark)
+            commands = [
+                Question(f"{END}{number}", (job_id, mark), argv)
+                for number, argv in enumerate(self.scheduler.end_commands(job_id, mark))
+            ]
             found = await self._record(job_id, commands, mark)
             if found and found.cause is Cause.CANCELLED and not found.cancelled_by and len(commands) > 1:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
@@ -133,20 +140,23 @@ class Client:
             return None
         return found
 
-    async def _record(self, job_id: str, commands: Sequence[Sequence[str]], mark: str) -> Record | None:
-        outs = await asyncio.gather(*(self._quietly(argv) for argv in commands))
+    async def _record(self, job_id: str, commands: Sequence[Question], mark: str) -> Record | None:
+        outs = await asyncio.gather(*(self._quietly(question) for question in commands))
         # Off the loop: the names of accounts may come from a directory service.
         return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, _account)
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
-        argv = self.scheduler.visibility_command()
-        return bool(argv) and self.scheduler.parse_visibility(await self._quietly(argv), self.own_account)
+        question = Question(VISIBILITY, (), self.scheduler.visibility_command())
+        if not question.argv:
+            return False
+        return self.scheduler.parse_visibility(await self._quietly(question), self.own_account)
 
-    async def _quietly(self, argv: Sequence[str]) -> str:
+    async def _quietly(self, question: Question) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
+        argv = question.argv
         try:
-            answer = await self._run(self._by_hub(argv))
+            answer = await self._run(self._by_hub(question))
         except SchedulerError as error:
             self._complain(argv[0], f"{shlex.join(argv)}: {error}")
             return ""
@@ -161,7 +171,8 @@ class Client:
     async def is_unknown(self, job_id: str) -> bool:
         """Whether the scheduler itself says that it knows no such job; any other answer is a no. Raises nothing."""
         try:
-            answer = await self._run(self._by_hub(_valid(self.scheduler.details_command, job_id)))
+            argv = _valid(self.scheduler.details_command, job_id)
+            answer = await self._run(self._by_hub(Question(DETAILS, (job_id,), argv)))
         except SchedulerError as error:
             self._complain("is_unknown", str(error))
             return False
@@ -172,7 +183,8 @@ class Client:
         mark = _new_mark()
         begun_at = time.monotonic()
         argv = self.scheduler.query_command(mark)
-        answer = await self._checked(self._by_user(sudo.LIST, argv, user, mark) if user else self._by_hub(argv))
+        question = Question(JOBS, (mark,), argv)
+        answer = await self._checked(self._by_user(sudo.LIST, argv, user, mark) if user else self._by_hub(question))
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
             jobs = await asyncio.to_thread(self.scheduler.parse_query, answer.out, mark)
@@ -182,8 +194,10 @@ class Client:
             ) from error
         return Listing(begun_at, jobs)
 
-    def _by_hub(self, argv: Sequence[str]) -> Command:
-        return Command(self._found(argv))
+    def _by_hub(self, question: Question) -> Command:
+        if self._login:
+            return Command([question.verb, *question.words])
+        return Command(self._found(question.argv))
 
     def _by_user(self, verb: str, argv: Sequence[str], user: str, word: str) -> Command:
         """A command with one word that varies, done as a user; the helper, where there is one, is given the word."""
@@ -199,7 +213,10 @@ class Client:
         return [*become, *setting, *self._found(argv)]
 
     def _by_helper(self, user: str, verb: str, data: bytes) -> Command:
-        return Command([*self._as_user(user), *self._helper(), verb], b"%d\n%s" % (len(data), data), watched=True)
+        framed = b"%d\n%s" % (len(data), data)
+        if self._login:
+            return Command([verb, _valid_user(user)], framed)
+        return Command([*self._as_user(user), *self._helper(), verb], framed, watched=True)
 
     def _helper(self) -> list[str]:
         if shutil.which(str(self.access.helper)) is None:
@@ -218,9 +235,7 @@ class Client:
 
     def _as_user(self, user: str) -> list[str]:
         """The prefix that makes a command this user's; none where the Hub already is this user."""
-        if problem := names.user_problem(user):
-            raise SchedulerRejected(f"No command is run for the account {user!r}: {problem}.")
-        if user == self.own_account:
+        if _valid_user(user) == self.own_account:
             return []
         return [part.replace("{user}", user) for part in self._found(self.access.prefix)]
 
@@ -256,7 +271,7 @@ class Client:
 
     def _not_started(self, argv: Sequence[str], answer: Answer) -> tuple[str, str] | None:
         """What is wrong, and the cure, where the words are of those who were to start the scheduler's command."""
-        by_helper = answer.code > 0 and self.access.helper in argv
+        by_helper = answer.code > 0 and (self._login is not None or self.access.helper in argv)
         if by_helper and _HELPER_SAYS.search(answer.err):
             again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
             return "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.", again
@@ -296,6 +311,8 @@ class Client:
 
     async def _run(self, command: Command) -> Answer:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
+        if self._login:
+            return await self._login.run(command.argv, command.stdin)
         environment = {**self.access.variables, "PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         line = shlex.join(command.argv)
         try:
@@ -327,6 +344,12 @@ def _own_account() -> str:
     except KeyError:
         # A user database that is away must not keep the Hub from starting; a number is nobody's name.
         return str(os.geteuid())
+
+
+def _valid_user(name: str) -> str:
+    if problem := names.user_problem(name):
+        raise SchedulerRejected(f"No command is run for the account {name!r}: {problem}.")
+    return name
 
 
 def _new_mark() -> str:

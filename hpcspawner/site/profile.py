@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
 from hpcspawner.site import scheduler_types
+from hpcspawner.site.away import Reach, UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
 from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
 from hpcspawner.site.fields import (
@@ -50,7 +51,7 @@ class Directive(Frozen):
     value: Value = ""
 
 
-class Access(Frozen):
+class Access(Reach):
     """Which batch system it is and how the Hub reaches its commands."""
 
     type: Annotated[str, AfterValidator(_known_scheduler)]
@@ -259,6 +260,7 @@ class SiteProfile(Frozen):
     job: Job = Job()
     contact: Contact = Contact()
     words: Words = Words()
+    users: UserNames = UserNames()
 
     def partition(self, name: str) -> Partition | None:
         """The partition of this name, or None."""
