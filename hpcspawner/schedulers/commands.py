@@ -17,6 +17,7 @@ from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerReject
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
+from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
 from hpcspawner.schedulers.ssh import LoginNodes
@@ -65,6 +66,7 @@ class Client:
         self.access = access
         self.log = log
         self._login = LoginNodes(access) if access.ssh else None
+        self.people = People(self._ask_who) if self._login else None
         self.own_account = self._login.account if self._login else _own_account()
         self._complained: set[str] = set()
         self._directives = directives
@@ -143,7 +145,11 @@ class Client:
     async def _record(self, job_id: str, commands: Sequence[Question], mark: str) -> Record | None:
         outs = await asyncio.gather(*(self._quietly(question) for question in commands))
         # Off the loop: the names of accounts may come from a directory service.
-        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, _account)
+        account = self.people.name_of if self.people else _account
+        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, account)
+
+    async def _ask_who(self, name: str) -> Answer:
+        return await self._run(Command([helper.WHO, name]))
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import profile, queue_is_empty_within
-from support.login_nodes import ACCOUNT, HOST, LoginNode, make_key
+from support.login_nodes import ACCOUNT, HOST, LoginNode, make_key, nothing_is_left
 from support.rights import accounts, mounted, must, write
 
 from hpcspawner.schedulers.base import Submission
@@ -80,6 +80,7 @@ def place(lab):
             stack.enter_context(mounted(name, "-t", "tmpfs", "-o", "mode=755", "tmpfs"))
         place = Place(folder, lab)
         place.install()
+        stack.callback(nothing_is_left)
         for node in place.nodes:
             node.start()
             stack.callback(node.stop)

@@ -89,3 +89,9 @@ class LoginNode:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.process = None
+
+
+def nothing_is_left():
+    """Wait until the Hub's account has no process on the login nodes, so that it can be removed."""
+    argv = ["pgrep", "--uid", ACCOUNT]
+    within(30, lambda: subprocess.run(argv, capture_output=True, check=False).returncode == 1, "sessions are left")

@@ -48,13 +48,15 @@ def remove_accounts(account, group):
 
 @contextlib.contextmanager
 def accounts(account, group, shell="/usr/sbin/nologin"):
-    """The Hub's own account, and the group of those whom it may act for: alice, and not bob. Names are the machine's."""
+    """The Hub's own account, and the group of those whom it may act for: alice, and not bob."""
     with accounts_stay():
         remove_accounts(account, group)
     try:
         with accounts_stay():
             must("groupadd", group)
             must("useradd", "--system", "--user-group", "--no-create-home", "--shell", shell, account)
+            # Without a password, and yet not locked, which sshd would heed.
+            must("usermod", "--password", "*", account)
             must("usermod", "--append", "--groups", group, "alice")
         yield
     finally:
