@@ -3,7 +3,7 @@
 # What each suite of tests/run needs and runs. Sourced by it, after tests/cluster/lab/common.sh; never run.
 
 # What sites have beyond Slurm and one environment: containers, OpenPBS, several clusters, plugins, names of any kind.
-of_sites=(tests/cluster/test_{containers,openpbs,several_clusters,site_options,site_plugins,sites,names}.py)
+of_sites=(tests/cluster/test_{containers,off_cluster,openpbs,several_clusters,site_options,site_plugins,sites,names}.py)
 # What users, jobs and strangers try, and what the Hub may do at most.
 of_attacks=(tests/cluster/test_{attack_options,attack_reports,bad_input,impostor,least_privilege,limits}.py)
 of_attacks+=(tests/cluster/test_{scheduler_grammar,secrets,wiretap}.py)

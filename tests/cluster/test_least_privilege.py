@@ -16,7 +16,7 @@ import requests
 from cluster.conftest import jobs_of, on_head, profile, queue_is_empty_within, shown
 from support.faults import Lab, within
 from support.hub import Hub, server_path
-from support.rights import accounts, frame, mounted, must, run, write
+from support.rights import accounts, frame, mounted, must, processes, run, write
 from support.schedulers import HAS_TORQUE, SCHEDULERS
 
 ROOT = Path(__file__).parents[2]
@@ -376,17 +376,6 @@ def test_nothing_of_the_callers_environment_reaches_the_scheduler_or_the_job(pla
 
 
 # --- what becomes of it when somebody does not answer
-
-
-def processes(user, name):
-    """Ids of a user's processes of this name that live."""
-    uid, found = pwd.getpwnam(user).pw_uid, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if folder.stat().st_uid == uid and (folder / "comm").read_text().strip() == name and state not in "ZX":
-                found.append(int(folder.name))
-    return found
 
 
 @contextlib.contextmanager

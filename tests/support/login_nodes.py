@@ -67,11 +67,13 @@ class LoginNode:
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
 
     def connections(self):
-        """Ids of the processes that serve a connection each."""
-        found = subprocess.run(
-            ["pgrep", "--parent", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(word) for word in found.stdout.split()]
+        """Ids of sshd's own processes that serve connections: for each one that is root's and one that is not."""
+        found, new = [], [self.process.pid]
+        while new:
+            argv = ["pgrep", "--parent", ",".join(map(str, new)), "--exact", "sshd"]
+            new = [int(word) for word in subprocess.run(argv, capture_output=True, check=False).stdout.split()]
+            found += new
+        return found
 
     def cut(self):
         """End every connection; new ones are welcome. What runs in them is told by the end of its input alone."""

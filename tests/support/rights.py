@@ -1,6 +1,7 @@
 """What tests of the Hub's rights need: accounts, mounts that nobody else sees, commands as another account."""
 
 import contextlib
+import pwd
 import subprocess
 from pathlib import Path
 
@@ -82,3 +83,14 @@ def mounted(target, *options):
 def write(path, text, mode):
     path.write_text(text, encoding="utf-8")
     path.chmod(mode)
+
+
+def processes(user, name):
+    """Ids of a user's processes of this name that live."""
+    uid, found = pwd.getpwnam(user).pw_uid, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if folder.stat().st_uid == uid and (folder / "comm").read_text().strip() == name and state not in "ZX":
+                found.append(int(folder.name))
+    return found
