@@ -43,6 +43,7 @@ KeyPath = HelperPath
 class Reach(Frozen):
     """How the Hub reaches a login node; nothing where the scheduler's commands are on the Hub's machine."""
 
+    type: str
     ssh: Annotated[
         tuple[Annotated[str, AfterValidator(_login_node)], ...],
         Field(description="Login nodes, tried in turn: 'account@host' or 'account@host:port'."),

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.site import scheduler_types
-from hpcspawner.site.away import Reach, UserNames
+from hpcspawner.site import away, scheduler_types
+from hpcspawner.site.away import UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
 from hpcspawner.site.environments import DEFAULT_INTERFACES, Environment, Image, Interface, OwnImages
 from hpcspawner.site.fields import (
@@ -51,7 +51,7 @@ class Directive(Frozen):
     value: Value = ""
 
 
-class Access(Reach):
+class Access(away.Reach):
     """Which batch system it is and how the Hub reaches its commands."""
 
     type: Annotated[str, AfterValidator(_known_scheduler)]

@@ -621,6 +621,7 @@ SECTIONS = {
     "Directive": "`directives`",
     "Contact": "`[contact]`",
     "Words": "`[words]`",
+    "UserNames": "`[users]`",
 }
 MODELS = {
     name: model
