@@ -55,7 +55,7 @@ def accounts(account, group, shell="/usr/sbin/nologin"):
     try:
         with accounts_stay():
             must("groupadd", group)
-            must("useradd", "--system", "--user-group", "--no-create-home", "--shell", shell, account)
+            must("useradd", "--system", "--user-group", "--home-dir", "/", "--shell", shell, account)
             # Without a password, and yet not locked, which sshd would heed.
             must("usermod", "--password", "*", account)
             must("usermod", "--append", "--groups", group, "alice")
