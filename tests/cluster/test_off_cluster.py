@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster.conftest import jobs_of, profile, queue_is_empty_within, shown
+from cluster.conftest import jobs_of, queue_is_empty_within, shown
 from support.faults import Lab, within
-from support.hub import Hub, server_path
+from support.hub import Hub, example, server_path
 from support.login_nodes import ACCOUNT, HOST, LoginNode, make_key, nothing_is_left
 from support.rights import accounts, mounted, must, processes, write
 
@@ -45,14 +45,18 @@ class Place:
         self.nodes = [LoginNode(folder / f"login{port}", port, folder / "authorized_keys") for port in (22, 2222)]
         self.known_hosts = folder / "known_hosts"
         write(self.known_hosts, "".join(node.known_host for node in self.nodes), 0o644)
-        self.site = folder / "site.toml"
-        ours = (
-            'type = "slurm"\n'
-            f'helper = "{HELPER}"\nssh = {json.dumps([node.address for node in self.nodes])}\n'
-            f'ssh_key = "{self.key}"\nssh_known_hosts = "{self.known_hosts}"\ncommand_timeout_s = 5\n'
-        )
-        rule = '\n[users]\nstrip_domain = ["example.org"]\n'
-        write(self.site, profile("slurm", lab).replace('type = "slurm"\n', ours) + rule, 0o644)
+        self.hub = folder / "hub"
+        self.hub.mkdir(mode=0o700)
+        addresses = ", ".join(f'"{node.address}"' for node in self.nodes)
+        changes = {
+            '"hpclogin@login1.example.org", "hpclogin@login2.example.org"': addresses,
+            "/etc/jupyterhub/ssh/id": str(self.key),
+            "/etc/jupyterhub/ssh/known_hosts": str(self.known_hosts),
+            f'helper = "{HELPER}"': f'helper = "{HELPER}"\ncommand_timeout_s = 5',
+            "/opt/jupyter/bin": f"{lab}/env/bin",
+        }
+        self.config = example("off-cluster", self.hub, changes)
+        self.site = self.hub / "site.toml"
 
     def printed(self, *words):
         return must(str(Path(sys.executable).parent / "hpcspawner"), *map(str, words))
@@ -142,11 +146,11 @@ exec "$@"
 @pytest.fixture(scope="module")
 def hub(place, elsewhere):
     host, entered = elsewhere
-    folder = place.folder / "hub"
-    folder.mkdir(mode=0o700)
+    folder = place.hub
     (folder / "machine").mkdir()
     extra = 'c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}'
-    hub = Hub(folder, place.site, host=host, users=(USER, "bob@example.org", "alice@elsewhere.org"), extra=extra)
+    users = (USER, "bob@example.org", "alice@elsewhere.org")
+    hub = Hub(folder, None, host=host, config=place.config, users=users, extra=extra)
     inside = ["nsenter", *entered, "unshare", "--mount", "bash", "-ec", BARE, str(folder / "machine")]
     hub.start = functools.partial(hub.start, inside)
     hub.inside = inside
@@ -344,9 +348,9 @@ def test_the_key_tells_of_the_groups_members(place):
     assert (said["group"], GROUP in said["groups"]) == ("alice", True)
 
 
-def test_the_key_opens_no_terminal_no_tunnel_and_carries_no_variable(place):
-    code, out, err = place.ssh("hello", options=("-tt", "-o", "SetEnv=PYTHONPATH=/x"))
-    assert (code, out) == (0, "hpcspawner 1\n"), err
+def test_the_key_opens_no_terminal_and_no_tunnel(place):
+    code, out, err = place.ssh("hello", options=("-tt",))
+    assert (code, out) == (255, "")
     assert "PTY allocation request failed" in err
     code, _, err = place.ssh(options=("-W", f"{HOST}:22"))
     assert code == 255

@@ -63,7 +63,7 @@ def bad(tmp_path):
 def test_without_a_command_it_says_which_there_are():
     done = run()
     assert done.returncode == 2
-    for name in ("check", "render", "helper", "sudoers", "demo"):
+    for name in ("check", "render", "helper", "sudoers", "authorized-key", "demo"):
         assert name in done.stdout
 
 
@@ -79,7 +79,7 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert done.returncode == 2
     assert (
         done.stderr
-        == f"hpcspawner: There is no command {word!r}.{hint} The commands are: check, render, helper, sudoers, demo.\n"
+        == f"hpcspawner: There is no command {word!r}.{hint} The commands are: check, render, helper, sudoers, authorized-key, demo.\n"
     )
 
 
