@@ -312,7 +312,8 @@ class Client:
     def _cure(self) -> str:
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
         if self.access.helper:
-            return f"put what {lines} prints into /etc/sudoers.d, and the user into that group"
+            where = "/etc/sudoers.d" + (" on the login nodes" if self._login else "")
+            return f"put what {lines} prints into {where}, and the user into that group"
         return f"name a helper in the profile (scheduler.helper), and put what {lines} prints into /etc/sudoers.d"
 
     async def _run(self, command: Command) -> Answer:

@@ -83,9 +83,12 @@ class LoginNodes:
         raise next((one for one in failed if isinstance(one, SchedulerUnreachable)), failed[0])
 
     def _in_turn(self) -> Iterator["_Node"]:
-        """Those that were not found wanting a moment ago; all of them if there is none."""
+        """Those that were not found wanting a moment ago, or all if there is none; one that we are on comes first.
+
+        So a node that has died costs nobody its time-out again and again while another one answers.
+        """
         rested = [node for node in self._nodes if node.is_rested]
-        yield from rested or self._nodes
+        yield from sorted(rested or self._nodes, key=lambda node: not node.is_open)
 
 
 class _Lost(SchedulerUnreachable):
@@ -98,7 +101,8 @@ class _Node:
     def __init__(self, address: LoginNode, access: Access, socket: Path):
         self._address, self._access, self._socket = address, access, socket
         self._lock = asyncio.Lock()
-        self._is_open = False
+        self.is_open = False
+        """Whether the last that was heard of it was an answer."""
         self._rests_until, self._pause_s = 0.0, 0.0
         self._refusal: SchedulerError | None = None
 
@@ -113,11 +117,11 @@ class _Node:
         Raises a SchedulerError; then nothing was asked.
         """
         async with self._lock:
-            if self._is_open and (not sure or await self._is_alive()):
+            if self.is_open and (not sure or await self._is_alive()):
                 return
             if self._refusal is not None and not self.is_rested:
                 raise self._refusal
-            self._is_open = False
+            self.is_open = False
             try:
                 await self._greet()
             except SchedulerError as error:
@@ -125,7 +129,7 @@ class _Node:
                 self._pause_s = min(max(2 * self._pause_s, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
                 self._rests_until = time.monotonic() + self._pause_s
                 raise
-            self._is_open, self._refusal, self._pause_s = True, None, 0.0
+            self.is_open, self._refusal, self._pause_s = True, None, 0.0
 
     async def ask(self, words: Sequence[str], stdin: bytes) -> Answer:
         """Ask a verb over the connection; raises _Lost where it is lost before the answer is whole."""
@@ -139,7 +143,7 @@ class _Node:
             raise self._unknown(SchedulerUnreachable, str(error), line) from error
         lost = answer.code == _SSH_FAILED and not _HELPERS_LAST_WORD.search(answer.err)
         if lost or answer.code < 0:
-            self._is_open = False
+            self.is_open = False
             raise self._unknown(_Lost, f"The connection to {self._address} was lost.", line, answer.message)
         return answer
 

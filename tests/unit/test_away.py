@@ -237,6 +237,11 @@ async def test_what_was_refused_before_it_began_goes_to_the_next_node(client):
     )
     assert (await nodes.run(["submit", "alice smith"], b"x")).out == "4711\n"
     assert client.calls() == ["login1 hello", "login2 hello", "login2 submit alice%20smith"]
+    # The one that answered is stayed with, however long the first one is away.
+    for node in nodes._nodes:
+        node._rests_until = 0.0
+    await nodes.run(["jobs", "0123456789abcdef"])
+    assert client.calls()[3:] == ["login2 jobs 0123456789abcdef"]
 
 
 async def test_a_submit_whose_connection_is_lost_is_not_repeated_and_a_question_is(client):
