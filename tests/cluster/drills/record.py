@@ -97,7 +97,7 @@ def stable(text, user):
     """
     for pattern, word in (
         (r"The last lines of its log .*?(?=(Start again with \S+ of memory )?Start again Change and try again|$)", ""),
-        (r" (Start again with \S+ of memory )?Start again Change and try again$", ""),
+        (r" (Launch Server|(Start again with \S+ of memory )?Start again Change and try again)$", ""),
         (rf"\b{user}\b", "USER"),
         (r"/\S*/light-server\b", "light-server"),
         (r"\b([Jj]ob|id) \d+(\.head)?\b", r"\1 N"),
