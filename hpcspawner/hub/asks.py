@@ -111,8 +111,11 @@ class CancelHandler(BaseHandler):
             raise web.HTTPError(HTTPStatus.NOT_FOUND)
         if spawner.pending == "spawn" and spawner._spawn_future is not None:
             spawner._spawn_future.cancel()
-            # Until the start has let go of the server.
-            await asyncio.sleep(1)
+            # Until the start has let go of the server; what takes longer goes on by itself.
+            for _ in range(100):
+                if not spawner.pending:
+                    break
+                await asyncio.sleep(0.1)
         if spawner.active and not spawner.pending:
             await self.stop_single_user(user, name)
         place = ["spawn", user.escaped_name, quote(name, safe="")] if name else ["spawn"]

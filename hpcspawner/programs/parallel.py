@@ -8,6 +8,7 @@ both for Python 3.6 and later, with the standard library alone.
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -24,6 +25,9 @@ from further import SUBMIT, Further, filled, say  # noqa: E402 - it travels besi
 VARIABLES = "variables.json"
 CONTROLLER_S = 60
 OLD_S = 60 * 86400
+# As `mkdtemp` names them; what each holds besides proves that it is ours, for users may have folders of such names.
+OUR_NAME = re.compile("parallel-[0-9A-Za-z]*-[a-z0-9_]{8}")
+OUR_FILES = ("environment.sh", "enter", "ipython")
 NODE = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 ANY_NET = "192.0.2.1"  # an address that nobody has: a route to it goes by the node's own network
 
@@ -82,7 +86,8 @@ class Shared:
         for name in os.listdir(place):
             path = os.path.join(place, name)
             with contextlib.suppress(OSError):
-                if name.startswith("parallel-") and time.time() - os.stat(path).st_mtime > OLD_S:
+                ours = OUR_NAME.fullmatch(name) and all(os.path.exists(os.path.join(path, one)) for one in OUR_FILES)
+                if ours and time.time() - os.stat(path).st_mtime > OLD_S:
                     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """Engines and further jobs: what is sent to the node; the program there, with stand-ins for commands."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -208,3 +209,21 @@ def test_what_each_scheduler_says_is_complete():
         assert {name for name, value in said.items() if "{name}" in str(value)} >= {"name"}
         assert said["cancel"], kind
         assert "{log}" in str(said["log"])
+
+
+def test_only_folders_that_are_surely_ours_are_removed_when_they_are_old(tmp_path, monkeypatch):
+    """The site may name a folder in which users keep their own."""
+    monkeypatch.syspath_prepend(str(PROGRAMS))
+    parallel = importlib.import_module("parallel")
+    names = ("parallel-7-abcdefgh", "parallel-8-abcdefgh", "parallel-2024-datasets", "parallel-results")
+    for name in names:
+        (tmp_path / name).mkdir()
+    for name in ("parallel-7-abcdefgh", "parallel-results"):
+        (tmp_path / name / "ipython").mkdir()
+        for file in ("environment.sh", "enter"):
+            (tmp_path / name / file).touch()
+    for name in names:
+        os.utime(tmp_path / name, (0, 0))
+    parallel.Shared(str(tmp_path), "9")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert set(names) - left == {"parallel-7-abcdefgh"}
