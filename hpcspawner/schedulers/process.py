@@ -15,7 +15,7 @@ from hpcspawner.schedulers.base import Answer
 # Enough for 360,000 jobs of squeue's (180 bytes each) and 44,000 of Torque's qstat (1500).
 OUTPUT_CAP = 64 * 1024 * 1024
 # Seconds in which a command that was killed must be gone.
-_BURIAL_S = 2.0
+_BURIAL_S = 10.0
 _LONGEST_PAUSE_S = 0.05
 
 

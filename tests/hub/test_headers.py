@@ -5,7 +5,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from support.browser import a_page, fill, log_in, press_start
+from support.browser import a_page, fill, log_in, press, press_start
 from support.hub import PASSWORD
 
 pytestmark = pytest.mark.both_hubs
@@ -118,7 +118,7 @@ def test_a_token_is_made_and_shown(hub, page):
     page.goto(f"{hub.url}/hub/token")
     assert not page.locator("#token-area").is_visible()
     page.fill("#token-note", "for a test")
-    page.click("#request-token-form button[type=submit]")
+    press(page, "#request-token-form button[type=submit]")
     page.wait_for_selector("#token-area", state="visible")
     assert len(page.locator("#token-result").inner_text()) > 20
 
@@ -138,7 +138,7 @@ def test_from_the_form_through_the_waiting_page_to_jupyterlab_and_back(hub, page
     page.locator(".progress-log-event").first.wait_for(state="attached")
     page.wait_for_url(re.compile(r"/user/alice/lab"), timeout=60_000)
     page.goto(f"{hub.url}/hub/home")
-    page.click("#stop")
+    press(page, "#stop")
     page.wait_for_selector("#start", timeout=30_000)
     deadline = time.monotonic() + 30
     while hub.servers("alice"):

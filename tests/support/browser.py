@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -74,6 +75,23 @@ def press_start(page):
     """Start with the fields as they are."""
     unfold(page)
     page.click("#hpc-start")
+
+
+LISTENS = """selector => {
+    const events = element => (element && window.jQuery && jQuery._data(element, "events")) || {};
+    const element = document.querySelector(selector);
+    return "click" in events(element) || "submit" in events(element && element.form);
+}"""
+
+
+def press(page, selector):
+    """Press a button of JupyterHub's own pages once its script listens to it; the pages are there before that."""
+    page.locator(selector).wait_for()
+    deadline = time.monotonic() + 60
+    while not page.evaluate(LISTENS, selector):
+        assert time.monotonic() < deadline, f"no script listens to {selector}"
+        time.sleep(0.05)
+    page.click(selector)
 
 
 def run_cell(page, code):
