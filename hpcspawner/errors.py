@@ -67,10 +67,12 @@ class SchedulerError(HPCSpawnerError):
     """A scheduler command failed.
 
     `command` is the argv as text, `words` what the scheduler said, both for the log. `lingering` says that the command
-    could not be ended (it may be another account's) and may still do what it was asked.
+    could not be ended (it may be another account's) and may still do what it was asked. Where that has an end,
+    `settled_at` is when (seconds since 1970) and it is not `lingering`.
     """
 
     lingering = False
+    settled_at = 0.0
 
     def __init__(self, message: str, command: str = "", words: str = ""):
         self.command = command

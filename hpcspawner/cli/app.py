@@ -31,6 +31,10 @@ class HPCSpawnerApp(Application):
             "hpcspawner.cli.rights.Sudoers",
             "Print the sudoers lines that let the Hub's account run the helper.",
         ),
+        "authorized-key": (
+            "hpcspawner.cli.rights.AuthorizedKey",
+            "Print the line that forces the Hub's SSH key to the helper.",
+        ),
         "jobs": ("hpcspawner.cli.jobs.Jobs", "List the Hub's jobs, and cancel those that no server needs."),
         "demo": ("hpcspawner.cli.demo.Demo", "Start a Hub with HTTPS on this machine to try it out."),
     }

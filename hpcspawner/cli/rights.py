@@ -1,4 +1,4 @@
-"""`hpcspawner helper` and `hpcspawner sudoers`: what a Hub needs that is not root."""
+"""`hpcspawner helper`, `sudoers` and `authorized-key`: what a Hub needs that is not root, or not on the cluster."""
 
 import getpass
 import sys
@@ -11,7 +11,7 @@ from traitlets import Bool, Unicode
 from hpcspawner.cli.command import Command
 from hpcspawner.errors import ProfileError, SchedulerNotSetUp
 from hpcspawner.schedulers.factory import make_scheduler
-from hpcspawner.schedulers.sudo import RightsError, program, sudoers
+from hpcspawner.schedulers.sudo import RightsError, authorized_key, program, sudoers
 from hpcspawner.site.profile import SiteProfile, load
 
 
@@ -73,7 +73,10 @@ class Sudoers(_Printer):
     description = __doc__
     example = "hpcspawner sudoers site.toml --group=hpcusers"
     group = Unicode(config=True, help="Group whose members may use the Hub.")
-    account = Unicode(config=True, help="Account that the Hub runs as. Default: your own.")
+    account = Unicode(
+        config=True,
+        help="Account that the Hub runs as, or has on the login nodes. Default: the one in scheduler.ssh, or your own.",
+    )
     listing = Bool(config=True, help="Let the Hub list a user's jobs as that user.")
     aliases = {"group": "Sudoers.group", "account": "Sudoers.account"}
     sudo_rs = Bool(config=True, help="Write the rule for sudo-rs, which has fewer settings.")
@@ -93,5 +96,32 @@ class Sudoers(_Printer):
         """Lines for a file in /etc/sudoers.d."""
         if not self.group:
             self._fail("name the group whose members may use the Hub: --group=GROUP", 2)
-        account = self.account or getpass.getuser()
+        # The rule is for the machine with the helper: a login node, where the Hub reaches it by SSH.
+        login_nodes = profile.scheduler.login_nodes
+        account = self.account or (login_nodes[0].account if login_nodes else getpass.getuser())
         return sudoers(profile.scheduler, account, self.group, listing=self.listing, sudo_rs=self.sudo_rs)
+
+
+class AuthorizedKey(_Printer):
+    """Print the line of authorized_keys that forces the Hub's SSH key to the helper, for the members of a group.
+
+    hpcspawner authorized-key site.toml --key=/etc/jupyterhub/ssh/id_ed25519.pub --group=hpcusers
+    """
+
+    name = "hpcspawner authorized-key"
+    description = __doc__
+    example = "hpcspawner authorized-key site.toml --key=id_ed25519.pub --group=hpcusers"
+    group = Unicode(config=True, help="Group whose members may use the Hub.")
+    key = Unicode(config=True, help="File with the Hub's public key. Default: scheduler.ssh_key with .pub behind it.")
+    aliases = {"group": "AuthorizedKey.group", "key": "AuthorizedKey.key"}
+
+    def text(self, profile: SiteProfile) -> str:
+        """A line for the authorized_keys of the Hub's account on the login nodes."""
+        if not self.group:
+            self._fail("name the group whose members may use the Hub: --group=GROUP", 2)
+        path = self.key or f"{profile.scheduler.ssh_key}.pub"
+        try:
+            public_key = Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            self._fail(f"the public key {path} can't be read: {error}; name the file that ends with .pub: --key=FILE")
+        return authorized_key(profile.scheduler, public_key, self.group)

@@ -78,7 +78,7 @@ class WhenHandler(_Asked):
         self._asked_at[user.name] = time.monotonic()
         cluster = self.cluster(options)
         try:
-            account = await asyncio.to_thread(self.spawner().account_on, cluster)
+            account = await self.spawner().account_on(cluster)
             wanted = make(options, cluster.profile, account).resources
             return self.tell({"message": await self._sentence(cluster, account.name, wanted)})
         except RequestError as error:

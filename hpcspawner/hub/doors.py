@@ -11,7 +11,7 @@ from typing import Any
 from jupyterhub import apihandlers
 from traitlets import default
 
-from hpcspawner.errors import AccountRefused, LedgerUnusable, Problem, Reason, RequestError, ServerLost
+from hpcspawner.errors import AccountRefused, LedgerUnusable, Problem, Reason, RequestError, SchedulerError, ServerLost
 from hpcspawner.hub import audit, startup
 from hpcspawner.hub.hub_ledger import open_ledger
 from hpcspawner.hub.traits import Traits
@@ -23,7 +23,7 @@ from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages.failure import Failure, failure
-from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, render_form
+from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
@@ -166,6 +166,13 @@ class Doors(Traits):
             # The form itself says it, beside the fields.
             refused.jupyterhub_message = refused.jupyterhub_html_message = ""
             raise refused from error
+        except SchedulerError as error:
+            raise self._no_account(error) from error
+
+    def _no_account(self, error: SchedulerError) -> Exception:
+        """That the user's account could not be looked up, which is asked of a login node."""
+        self.log.error("%s: %s", self._log_name, for_the_log(error))
+        return as_hub_error(error, self.cluster.profile)
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> dict[str, Any]:
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
@@ -194,6 +201,8 @@ class Doors(Traits):
         except RequestError as error:
             self.ledger.emit(audit.refused_options(self.user.name, self.name, error))
             raise as_hub_error(error, self.cluster.profile) from error
+        except SchedulerError as error:
+            raise self._no_account(error) from error
         except ServerLost as error:
             raise as_hub_error(error, self.cluster.profile) from error
         if job is None:
@@ -257,19 +266,22 @@ class Doors(Traits):
     async def _judge(self, options: object) -> JobRequest:
         clusters = self.ledger.clusters
         cluster = self._chosen = chosen(options, clusters)
-        # Off the loop: accounts may come from a directory service.
-        self._account = await asyncio.to_thread(self.account_on, cluster)
+        self._account = await self.account_on(cluster)
         request = make(options, cluster.profile, self._account)
         if clusters.several:
             return replace(request, choices={"cluster": cluster.name, **request.choices})
         return request
 
-    def account_on(self, cluster: Cluster) -> LocalAccount:
-        """The account that a job runs under: the user's, or the Hub's own where the profile has no prefix."""
-        access = cluster.profile.scheduler
-        if access.prefix:
-            return accounts.of_user(self.user.name, access.min_uid, own=not access.helper)
-        return accounts.of_hub(allow_root=self.allow_root)
+    async def account_on(self, cluster: Cluster) -> LocalAccount:
+        """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
+        access, people = cluster.profile.scheduler, cluster.client.people
+        if not access.prefix:
+            return await asyncio.to_thread(accounts.of_hub, allow_root=self.allow_root)
+        name = accounts.cluster_name(self.user.name, cluster.profile.users)
+        if people is not None:
+            return await accounts.of_login_node(name, access.min_uid, people)
+        # Off the loop: accounts may come from a directory service.
+        return await asyncio.to_thread(accounts.of_user, name, access.min_uid, own=not access.helper)
 
     @property
     def _hub_id(self) -> str:

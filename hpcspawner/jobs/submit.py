@@ -59,7 +59,7 @@ async def _ask(job: Job, write: Write, say: Say) -> None:
             job.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
             raise
         await say("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
-        await find_job(job, 0.0)
+        await find_job(job, error.settled_at)
     except SchedulerError as error:
         job.ended(End(Cause.NOT_STARTED, str(error), time.time()))
         await job.ledger.save(job)

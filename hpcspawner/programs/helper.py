@@ -2,6 +2,7 @@
 """Hands a user's jobs to the batch system: the one program that sudo lets a JupyterHub run as that user.
 
     hpcspawner submit | cancel | list
+    hpcspawner serve GROUP
 
 Everything else comes on standard input: a number of bytes in decimal, a line break, and exactly so many bytes. For a
 cancel these are the job's id, for a list a mark. For a submit they are a line of JSON, the options as a list of pairs,
@@ -15,10 +16,16 @@ Output, error output and exit code are the command's own; it is SIGKILL for one 
 says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h. Its last line says how a
 command has failed: without that line, what failed is what should have started this program.
 
+`serve` is for a Hub on another machine, whose SSH key sshd forces to it, whatever the Hub asked for. The caller's words
+come in SSH_ORIGINAL_COMMAND: a verb and what it needs, each word percent-encoded. For members of GROUP (percent-encoded
+too) it becomes sudo and this program with one of the verbs above; it answers `who`; and it runs the Hub's own questions
+to the batch system, which are written into it.
+
 It is one file for Python 3.6 and later with the standard library alone, and needs nothing of the Hub.
 """
 
 import contextlib
+import grp
 import json
 import os
 import pwd
@@ -29,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from typing import IO, Any, Dict, List, Tuple
 
 # What is the site's own; `hpcspawner helper site.toml` prints this program with the line filled in.
@@ -37,10 +45,19 @@ SITE: Dict[str, Any] = {}
 SAYS = "hpcspawner helper: "
 # How a command has failed, after SAYS: by itself, or because it was ended.
 FAILED, ENDED = "the command's exit code is ", "ended: "
-BAD_USAGE, BAD_INPUT, UNAVAILABLE, NOT_PERMITTED = 64, 65, 69, 77
+BAD_USAGE, BAD_INPUT, NO_USER, UNAVAILABLE, NOT_PERMITTED = 64, 65, 67, 69, 77
 SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
 WORD_BYTES = 300
 VERBS = ("submit", "cancel", "list")
+SERVE, HELLO, WHO = "serve", "hello", "who"
+# What `hello` prints: that SSH leads to this program, and to one that understands the Hub.
+GREETING = "hpcspawner 1"
+# A word as it comes by SSH, percent-encoded.
+ENCODED = re.compile(r"(?:[A-Za-z0-9_.~-]|%[0-9A-F]{2}){1,3000}", re.ASCII)
+NOT_IN_A_USERS_NAME = re.compile(r"""[/:;&|<>(){}\[\]*?"$`]""")
+# sudo's ways to write a number, a group, a netgroup and a negation; an option's first sign.
+NOT_FIRST_OF_A_USERS_NAME = "-#%+!"
+LONGEST_USER = 256
 # Accounts that the cluster's trust rests on, and the one that daemons share and file servers take root for. Their uids
 # may be far above those of people: 64030 is Debian's `slurm`, 65534 is `nobody`.
 SYSTEMS_OWN = frozenset({"slurm", "munge", "torque", "pbs", "nobody", "nfsnobody"})
@@ -98,6 +115,8 @@ class Watch:
 
 def main(words: "list[str]") -> int:
     """Do what the verb says; an exit code."""
+    if words[:1] == [SERVE]:
+        return serve(words[1:])
     try:
         check_account()
         verb = verb_of(words)
@@ -112,6 +131,142 @@ def main(words: "list[str]") -> int:
         say(str(refusal))
         return refusal.code
     return finish(child, watch)
+
+
+def serve(words: "list[str]") -> int:
+    """Do what the Hub asked for by SSH; an exit code. sshd gives this program the rights of the Hub's account there."""
+    try:
+        if len(words) != 1:
+            raise Refusal(BAD_USAGE, "expected after serve one word, the group whose members may use the Hub")
+        if not SITE.get("questions"):
+            raise Refusal(BAD_USAGE, "it was printed for a profile without scheduler.ssh")
+        group = decoded(words[0])
+        verb, given = asked(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+        check_input()
+        os.chdir("/")
+        if verb in (HELLO, WHO):
+            answer = GREETING if verb == HELLO else described(person(given[0], group))
+            sys.stdout.write(answer + "\n")
+            return 0
+        if verb in VERBS:
+            become(person(given[0], group), verb)
+        watch = Watch(SITE["limit_s"])
+        child = start(question(verb, given), b"")
+    except Refusal as refusal:
+        say(str(refusal))
+        return refusal.code
+    return finish(child, watch)
+
+
+def asked(line: str) -> "tuple[str, list[str]]":
+    """A verb and its words, as many as it needs, from the line that the caller gave to ssh."""
+    verb, *encoded = line.split(" ")
+    kinds = {HELLO: [], WHO: ["user"], **{name: ["user"] for name in VERBS}}  # type: Dict[str, List[str]]
+    kinds.update((name, kinds_of) for name, (kinds_of, _) in SITE["questions"].items())
+    if verb not in kinds:
+        raise Refusal(BAD_USAGE, "the key is for one of %s, not for %s" % (", ".join(kinds), ascii(verb[:60])))
+    if len(encoded) != len(kinds[verb]):
+        raise Refusal(BAD_USAGE, "%s needs %d words, and has %d" % (verb, len(kinds[verb]), len(encoded)))
+    words = [decoded(word) for word in encoded]
+    for kind, word in zip(kinds[verb], words):
+        if kind != "user":
+            checked(word.encode(), SITE["words"][kind])
+    return verb, words
+
+
+def decoded(word: str) -> str:
+    """A word that came percent-encoded."""
+    try:
+        if ENCODED.fullmatch(word):
+            return urllib.parse.unquote(word, errors="strict")
+    except UnicodeDecodeError:
+        pass
+    raise Refusal(BAD_USAGE, "%s is no percent-encoded word" % ascii(word[:100]))
+
+
+def question(verb: str, given: "list[str]") -> "list[str]":
+    """The command of a question of the Hub's own, with the words that vary put in."""
+    kinds, argv = SITE["questions"][verb]
+    for kind, word in zip(kinds, given):
+        argv = [part.replace("{%s}" % kind, word) for part in argv]
+    return list(argv)
+
+
+def user_problem(name: str) -> str:
+    """Why no command may be given this user's name, as the end of a sentence; "" if one may.
+
+    It is a name of the user database, so all is allowed that sudo, the scheduler and a shell read as that name alone.
+    """
+    if not name or len(name) > LONGEST_USER:
+        return "it has %d characters, and 1 to %d are allowed" % (len(name), LONGEST_USER)
+    if not name.isprintable() or name != name.strip():
+        return "it begins or ends with a blank, or contains a control character"
+    if name[0] in NOT_FIRST_OF_A_USERS_NAME:
+        return "it begins with %r, which sudo does not read as part of a name" % name[0]
+    found = NOT_IN_A_USERS_NAME.search(name)
+    if found:
+        return "it contains %r, which is not allowed in a user name" % found.group()
+    return ""
+
+
+def person(name: str, group: str) -> "pwd.struct_passwd":
+    """The account of one of the Hub's users; nothing is done for others, and nothing said about them."""
+    problem = user_problem(name)
+    if problem:
+        raise Refusal(BAD_INPUT, "%s is no user's name: %s" % (ascii(name[:100]), problem))
+    try:
+        found = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        raise Refusal(NO_USER, "there is no account %s on this machine" % ascii(name)) from None
+    own = found.pw_uid == os.getuid()
+    if own or found.pw_uid == 0 or found.pw_uid < SITE["min_uid"] or found.pw_name in SYSTEMS_OWN:
+        words = "the account %s is root's, the system's or the Hub's own, and has no jobs"
+        raise Refusal(NOT_PERMITTED, words % ascii(name))
+    if group_number(group) not in os.getgrouplist(found.pw_name, found.pw_gid):
+        raise Refusal(NOT_PERMITTED, "the account %s is not in the group %s" % (ascii(name), ascii(group)))
+    return found
+
+
+def group_number(name: str) -> int:
+    """The number of a group, which may be written as `#` and that number."""
+    if re.fullmatch(r"#[0-9]{1,10}", name):
+        return int(name[1:])
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise Refusal(UNAVAILABLE, "there is no group %s on this machine" % ascii(name)) from None
+
+
+def described(found: "pwd.struct_passwd") -> str:
+    """What the Hub needs to know of an account, as a line of JSON."""
+    names = [group_name(number) for number in os.getgrouplist(found.pw_name, found.pw_gid)]
+    return json.dumps(
+        {
+            "name": found.pw_name,
+            "uid": found.pw_uid,
+            "gid": found.pw_gid,
+            "group": group_name(found.pw_gid),
+            "groups": names,
+            "home": found.pw_dir,
+        }
+    )
+
+
+def group_name(number: int) -> str:
+    """A group's name, or the number where it has none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def become(user: "pwd.struct_passwd", verb: str) -> None:
+    """Go on as sudo, which runs this program as the user; the caller's input and output become theirs as they are."""
+    argv = [part.replace("{user}", user.pw_name) for part in SITE["prefix"]] + [SITE["helper"], verb]
+    try:
+        os.execvpe(argv[0], argv, {"PATH": SITE["path"], "LC_ALL": "C"})
+    except OSError as error:
+        raise Refusal(UNAVAILABLE, "%s can't be started: %s" % (argv[0], error.strerror)) from error
 
 
 def check_account() -> None:

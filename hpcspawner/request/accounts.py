@@ -7,7 +7,17 @@ import pwd
 from hpcspawner.errors import AccountRefused, Problem, RequestError
 from hpcspawner.programs.helper import SYSTEMS_OWN
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.people import NotAUser, People
 from hpcspawner.site import names
+from hpcspawner.site.away import UserNames
+
+
+def cluster_name(name: str, rule: UserNames) -> str:
+    """The cluster's name of a user of JupyterHub's. Raises AccountRefused where the site's rule gives none."""
+    try:
+        return rule.on_cluster(name)
+    except ValueError as error:
+        raise AccountRefused([Problem("user", f"{name!r} has no account on the cluster: {error}.")]) from error
 
 
 def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
@@ -31,6 +41,23 @@ def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
         )
         raise AccountRefused([Problem("user", message)])
     return account(entry)
+
+
+async def of_login_node(name: str, min_uid: int, people: People) -> LocalAccount:
+    """The account with a user's name, by the login node's user database; the Hub's own has none of this user.
+
+    Raises AccountRefused, RequestError as `of_user` does, and SchedulerError where no login node answers.
+    """
+    if problem := names.user_problem(name):
+        raise AccountRefused([Problem("user", f"The Hub submits no job for the account {name!r}: {problem}.")])
+    try:
+        person = await people.find(name)
+    except NotAUser as error:
+        message = f"No job can be submitted for {name!r} on the cluster: {error}."
+        raise RequestError([Problem("user", message)]) from error
+    if why := refusal(person.entry, min_uid):
+        raise AccountRefused([Problem("user", why)])
+    return LocalAccount(person.entry.pw_name, person.entry.pw_dir, person.group)
 
 
 def of_hub(*, allow_root: bool) -> LocalAccount:

@@ -19,7 +19,10 @@ from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
 from hpcspawner.schedulers.nodes import Estimate
+from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
+from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
+from hpcspawner.schedulers.ssh import LoginNodes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import Access
@@ -64,7 +67,9 @@ class Client:
         self.scheduler = scheduler
         self.access = access
         self.log = log
-        self.own_account = _own_account()
+        self._login = LoginNodes(access) if access.ssh else None
+        self.people = People(self._ask_who) if self._login else None
+        self.own_account = self._login.account if self._login else _own_account()
         self.observe: Callable[[str, str, float], object] = lambda *_: None
         """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
@@ -130,14 +135,15 @@ class Client:
 
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
-        argv = self._found(_valid(self.scheduler.details_command, job_id))
-        return (await self._checked(Command(argv))).out[:20_000]
+        argv = _valid(self.scheduler.details_command, job_id)
+        return (await self._checked(self._by_hub(Question(DETAILS, (job_id,), argv)))).out[:20_000]
 
     async def runs(self, job_id: str) -> int:
         """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""
         mark = _new_mark()
-        argv = self._found(_valid(self.scheduler.runs_command, job_id, mark))
-        answer = await self._checked(Command(argv)) if argv else Answer(0, "", "")
+        argv = _valid(self.scheduler.runs_command, job_id, mark)
+        question = Question(RUNS, (job_id, mark), argv)
+        answer = await self._checked(self._by_hub(question)) if argv else Answer(0, "", "")
         try:
             return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:
@@ -153,7 +159,10 @@ class Client:
         nothing."""
         try:
             mark = _new_mark()
-            commands = self.scheduler.end_commands(job_id, mark)
+            commands = [
+                Question(f"{END}{number}", (job_id, mark), argv)
+                for number, argv in enumerate(self.scheduler.end_commands(job_id, mark))
+            ]
             found = await self._record(job_id, commands, mark)
             if found and found.cause is Cause.CANCELLED and not found.cancelled_by and len(commands) > 1:
                 await asyncio.sleep(_ACCOUNTING_LAG_S)
@@ -163,23 +172,29 @@ class Client:
             return None
         return found
 
-    async def _record(self, job_id: str, commands: Sequence[Sequence[str]], mark: str) -> Record | None:
-        outs = await asyncio.gather(*(self.quietly(argv) for argv in commands))
+    async def _record(self, job_id: str, commands: Sequence[Question], mark: str) -> Record | None:
+        outs = await asyncio.gather(*(self._quietly(question) for question in commands))
         # Off the loop: the names of accounts may come from a directory service.
-        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, _account)
+        account = self.people.name_of if self.people else _account
+        return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, account)
+
+    async def _ask_who(self, name: str) -> Answer:
+        return await self._run(Command([helper.WHO, name]))
 
     async def sees_all(self) -> bool:
         """Whether the scheduler promises to show the jobs of all to the Hub's own account. Raises nothing."""
-        argv = self.scheduler.visibility_command()
-        return bool(argv) and self.scheduler.parse_visibility(await self.quietly(argv), self.own_account)
+        question = Question(VISIBILITY, (), self.scheduler.visibility_command())
+        if not question.argv:
+            return False
+        return self.scheduler.parse_visibility(await self._quietly(question), self.own_account)
 
     async def parsed(self, command: Callable[[str], list[str]], parse: Callable[[str, str], Any]) -> Any:
-        """What a parser makes of a command's output; None where the scheduler has no such command."""
+        """What a parser makes of a command's output; None where there is no such command, or login nodes run none."""
         mark = _new_mark()
         argv = command(mark)
-        if not argv:
+        if not argv or self._login:
             return None
-        answer = await self._checked(self._by_hub(argv))
+        answer = await self._checked(Command(self._found(argv)))
         try:
             # Off the loop: a cluster may have ten thousand nodes.
             return await asyncio.to_thread(parse, answer.out, mark)
@@ -188,8 +203,13 @@ class Client:
 
     async def quietly(self, argv: Sequence[str]) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
+        return await self._quietly(Question("", (), list(argv)))
+
+    async def _quietly(self, question: Question) -> str:
+        """What a command prints; "" if it fails, of which the first time for each program is a warning."""
+        argv = question.argv
         try:
-            answer = await self._run(self._by_hub(argv))
+            answer = await self._run(self._by_hub(question))
         except SchedulerError as error:
             self.complain(argv[0], f"{shlex.join(argv)}: {error}")
             return ""
@@ -205,7 +225,8 @@ class Client:
     async def is_unknown(self, job_id: str) -> bool:
         """Whether the scheduler itself says that it knows no such job; any other answer is a no. Raises nothing."""
         try:
-            answer = await self._run(self._by_hub(_valid(self.scheduler.details_command, job_id)))
+            argv = _valid(self.scheduler.details_command, job_id)
+            answer = await self._run(self._by_hub(Question(DETAILS, (job_id,), argv)))
         except SchedulerError as error:
             self.complain("is_unknown", str(error))
             return False
@@ -216,7 +237,8 @@ class Client:
         mark = _new_mark()
         begun_at = time.monotonic()
         argv = self.scheduler.query_command(mark)
-        by_hub = replace(self._by_hub(argv), variables=self.scheduler.query_variables)
+        question = Question(JOBS, (mark,), argv)
+        by_hub = replace(self._by_hub(question), variables=self.scheduler.query_variables)
         answer = await self._checked(self._by_user(sudo.LIST, argv, user, mark) if user else by_hub)
         try:
             # Off the loop: a busy cluster lists tens of thousands of jobs.
@@ -232,14 +254,23 @@ class Client:
 
     async def output(self, argv: Sequence[str]) -> str:
         """What one of the scheduler's commands prints, run under the Hub's own account."""
-        return (await self._checked(self._by_hub(argv))).out
+        return (await self._checked(self._by_hub(Question("", (), list(argv))))).out
 
     async def answer(self, argv: Sequence[str]) -> Answer:
         """The same for a command that may fail."""
-        return await self._run(self._by_hub(argv))
+        return await self._run(self._by_hub(Question("", (), list(argv))))
 
-    def _by_hub(self, argv: Sequence[str]) -> Command:
-        return Command(self._found(argv))
+    def _by_hub(self, question: Question) -> Command:
+        if self._login and not question.verb:
+            raise SchedulerNotSetUp(
+                "The helper on the login nodes answers no further questions.",
+                shlex.join(question.argv),
+                "scheduler.ssh is set",
+                "run this on a login node, with a profile without scheduler.ssh",
+            )
+        if self._login:
+            return Command([question.verb, *question.words])
+        return Command(self._found(question.argv))
 
     def _by_user(self, verb: str, argv: Sequence[str], user: str, word: str) -> Command:
         """A command with one word that varies, done as a user; the helper, where there is one, is given the word."""
@@ -255,7 +286,10 @@ class Client:
         return [*become, *setting, *self._found(argv)]
 
     def _by_helper(self, user: str, verb: str, data: bytes) -> Command:
-        return Command([*self._as_user(user), *self._helper(), verb], b"%d\n%s" % (len(data), data), watched=True)
+        framed = b"%d\n%s" % (len(data), data)
+        if self._login:
+            return Command([verb, _valid_user(user)], framed)
+        return Command([*self._as_user(user), *self._helper(), verb], framed, watched=True)
 
     def _helper(self) -> list[str]:
         if shutil.which(str(self.access.helper)) is None:
@@ -274,9 +308,7 @@ class Client:
 
     def _as_user(self, user: str) -> list[str]:
         """The prefix that makes a command this user's; none where the Hub already is this user."""
-        if problem := names.user_problem(user):
-            raise SchedulerRejected(f"No command is run for the account {user!r}: {problem}.")
-        if user == self.own_account:
+        if _valid_user(user) == self.own_account:
             return []
         return [part.replace("{user}", user) for part in self._found(self.access.prefix)]
 
@@ -312,7 +344,7 @@ class Client:
 
     def _not_started(self, argv: Sequence[str], answer: Answer) -> tuple[str, str] | None:
         """What is wrong, and the cure, where the words are of those who were to start the scheduler's command."""
-        by_helper = answer.code > 0 and self.access.helper in argv
+        by_helper = answer.code > 0 and (self._login is not None or self.access.helper in argv)
         if by_helper and _HELPER_SAYS.search(answer.err):
             again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
             return "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.", again
@@ -348,7 +380,8 @@ class Client:
         """How the Hub gets the rights that it needs."""
         lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
         if self.access.helper:
-            return f"put what {lines} prints into /etc/sudoers.d, and the user into that group"
+            where = "/etc/sudoers.d" + (" on the login nodes" if self._login else "")
+            return f"put what {lines} prints into {where}, and the user into that group"
         return f"name a helper in the profile (scheduler.helper), and put what {lines} prints into /etc/sudoers.d"
 
     async def _run(self, command: Command) -> Answer:
@@ -380,6 +413,8 @@ class Client:
 
     async def _start(self, command: Command) -> Answer:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
+        if self._login:
+            return await self._login.run(command.argv, command.stdin)
         own = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         environment = {**self.access.variables, **command.variables, **own}
         line = shlex.join(command.argv)
@@ -412,6 +447,12 @@ def _own_account() -> str:
     except KeyError:
         # A user database that is away must not keep the Hub from starting; a number is nobody's name.
         return str(os.geteuid())
+
+
+def _valid_user(name: str) -> str:
+    if problem := names.user_problem(name):
+        raise SchedulerRejected(f"No command is run for the account {name!r}: {problem}.")
+    return name
 
 
 def _new_mark() -> str:

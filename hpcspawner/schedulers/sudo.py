@@ -10,10 +10,12 @@ from os import pathsep
 from pathlib import Path
 from pprint import pformat
 from typing import Any
+from urllib.parse import quote
 
 from hpcspawner.errors import SchedulerNotSetUp
 from hpcspawner.programs import helper
 from hpcspawner.schedulers.base import Scheduler
+from hpcspawner.schedulers.questions import questions
 from hpcspawner.site import names
 from hpcspawner.site.profile import Access, SiteProfile
 
@@ -60,16 +62,22 @@ def submit_words(
 def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
     """The helper's text for this site, to be installed at `scheduler.helper`. Commands must be on this machine."""
     access = profile.scheduler
+
+    def there(argv: Sequence[str]) -> list[str]:
+        # The login node's folders are not this machine's; there the helper finds a name in the same path.
+        return list(argv) if access.ssh else found(access, argv)
+
     site = {
-        SUBMIT: found(access, scheduler.submit_command),
-        CANCEL: found(access, scheduler.cancel_words),
-        LIST: found(access, scheduler.query_command(helper.GIVEN)),
+        SUBMIT: there(scheduler.submit_command),
+        CANCEL: there(scheduler.cancel_words),
+        LIST: there(scheduler.query_command(helper.GIVEN)),
         "given": {CANCEL: scheduler.job_id_pattern, LIST: MARK},
         **rules(scheduler, profile.directives),
         "min_uid": access.min_uid,
         "path": pathsep.join(access.path),
         "variables": dict(access.variables),
         "limit_s": access.command_timeout_s + _GRACE_S,
+        **(served(access, scheduler) if access.ssh else {}),
     }
     text = Path(helper.__file__).read_text(encoding="utf-8")
     if text.count(_SITE_LINE) != 1 or not text.startswith("#!"):
@@ -78,6 +86,16 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         raise RightsError(f"{python!r} can't stand in the first line of a program; give the full path of a Python")
     _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {pformat(site, width=118)}\n").partition("\n")
     return f"#!{python} -IS\n{rest}"
+
+
+def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:
+    """What `serve` needs: the questions that a Hub elsewhere may ask, each with the kinds of its words."""
+    return {
+        "helper": str(access.helper),
+        "prefix": list(access.prefix),
+        "words": {"job": scheduler.job_id_pattern, "mark": MARK},
+        "questions": {verb: [list(one.kinds), one.template] for verb, one in questions(scheduler).items()},
+    }
 
 
 def found(access: Access, argv: Sequence[str]) -> list[str]:
@@ -93,6 +111,24 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
     return [path, *argv[1:]]
 
 
+def authorized_key(access: Access, public_key: str, group: str) -> str:
+    """The line of authorized_keys that forces the Hub's key to the helper, for the members of one group.
+
+    `public_key` is the text of the file `ssh-keygen` wrote. Raises RightsError where no safe line can be made.
+    """
+    if not access.ssh:
+        raise RightsError('the profile names no login node; write scheduler.ssh, such as ["hub@login1"]')
+    match = _PUBLIC_KEY.fullmatch(public_key.strip())
+    if not match:
+        raise RightsError(
+            "this is no public key of OpenSSH in one line, such as 'ssh-ed25519 AAAA… hub'; name the file that ends "
+            "with .pub"
+        )
+    word = quote(_checked_group(group), safe="")
+    return f'restrict,command="{access.helper} {helper.SERVE} {word}" {match[1]} {match[2]} hpcspawner\n'
+
+
+_PUBLIC_KEY = re.compile(r"((?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{1,60}) ([A-Za-z0-9+/]{40,3000}={0,3})(?: .*)?")
 # In sudoers a word in capitals is the name of a list, ALL is everybody.
 _LIST_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _PLAIN = re.compile(r"[^A-Za-z0-9_.-]")

@@ -123,6 +123,10 @@ def _access_mistakes(profile: "SiteProfile") -> Iterator[str]:
         yield f"directives: {access.type!r} has no further options; leave them out"
     if access.rules.on_hub and profile.job.parallel:
         yield f"job.parallel: {access.type!r} has no nodes and no queue for further jobs; leave the table out"
+    if access.ssh and access.rules.on_hub:
+        yield f"scheduler.ssh: {access.type!r} runs jobs on the Hub's machine; leave ssh out"
+    if access.ssh and not access.helper:
+        yield "scheduler.ssh: needs scheduler.helper, the place of the helper on the login nodes (an absolute path)"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 

@@ -7,6 +7,7 @@ a quote, a backslash or a `#`.
 import re
 from collections.abc import Mapping
 
+from hpcspawner.programs import helper
 from hpcspawner.site.scheduler_types import rules
 
 _LETTERS = "letters, digits and the signs"
@@ -25,10 +26,8 @@ DEFAULT_SIGNS = {
 _LONGEST = 128
 KINDS = tuple(DEFAULT_SIGNS)
 
-_NOT_IN_A_USERS_NAME = re.compile(r"""[/:;&|<>(){}\[\]*?"$`]""")
-# sudo's ways to write a number, a group, a netgroup and a negation; an option's first sign.
-_NOT_FIRST_OF_A_USERS_NAME = "-#%+!"
-_LONGEST_USER = 256
+user_problem = helper.user_problem
+"""Why no command may be given a user's name; "" if one may. The helper asks it too."""
 
 
 def pattern(signs: Mapping[str, str], kind: str, longest: int = _LONGEST) -> str:
@@ -59,19 +58,3 @@ def _first(signs: Mapping[str, str], kind: str) -> str:
 
 def _signs(signs: Mapping[str, str], kind: str) -> str:
     return signs.get(kind, DEFAULT_SIGNS[kind])
-
-
-def user_problem(name: str) -> str:
-    """Why no command may be given this user's name, as the end of a sentence; "" if one may.
-
-    It is a name of the user database, so all is allowed that sudo, the scheduler and a shell read as that name alone.
-    """
-    if not name or len(name) > _LONGEST_USER:
-        return f"it has {len(name)} characters, and 1 to {_LONGEST_USER} are allowed"
-    if not name.isprintable() or name != name.strip():
-        return "it begins or ends with a blank, or contains a control character"
-    if name[0] in _NOT_FIRST_OF_A_USERS_NAME:
-        return f"it begins with {name[0]!r}, which sudo does not read as part of a name"
-    if found := _NOT_IN_A_USERS_NAME.search(name):
-        return f"it contains {found[0]!r}, which is not allowed in a user name"
-    return ""

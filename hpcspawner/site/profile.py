@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.site import scheduler_types
+from hpcspawner.site import away, scheduler_types
+from hpcspawner.site.away import UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
 from hpcspawner.site.environments import Environment, Image, OwnEnvironments, OwnImages, OwnSetup
 from hpcspawner.site.fields import (
@@ -53,7 +54,7 @@ class Directive(Frozen):
     value: Value = ""
 
 
-class Access(Frozen):
+class Access(away.Reach):
     """Which batch system it is and how the Hub reaches its commands."""
 
     type: Annotated[str, AfterValidator(_known_scheduler)]
@@ -277,6 +278,7 @@ class SiteProfile(Frozen):
     job: Job = Job()
     contact: Contact = Contact()
     words: Words = Words()
+    users: UserNames = UserNames()
 
     def partition(self, name: str) -> Partition | None:
         """The partition of this name, or None."""

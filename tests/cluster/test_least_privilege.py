@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,8 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 from cluster.conftest import jobs_of, on_head, profile, queue_is_empty_within, shown
-from support.faults import Lab, accounts_stay, within
+from support.faults import Lab, within
 from support.hub import Hub, server_path
+from support.rights import accounts, frame, mounted, must, processes, run, write
 from support.schedulers import HAS_TORQUE, SCHEDULERS
 
 ROOT = Path(__file__).parents[2]
@@ -44,36 +44,6 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def frame(data):
-    return b"%d\n%s" % (len(data), data)
-
-
-def run(*argv, given=b"", user=None, whole=True, **environment):
-    """Exit code, output and error output of a command, as a user; root's own environment stays behind.
-
-    If what is given is `whole`, the command's input stays open until it has answered, as the Hub's helper wants it.
-    """
-    prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--reset-env"] if user else []
-    words = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*prefix, *words, *argv], stdin=pipe, stdout=pipe, stderr=pipe, cwd="/") as process:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(given)
-            process.stdin.flush()
-        if not whole:
-            process.stdin.close()
-        out, err = process.stdout.read(), process.stderr.read()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-    return process.returncode, out.decode(), err.decode(errors="replace")
-
-
-def must(*argv, **kwargs):
-    code, out, err = run(*argv, **kwargs)
-    assert code == 0, f"{argv}: {out} {err}"
-    return out
-
-
 SUBMITTED = frame(SCRIPT)
 
 
@@ -87,50 +57,6 @@ def as_alice(verb, given, whole=True, **environment):
 
 def all_jobs():
     return on_head("squeue", "--noheader", "--format=%i %u").splitlines()
-
-
-def remove_accounts():
-    """Those of an earlier run, too, that was killed."""
-    run("userdel", HUBBER)
-    run("groupdel", GROUP)
-    for kind, name in (("passwd", HUBBER), ("group", GROUP)):
-        assert run("getent", kind, name)[0] != 0, f"{name} is still there"
-
-
-@contextlib.contextmanager
-def accounts():
-    """The Hub's own account, and the group of those whom it may act for: alice, and not bob."""
-    with accounts_stay():
-        remove_accounts()
-    try:
-        with accounts_stay():
-            must("groupadd", GROUP)
-            must("useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", HUBBER)
-            must("usermod", "--append", "--groups", GROUP, "alice")
-        yield
-    finally:
-        with accounts_stay():
-            remove_accounts()
-
-
-@contextlib.contextmanager
-def mounted(target, *options):
-    """A mount that nobody sees but this run: the lab's head has a mount namespace of its own for each command."""
-    target = Path(target)
-    made = not target.exists()
-    target.mkdir(parents=True, exist_ok=True)
-    must("mount", *options, str(target))
-    try:
-        yield
-    finally:
-        must("umount", "--lazy", str(target))
-        if made:
-            target.rmdir()
-
-
-def write(path, text, mode):
-    path.write_text(text, encoding="utf-8")
-    path.chmod(mode)
 
 
 class Place:
@@ -185,7 +111,7 @@ def place(lab):
     folder.chmod(0o755)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
-        stack.enter_context(accounts())
+        stack.enter_context(accounts(HUBBER, GROUP))
         for name, real in (("python", sys.base_prefix), ("venv", sys.prefix), ("code", str(ROOT))):
             stack.enter_context(mounted(str(folder / name), "--bind", real))
         for name in ("/etc/sudoers.d", str(Path(HELPER).parent)):
@@ -450,17 +376,6 @@ def test_nothing_of_the_callers_environment_reaches_the_scheduler_or_the_job(pla
 
 
 # --- what becomes of it when somebody does not answer
-
-
-def processes(user, name):
-    """Ids of a user's processes of this name that live."""
-    uid, found = pwd.getpwnam(user).pw_uid, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if folder.stat().st_uid == uid and (folder / "comm").read_text().strip() == name and state not in "ZX":
-                found.append(int(folder.name))
-    return found
 
 
 @contextlib.contextmanager

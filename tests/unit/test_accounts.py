@@ -75,11 +75,11 @@ def test_a_container_of_root_alone_may_say_so(monkeypatch):
     assert accounts.of_hub(allow_root=True).name == "root"
 
 
-def test_allow_root_lets_no_user_be_root(profile):
+async def test_allow_root_lets_no_user_be_root(profile):
     spawner = spawner_of("root", profile)
     spawner.allow_root = True
     with pytest.raises(AccountRefused):
-        spawner.account_on(spawner.cluster)
+        await spawner._judge({})
 
 
 @pytest.mark.parametrize(("helper", "refused"), [("/usr/local/libexec/hpcspawner", True), (None, False)])

@@ -64,7 +64,7 @@ def bad(tmp_path):
 def test_without_a_command_it_says_which_there_are():
     done = run()
     assert done.returncode == 2
-    for name in ("init", "check", "render", "helper", "sudoers", "jobs", "demo"):
+    for name in ("init", "check", "render", "helper", "sudoers", "authorized-key", "jobs", "demo"):
         assert name in done.stdout
 
 
@@ -81,7 +81,7 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert (
         done.stderr
         == f"hpcspawner: There is no command {word!r}.{hint} The commands are: init, check, render, helper, "
-        "sudoers, jobs, demo.\n"
+        "sudoers, authorized-key, jobs, demo.\n"
     )
 
 

@@ -627,6 +627,7 @@ def test_it_is_a_program_for_python_3_6():
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     known = {
         "contextlib",
+        "grp",
         "json",
         "os",
         "pwd",
@@ -638,6 +639,7 @@ def test_it_is_a_program_for_python_3_6():
         "tempfile",
         "time",
         "typing",
+        "urllib.parse",
     }
     assert imported | modules <= known
     assert text.startswith("#!/usr/bin/python3 -IS\n")

@@ -625,6 +625,7 @@ SECTIONS = {
     "Directive": "`directives`",
     "Contact": "`[contact]`",
     "Words": "`[words]`",
+    "UserNames": "`[users]`",
 }
 MODELS = {
     name: model
