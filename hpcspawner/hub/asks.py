@@ -26,7 +26,7 @@ _AT_ONCE = 2
 _LABEL = JobLabel("jupyter", "estimate")
 
 
-class _Asked(BaseHandler):
+class Asked(BaseHandler):
     """A question of a user who is logged in; the answer is JSON, for this user and this moment."""
 
     def tell(self, body: dict[str, Any], status: int = HTTPStatus.OK) -> None:
@@ -51,7 +51,34 @@ class _Asked(BaseHandler):
             raise web.HTTPError(HTTPStatus.NOT_FOUND) from None
 
 
-class FactsHandler(_Asked):
+class Turns:
+    """Who may ask the cluster when: each user once in a few seconds, and few of them at once."""
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self._asked_at: dict[str, float] = {}
+        self._at_once: asyncio.Semaphore | None = None
+
+    def is_too_soon(self, name: str) -> bool:
+        """Whether this user has asked a moment ago; else the time counts from now."""
+        now = time.monotonic()
+        if now - self._asked_at.get(name, float("-inf")) < _GAP_S:
+            return True
+        self._asked_at[name] = now
+        return False
+
+    @property
+    def one(self) -> asyncio.Semaphore:
+        """To be held while it is asked."""
+        if self._at_once is None:
+            self._at_once = asyncio.Semaphore(_AT_ONCE)
+        return self._at_once
+
+
+TOO_SOON = {"message": "Please wait a moment before you ask again."}
+
+
+class FactsHandler(Asked):
     """`GET hpcspawner/facts?cluster=NAME`: what is free, by partition. Never waits for the scheduler."""
 
     @web.authenticated
@@ -62,20 +89,17 @@ class FactsHandler(_Asked):
         self.tell(in_words(spawner.facts_of(cluster), [one.name for one in cluster.profile.partitions]))
 
 
-class WhenHandler(_Asked):
+class WhenHandler(Asked):
     """`POST hpcspawner/when` with the form's fields: when this request could start, by the scheduler's own word."""
 
-    _asked_at: dict[str, float] = {}
-    _turns: asyncio.Semaphore | None = None
+    _turns = Turns()
 
     @web.authenticated
     async def post(self) -> None:
         """One sentence; nothing is submitted."""
-        user = self.current_user
         options = read({name: self.get_arguments(name) for name in self.request.arguments})
-        if time.monotonic() - self._asked_at.get(user.name, float("-inf")) < _GAP_S:
-            return self.tell({"message": "Please wait a moment before you ask again."}, HTTPStatus.TOO_MANY_REQUESTS)
-        self._asked_at[user.name] = time.monotonic()
+        if self._turns.is_too_soon(self.current_user.name):
+            return self.tell(TOO_SOON, HTTPStatus.TOO_MANY_REQUESTS)
         cluster = self.cluster(options)
         try:
             account = await self.spawner().account_on(cluster)
@@ -87,9 +111,7 @@ class WhenHandler(_Asked):
             return self.tell({"message": f"The scheduler does not tell: {error}"}, HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _sentence(self, cluster: Cluster, account: str, wanted: Resources) -> str:
-        if WhenHandler._turns is None:
-            WhenHandler._turns = asyncio.Semaphore(_AT_ONCE)
-        async with WhenHandler._turns:
+        async with self._turns.one:
             estimate = await cluster.client.estimate(account, cluster.client.scheduler.options(wanted, _LABEL))
         if estimate.refusal:
             return f"The scheduler would not take this job: {estimate.refusal}"

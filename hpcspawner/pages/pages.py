@@ -83,6 +83,7 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             is_open=not above or bool(shown.problems) or shown.filled_in,
             tells_facts=cluster.board.offered,
             can_estimate=cluster.client.can_estimate,
+            can_look=profile.scheduler.look,
             free=in_words(facts, [one.name for one in profile.partitions]),
             offer=json.dumps(as_data(offer_here), separators=(",", ":")),
         )

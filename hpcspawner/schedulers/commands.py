@@ -125,6 +125,17 @@ class Client:
         """Whether `estimate` may be asked for. The helper has no verb for it."""
         return bool(self.scheduler.estimate_words) and not self.access.helper
 
+    async def look(self, user: str, asked: bytes) -> str:
+        """What `programs/look.py` prints for a line of JSON, run as this user. The user may have had a hand in it."""
+        if not self.access.look:
+            raise SchedulerNotSetUp("The Hub may not look at files here.", "", "", "write look = true in [scheduler]")
+        if self.access.helper:
+            command = self._by_helper(user, sudo.LOOK, asked)
+        else:
+            argv = ["python3", "-IS", "-c", sudo.look_program()]
+            command = Command([*self._bounded(), *self._directly(user, argv)], asked)
+        return (await self._checked(command)).out
+
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""
         argv = _valid(self.scheduler.cancel_command, job_id)

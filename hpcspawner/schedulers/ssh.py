@@ -60,7 +60,7 @@ class LoginNodes:
         What has been asked is asked again elsewhere after a loss, but for a submit: that is SchedulerUnreachable, with
         the time until which it may still come to something. Raises SchedulerError.
         """
-        async with self._of_users if words[0] in helper.VERBS else self._of_hub:
+        async with self._of_users if words[0] in (*helper.VERBS, helper.LOOK) else self._of_hub:
             return await self._run(words, stdin)
 
     async def _run(self, words: Sequence[str], stdin: bytes) -> Answer:

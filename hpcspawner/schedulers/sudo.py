@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hpcspawner.errors import SchedulerNotSetUp
-from hpcspawner.programs import helper
+from hpcspawner.programs import helper, look
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.questions import questions
 from hpcspawner.site import names
@@ -23,6 +23,7 @@ MARK = r"[0-9a-f]{16}"
 """What the mark of a listing looks like."""
 
 SUBMIT, CANCEL, LIST = helper.VERBS
+LOOK = helper.LOOK
 # The Hub stops the command at its own limit. The helper's limit counts after the Hub has ended.
 _GRACE_S = 1.0
 _SITE_LINE = "SITE: Dict[str, Any] = {}\n"
@@ -77,6 +78,7 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         "path": pathsep.join(access.path),
         "variables": dict(access.variables),
         "limit_s": access.command_timeout_s + _GRACE_S,
+        **({LOOK: look_program()} if access.look else {}),
         **(served(access, scheduler) if access.ssh else {}),
     }
     text = Path(helper.__file__).read_text(encoding="utf-8")
@@ -86,6 +88,11 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         raise RightsError(f"{python!r} can't stand in the first line of a program; give the full path of a Python")
     _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {pformat(site, width=118)}\n").partition("\n")
     return f"#!{python} -IS\n{rest}"
+
+
+def look_program() -> str:
+    """What looks at files as a user, as text for a Python."""
+    return Path(look.__file__).read_text(encoding="utf-8")
 
 
 def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:
@@ -181,14 +188,15 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
             "capitals alone, which sudo reads as the name of a list"
         )
     helper_path = str(access.helper)
-    verbs = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
+    verbs = [SUBMIT, CANCEL, *([LIST] if listing else []), *([LOOK] if access.look else [])]
+    also = f"{', look at files' if access.look else ''}{' and list' if listing else ''}"
     sudo_rs = sudo_rs or program_name == "sudo-rs"
     written = _in_sudo_rs if sudo_rs else _in_sudoers
     return _SUDOERS.format(
         account=written(account, "account"),
         group=written(_checked_group(group), "group"),
         further="" if sudo_rs else _OF_SUDO_ALONE,
-        also=" and list" if listing else "",
+        also=also,
         helper=helper_path,
         alias=_alias(helper_path),
         commands=", \\\n    ".join(f"{helper_path} {verb}" for verb in verbs),

@@ -60,6 +60,9 @@ class Access(away.Reach):
     type: Annotated[str, AfterValidator(_known_scheduler)]
     command_prefix: Annotated[tuple[Line, ...] | None, Field(description="argv put before submit and cancel.")] = None
     helper: Annotated[HelperPath | None, Field(description="Program that the prefix runs in place of them.")] = None
+    look: Annotated[
+        bool, Field(description="The Hub may look at files as its users: own environments, a check of a choice.")
+    ] = False
     path: Annotated[tuple[PathText, ...], Field(description="Folders with the scheduler's commands.")] = (
         "/usr/local/bin",
         "/usr/bin",
