@@ -16,10 +16,11 @@ import platform
 import pwd
 import re
 import stat
+import struct
 import sys
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, Set, Union
+from typing import Any, Dict, Iterator, List, Union
 
 LIMIT_S = 8.0
 MOST = 50
@@ -39,6 +40,9 @@ NEEDED = (("jupyterhub", "jupyterhub-singleuser"), ("jupyterlab", "jupyter-lab")
 # As a SIF file has them in its header.
 SIF_MAGIC = (32, b"SIF_MAGIC")
 SIF_ARCHITECTURE = slice(45, 47)
+# Where its data begins, and how long that is.
+SIF_DATA = slice(112, 128)
+SIF_HEADER_BYTES = 128
 ARCHITECTURES = {b"01": "386", b"02": "amd64", b"03": "arm", b"04": "arm64", b"05": "ppc64", b"06": "ppc64le"}
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386"}
 SQUASHFS = b"hsqs"
@@ -62,7 +66,7 @@ def main() -> int:
 
 def found(home: str, folders: "List[str]", until: float) -> "Iterator[Dict[str, Any]]":
     """The user's own environments, each once: its folder, of what kind it is, and which packages it lacks."""
-    seen = set()  # type: Set[str]
+    seen = {}  # type: Dict[str, bool]
     for path in candidates(home, folders):
         if time.monotonic() > until or len(seen) >= MOST:
             return
@@ -72,7 +76,7 @@ def found(home: str, folders: "List[str]", until: float) -> "Iterator[Dict[str, 
         except OSError:
             continue
         if kind and same not in seen and len(path) <= LONGEST_PATH:
-            seen.add(same)
+            seen[same] = True
             yield {"path": path, "kind": kind, "lacks": lacking(path)}
 
 
@@ -178,23 +182,31 @@ def why_no_image(path: str) -> str:
     if not os.access(path, os.R_OK):
         return "You may not read the image %s. Ask its owner to let you, or copy it." % path
     why = "" if os.path.isdir(path) else why_not_here(path)
-    return "The image %s %s. Choose one that is made for these machines." % (path, why) if why else ""
+    return "The image %s %s. Choose another image, or make it for these machines." % (path, why) if why else ""
 
 
 def why_not_here(path: "Union[str, os.PathLike[str]]") -> str:
     """Why this machine could not run the image of this file; "" if it could, or if this process may not read it."""
     try:
         with open(os.open(str(path), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            head = file.read(64)
+            head = file.read(SIF_HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
     except OSError:
         return ""
     start, magic = SIF_MAGIC
     if head[start : start + len(magic)] == magic:
         made_for = ARCHITECTURES.get(head[SIF_ARCHITECTURE], "another architecture")
         here = MACHINES.get(platform.machine(), platform.machine())
-        return "" if made_for == here else "is made for %s; this machine is %s" % (made_for, here)
+        if made_for != here:
+            return "is made for %s; this machine is %s" % (made_for, here)
+        return "is cut short; copy it again" if len(head) == SIF_HEADER_BYTES and size < end_of(head) else ""
     # What came before SIF, such as .simg, is a squashfs, perhaps behind a line for the shell.
     return "" if SQUASHFS in head else "is no image that Apptainer knows"
+
+
+def end_of(head: bytes) -> int:
+    """Where the data of a SIF file ends, by its header."""
+    return int(sum(struct.unpack("<qq", head[SIF_DATA])))
 
 
 def why_no_directory(path: str) -> str:

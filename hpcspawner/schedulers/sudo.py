@@ -155,7 +155,7 @@ _POWERFUL_GROUPS = frozenset(
 )
 
 _SUDOERS = """\
-# The account {account} may submit and cancel{also} jobs as any member of the group {group}, and nothing else:
+# The account {account} may submit and cancel{also} jobs{look} as any member of the group {group}, and nothing else:
 # never as root, with no other words, with nothing of its own environment. Install it with mode 0440 as a file of
 # /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
 Cmnd_Alias {alias} = {commands}
@@ -189,14 +189,14 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
         )
     helper_path = str(access.helper)
     verbs = [SUBMIT, CANCEL, *([LIST] if listing else []), *([LOOK] if access.look else [])]
-    also = f"{', look at files' if access.look else ''}{' and list' if listing else ''}"
     sudo_rs = sudo_rs or program_name == "sudo-rs"
     written = _in_sudo_rs if sudo_rs else _in_sudoers
     return _SUDOERS.format(
         account=written(account, "account"),
         group=written(_checked_group(group), "group"),
         further="" if sudo_rs else _OF_SUDO_ALONE,
-        also=also,
+        also=" and list" if listing else "",
+        look=", and look at files," if access.look else "",
         helper=helper_path,
         alias=_alias(helper_path),
         commands=", \\\n    ".join(f"{helper_path} {verb}" for verb in verbs),
