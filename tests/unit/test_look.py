@@ -1,6 +1,7 @@
 """What looks at files as a user: the program by itself, through the helper, and what the Hub makes of its answers."""
 
 import ast
+import asyncio
 import json
 import os
 import pwd
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 from unit.test_helper import PYTHON, USER
 
+from hpcspawner.errors import SchedulerUnreachable
+from hpcspawner.hub import asks
+from hpcspawner.hub import looks as hub_looks
+from hpcspawner.hub.asks import Turns
+from hpcspawner.hub.looks import Kept
 from hpcspawner.programs import look
 from hpcspawner.request import looks
 from hpcspawner.request.gate import make
@@ -209,3 +215,65 @@ def test_the_check_is_of_what_was_chosen():
 
 def test_the_program_s_file_is_what_is_sent():
     assert Path(look.__file__).read_text(encoding="utf-8") == look_program()
+
+
+class Desk:
+    """Stands for a cluster whose looks wait to be let go."""
+
+    def __init__(self):
+        self.name, self.profile, self.client = "here", PROFILE, self
+        self.asked, self.go = [], asyncio.Event()
+        self.fails = False
+
+    async def look(self, user, _question):
+        self.asked.append(user)
+        await self.go.wait()
+        if self.fails:
+            raise SchedulerUnreachable("it hangs", "look", "")
+        return answer(entry(f"/home/{user}/env"))
+
+
+async def test_one_look_serves_all_who_ask_meanwhile_and_for_a_while(monkeypatch):
+    desk, kept, bob = Desk(), Kept(Turns()), LocalAccount("bob", "/home/bob")
+    waiting = [asyncio.ensure_future(kept.environments(desk, user)) for user in (ALICE, ALICE, bob)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    desk.go.set()
+    first, of_bob = await waiting[1], await waiting[2]
+    assert first["environments"] == of_bob["environments"] == [{"name": "~/env", "note": "conda"}]
+    assert await kept.environments(desk, ALICE) == first
+    assert sorted(desk.asked) == ["alice", "bob"]
+    monkeypatch.setattr(hub_looks, "_KEPT_S", -1.0)
+    await kept.environments(desk, ALICE)
+    assert sorted(desk.asked) == ["alice", "alice", "bob"]
+
+
+async def test_a_look_that_failed_is_told_and_made_again_later(monkeypatch):
+    desk, kept = Desk(), Kept(Turns())
+    desk.go.set()
+    desk.fails = True
+    for _ in range(2):
+        with pytest.raises(SchedulerUnreachable):
+            await kept.environments(desk, ALICE)
+    assert desk.asked == ["alice"]
+    monkeypatch.setattr(hub_looks, "_KEPT_S", -1.0)
+    desk.fails = False
+    assert (await kept.environments(desk, ALICE))["environments"]
+
+
+async def test_no_more_answers_are_kept_than_a_bound(monkeypatch):
+    monkeypatch.setattr(hub_looks, "_MOST_KEPT", 3)
+    desk, kept = Desk(), Kept(Turns())
+    desk.go.set()
+    for number in range(9):
+        await kept.environments(desk, LocalAccount(f"user{number}", f"/home/user{number}"))
+    assert len(kept._answers) == 3
+
+
+def test_a_user_asks_once_in_three_seconds(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(asks.time, "monotonic", lambda: now[0])
+    turns = Turns()
+    assert [turns.is_too_soon("alice"), turns.is_too_soon("alice"), turns.is_too_soon("bob")] == [False, True, False]
+    now[0] += 3
+    assert not turns.is_too_soon("alice")
