@@ -47,8 +47,8 @@ soak: ## Three hundred servers, started and stopped while this and that fails (a
 	@SOAK_CYCLES=300 SUITE_TIMEOUT=60m tests/run soak
 
 .PHONY: releases
-releases: ## What a newer Slurm and Python must show, in Debian's trixie and sid (as root on Debian).
-	@tests/releases trixie sid
+releases: ## Slurm 24.11 with Python 3.13 and the newest of both, in Debian's trixie and sid (as root on Debian).
+	@for suite in trixie sid; do NEWEST=$$suite IN_NEWEST=cluster-release SUITE_TIMEOUT=60m tests/run newest || exit; done
 
 .PHONY: fuzz
 fuzz: .venv/.installed ## The fuzzer at every door. SECONDS=3600

@@ -25,6 +25,10 @@ essentials=(
     "$single"\[{requeued,held,suspended,out_of_memory,renewed}\]
     tests/cluster/test_drills_written_down.py
 )
+# What `make releases` runs in other Debians: all that needs Slurm, one environment and no browser.
+on_releases=(tests/contract tests/cluster/test_{first_light,init,least_privilege,limits,names,options,profiles}.py)
+on_releases+=(tests/cluster/test_{scheduler_grammar,secrets,site_options,starts,unknown_nodes,stand_ins}.py)
+on_releases+=(tests/cluster/test_drills{,_ledger,_single,_written_down}.py)
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.
 by_test=(-n 3 --dist worksteal)
 by_file=(-n 2 --dist loadfile)
@@ -41,7 +45,8 @@ suite() {
     package) environment environment proxy && run_pytest .venv tests/package ;;
     cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${elsewhere[@]}" ;;
     cluster-essentials) environment environment proxy && on_head .venv "${essentials[@]}" ;;
-    newest) in_release "$NEWEST" tests/run cluster-essentials ;;
+    cluster-release) environment environment proxy && on_head .venv "${on_releases[@]}" ;;
+    newest) in_release "$NEWEST" tests/run "$IN_NEWEST" ;;
     cluster-sites) environment environment proxy && on_head .venv "${of_sites[@]}" ;;
     cluster-attack) environment environment proxy && on_head .venv "${of_attacks[@]}" ;;
     cluster-5.5) environment environment-5.5 proxy && on_head .venv-5.5 tests/cluster -m both_hubs ;;
