@@ -6,13 +6,13 @@ from typing import Any
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hpcspawner.programs.launcher import NO_PYTHON_CODE
+from hpcspawner.programs.launcher.codes import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.script import parallel
 from hpcspawner.script.launch import Launch
 from hpcspawner.script.settings import CallHome
-from hpcspawner.script.text import quote, quote_path, source
+from hpcspawner.script.text import joined_launcher, quote, quote_path
 from hpcspawner.site.profile import Job
 
 MODULE_FILES = (
@@ -49,7 +49,7 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
             log_folder=job.log,
             fallback_path=home.fallback_path,
             no_python_code=NO_PYTHON_CODE,
-            launcher=source("launcher.py"),
+            launcher=joined_launcher(),
             settings=launch.settings(request, job, home).text(),
         )
     )

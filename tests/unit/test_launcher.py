@@ -26,12 +26,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.launcher import SOURCE, launcher
 
-from hpcspawner.programs import launcher
 from hpcspawner.script.settings import SETTINGS_VERSION, LauncherSettings
 from hpcspawner.script.text import quote, source
 
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 TICKET = "ticket-" + "t" * 30
 REPORT_KEY = "report-" + "r" * 30
@@ -1225,7 +1224,7 @@ os.rename("found.new", "found.json")
 
 
 def test_a_server_that_shows_its_job_passes_on_what_its_user_asks_for(hub, program, launch, settings, home):
-    keeper = Path(launcher.__file__).with_name("status_keeper.py").read_text()
+    keeper = source("status_keeper.py")
     settings.update(status=STATUS, files={"status_keeper.py": keeper, "status/labextensions/x/static/y": ""})
     asks = f"import contextlib, threading\ndef asks():\n{textwrap.indent(ASKS, '    ')}"
     program("jupyterhub-singleuser", f"{asks}\nthreading.Thread(target=asks).start()\nserve()")

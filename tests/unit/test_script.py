@@ -11,11 +11,11 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 from material import FULL, NASTY
+from support.launcher import SOURCE
 from support.schedulers import EVERY
 from support.scripts import HOME, LABEL, SMALL_SITE, taken_apart
 
 import hpcspawner
-from hpcspawner.programs import launcher
 from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
@@ -29,7 +29,6 @@ from hpcspawner.script.text import quote, quote_path, source
 from hpcspawner.site.profile import SiteProfile, load
 from hpcspawner.units import Walltime
 
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
 BIN = Path(__file__).parent / "bin"
 # The embedded scheduler is started by its path.
@@ -85,11 +84,11 @@ def script(kind, options, *, profile=None, label=LABEL, home=HOME):
 
 def without_launcher(text):
     """The script with one line in the launcher's place, so that golden files show only what is theirs."""
-    whole = quote(SOURCE.rstrip("\n"))
+    whole = quote(SOURCE)
     assert text.count(whole) == 1
     for content in STATUS_FILES.values():
         text = text.replace(quote(json.dumps(content))[1:-1], '"(its text)"')
-    text = text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
+    text = text.replace(whole, "'# (hpcspawner/programs/launcher stands here)'")
     for name in ("token.py",):
         inside = quote(json.dumps(source(name))[1:-1])[1:-1]
         text = text.replace(inside, f"(hpcspawner/programs/{name} stands here)")
@@ -357,7 +356,7 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     }
 
 
-IDLE_SOURCE = Path(launcher.__file__).with_name("idle.py").read_text(encoding="utf-8").rstrip("\n")
+IDLE_SOURCE = source("idle.py")
 
 
 def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
