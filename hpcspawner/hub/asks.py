@@ -1,7 +1,8 @@
-"""What the form asks the Hub while it is open: what is free, and when exactly this request could start."""
+"""What the form asks the Hub while it is open: what is free, when this request could start, what it would submit."""
 
 import asyncio
 import json
+import shlex
 import time
 from http import HTTPStatus
 from typing import Any
@@ -19,11 +20,13 @@ from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel, Resources
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.sudo import submit_words
+from hpcspawner.script.render import preview
 
 # One user may ask again after this time, and so many questions go on at once: each is a command of the scheduler's.
 _GAP_S = 3.0
 _AT_ONCE = 2
-_LABEL = JobLabel("jupyter", "estimate")
+_LABEL = JobLabel("jupyter", "example")
 
 
 class _Asked(BaseHandler):
@@ -99,6 +102,32 @@ class WhenHandler(_Asked):
         return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
 
 
+class ScriptHandler(_Asked):
+    """`POST hpcspawner/script` with the form's fields: the page that shows what they would submit. Nothing is."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """The submit command with its options, and the script; or why the request is refused."""
+        options = read({name: self.get_arguments(name) for name in self.request.arguments})
+        cluster, spawner = self.cluster(options), self.spawner()
+        try:
+            request = make(options, cluster.profile, await spawner.account_on(cluster))
+            scheduler = cluster.client.scheduler
+            job = preview(request, scheduler, cluster.profile.job, _LABEL, await spawner.home_for_preview())
+            words = submit_words(scheduler, job.options, cluster.profile.directives)
+        except RequestError as error:
+            self.set_status(HTTPStatus.BAD_REQUEST)
+            return await self._show(problems=[problem.message for problem in error.problems])
+        except SchedulerError as error:
+            self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
+            return await self._show(problems=[str(error)])
+        return await self._show(command=shlex.join(words), script=job.script)
+
+    async def _show(self, **shown: Any) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.finish(await self.render_template("hpc_job_script.html", **({"problems": []} | shown)))
+
+
 class CancelHandler(BaseHandler):
     """`POST hpcspawner/cancel` with `server` and `then`: end a start of one's own, without JavaScript too."""
 
@@ -127,6 +156,7 @@ class CancelHandler(BaseHandler):
 HANDLERS = [
     (r"/hpcspawner/cancel", CancelHandler),
     (r"/hpcspawner/facts", FactsHandler),
+    (r"/hpcspawner/script", ScriptHandler),
     (r"/hpcspawner/when", WhenHandler),
 ]
 """For `JupyterHub.extra_handlers`."""

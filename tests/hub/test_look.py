@@ -103,3 +103,35 @@ def test_a_server_is_started_by_keyboard_alone(hub):
         page.keyboard.press("Enter")
         page.wait_for_url(re.compile("/user/alice/lab"), timeout=60_000)
         assert page.complaints == []
+
+
+def test_the_job_script_is_shown_and_nothing_is_submitted(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        fill(page, partition="short", walltime="7m")
+        with page.context.expect_page() as opened:
+            page.click("#hpc-script")
+        script = opened.value
+        text = script.locator("#hpc-job-script").inner_text()
+        assert text.startswith("#!/bin/bash")
+        assert "A-TICKET-STANDS-HERE" in text
+        assert "(the launcher stands here)" in text
+        assert "--walltime=420" in script.locator("#hpc-command").inner_text()
+        assert look_at(script, "job-script") == []
+        assert page.locator("#hpc-start").inner_text() == "Start"
+        assert page.locator("#hpc-start").is_enabled()
+        assert page.complaints == []
+    assert hub.servers("alice") == {}
+
+
+def test_the_job_script_needs_no_script_and_says_why_a_request_is_refused(hub):
+    with a_page(javascript=False) as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        page.locator("#hpc-more summary").first.click()
+        page.fill("#hpc-walltime", "7 weeks")
+        with page.context.expect_page() as opened:
+            page.click("#hpc-script")
+        assert "wall time" in opened.value.locator("#hpc-refused").inner_text().lower()
+    assert hub.servers("alice") == {}

@@ -24,7 +24,7 @@ from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
 from hpcspawner.script.layers import StatusBar
-from hpcspawner.script.render import render, submission
+from hpcspawner.script.render import preview, render, submission
 from hpcspawner.script.text import quote, quote_path, source
 from hpcspawner.site.profile import SiteProfile, load
 from hpcspawner.units import Walltime
@@ -469,3 +469,20 @@ def test_there_are_nine_shipped_profiles():
     names = {"comet", "hydra", "local", "rhea", "stratus", "tscc"}
     names |= {"openpbs-minimal", "slurm-minimal", "torque-minimal"}
     assert {path.stem for path in PROFILES} == names
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("case", REQUESTS)
+def test_a_preview_is_what_is_submitted_without_the_programs_in_it(kind, case):
+    profile = site(kind)
+    request = make(REQUESTS[case], profile, LocalAccount("alice", "/home/alice"))
+    shown = preview(request, EVERY[kind], profile.job, LABEL, HOME)
+    real = submission(request, EVERY[kind], profile.job, LABEL, HOME)
+    assert shown.options == real.options
+    settings = settings_of(real.script)
+    brief = settings | {"files": dict.fromkeys(settings["files"], "(its text)")}
+    expected = real.script.replace(quote(SOURCE), quote("# (the launcher stands here)"))
+    in_words = [quote(json.dumps(one, sort_keys=True)) for one in (settings, brief)]
+    assert shown.script == expected.replace(*in_words)
+    assert len(shown.script) < 20_000
+    checked_by_bash(shown.script)

@@ -245,6 +245,7 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
         r"/api/hpcspawner/report",
         r"/hpcspawner/cancel",
         r"/hpcspawner/facts",
+        r"/hpcspawner/script",
         r"/hpcspawner/when",
         r"/hpcspawner/static/(.*)",
     ]

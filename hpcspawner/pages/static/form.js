@@ -157,6 +157,7 @@ function begin(offer) {
   }, true);
 
   picks(control("walltime"));
+  answer.before(...[document.getElementById("hpc-script")].filter(Boolean));
   link(document.getElementById("hpc-link"), answer);
   when(document.getElementById("hpc-when"), answer);
   follow();
