@@ -1,4 +1,4 @@
-"""What the form asks the Hub while it is open: what is free, when this request could start, what it would submit."""
+"""What the form asks the Hub while it is open: what is free, when a request could start, what it costs and submits."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from hpcspawner.errors import RequestError, SchedulerError
 from hpcspawner.hub.doors import Doors, chosen
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.pages.free import in_words
+from hpcspawner.request.cost import sentence
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel, Resources
@@ -102,6 +103,26 @@ class WhenHandler(_Asked):
         return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
 
 
+class CostHandler(_Asked):
+    """`POST hpcspawner/cost` with the form's fields: what this request costs at most, and what the account has left."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """A sentence or two; nothing is submitted."""
+        options = read({name: self.get_arguments(name) for name in self.request.arguments})
+        cluster = self.cluster(options)
+        try:
+            account = await self.spawner().account_on(cluster)
+            request = make(options, cluster.profile, account)
+        except RequestError as error:
+            return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
+        except SchedulerError as error:
+            return self.tell({"message": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+        costs = sentence(cluster.profile, request.resources, request.renewals)
+        has = await cluster.balances.sentence(account.name, request.resources.account or "")
+        return self.tell({"message": " ".join(filter(None, [costs, has])) or "This site names no cost."})
+
+
 class ScriptHandler(_Asked):
     """`POST hpcspawner/script` with the form's fields: the page that shows what they would submit. Nothing is."""
 
@@ -121,7 +142,8 @@ class ScriptHandler(_Asked):
         except SchedulerError as error:
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
             return await self._show(problems=[str(error)])
-        return await self._show(command=shlex.join(words), script=job.script)
+        costs = sentence(cluster.profile, request.resources, request.renewals)
+        return await self._show(command=shlex.join(words), script=job.script, costs=costs)
 
     async def _show(self, **shown: Any) -> None:
         self.set_header("Cache-Control", "no-store")
@@ -155,6 +177,7 @@ class CancelHandler(BaseHandler):
 
 HANDLERS = [
     (r"/hpcspawner/cancel", CancelHandler),
+    (r"/hpcspawner/cost", CostHandler),
     (r"/hpcspawner/facts", FactsHandler),
     (r"/hpcspawner/script", ScriptHandler),
     (r"/hpcspawner/when", WhenHandler),
