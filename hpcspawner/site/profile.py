@@ -226,6 +226,13 @@ class Contact(Frozen):
 
     name: Line = "the administrators of this JupyterHub"
     email: Line | None = None
+    help_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(?:https?:/)?/[^\s\"'<>#]*$",
+            description="Your own page about troubleshooting, to which pages link; default: the Hub's.",
+        ),
+    ] = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.email})" if self.email else self.name

@@ -246,6 +246,7 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
         r"/hpcspawner/cancel",
         r"/hpcspawner/facts",
         r"/hpcspawner/when",
+        r"/hpcspawner/help",
         r"/hpcspawner/static/(.*)",
     ]
     (templates,) = c.JupyterHub.template_paths
