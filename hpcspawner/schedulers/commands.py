@@ -434,7 +434,8 @@ class Client:
             return await run(command, environment, self.access.command_timeout_s)
         except GivenUp as error:
             if fault := self._missing_configuration():
-                raise SchedulerNotSetUp(fault, line, str(error), "correct SLURM_CONF in scheduler.variables") from error
+                cure, entry = "correct SLURM_CONF in scheduler.variables", "scheduler-configuration"
+                raise SchedulerNotSetUp(fault, line, str(error), cure, entry) from error
             raised = SchedulerUnreachable(str(error), line)
             raised.lingering = error.lingering
             raise raised from error
@@ -448,6 +449,7 @@ class Client:
                 line,
                 str(error),
                 "check that the Hub's account may run it",
+                "command-missing",
             ) from error
 
 

@@ -81,7 +81,7 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert (
         done.stderr
         == f"hpcspawner: There is no command {word!r}.{hint} The commands are: init, check, render, helper, "
-        "sudoers, authorized-key, jobs, demo.\n"
+        "sudoers, authorized-key, explain, jobs, demo.\n"
     )
 
 
