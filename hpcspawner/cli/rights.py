@@ -35,7 +35,7 @@ class _Printer(Command):
         except ProfileError as error:
             self._fail(error.explained)
         except RightsError as error:
-            self._fail(f"{error}{more('helper')}")
+            self._fail(f"{error}{more('sudo-rule')}")
 
     @abstractmethod
     def text(self, profile: SiteProfile) -> str:
