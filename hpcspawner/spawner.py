@@ -24,8 +24,8 @@ from hpcspawner.nodes.address import Patience
 from hpcspawner.pages.pages import as_hub_error, for_the_log
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.state import JobState
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
+from hpcspawner.script.settings import CallHome
 
 _TRIES_TO_STORE = 3
 # A follow-up that was refused, for a limit on jobs in the queue perhaps, may be taken later.

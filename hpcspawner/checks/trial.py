@@ -19,7 +19,7 @@ from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel, Submission
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.state import JobState, JobStatus
-from hpcspawner.script.launch import quote, source
+from hpcspawner.script.text import quote, source
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import printable
 

@@ -20,8 +20,8 @@ from hpcspawner.request.presets import load
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.factory import make_scheduler
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
+from hpcspawner.script.settings import CallHome
 
 
 class Render(Command):

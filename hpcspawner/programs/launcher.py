@@ -34,7 +34,7 @@ except (ImportError, OSError):  # a Python built without libffi
 
 SETTINGS_FD = 4
 SETTINGS_VERSION = 2
-# What each is stands in `LauncherSettings` (script/launch.py), which writes them.
+# What each is stands in `LauncherSettings` (script/settings.py), which writes them.
 Settings = namedtuple(
     "Settings",
     "version callback ca ticket tls command programs alone program proxy containers bind hidden environment image"

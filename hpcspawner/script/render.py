@@ -10,7 +10,9 @@ from hpcspawner.programs.launcher import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.script import parallel
-from hpcspawner.script.launch import CallHome, Launch, quote, quote_path, source
+from hpcspawner.script.launch import Launch
+from hpcspawner.script.settings import CallHome
+from hpcspawner.script.text import quote, quote_path, source
 from hpcspawner.site.profile import Job
 
 MODULE_FILES = (

@@ -12,8 +12,8 @@ from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import render
+from hpcspawner.script.settings import CallHome
 from hpcspawner.site.profile import SiteProfile
 
 ALICE = LocalAccount("alice", "/home/alice")

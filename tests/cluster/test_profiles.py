@@ -10,8 +10,8 @@ from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
+from hpcspawner.script.settings import CallHome
 from hpcspawner.site.profile import load
 
 PROFILES = Path(__file__).parents[2] / "profiles"

@@ -23,8 +23,8 @@ from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.schedulers.torque import Torque
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
+from hpcspawner.script.settings import CallHome
 from hpcspawner.site.profile import load
 
 SEED = 20261126

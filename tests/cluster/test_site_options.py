@@ -25,8 +25,8 @@ from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.queue import OwnedJob
 from hpcspawner.schedulers.state import JobState
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
+from hpcspawner.script.settings import CallHome
 from hpcspawner.site.profile import SiteProfile
 
 ALICE = LocalAccount("alice", "/home/alice")

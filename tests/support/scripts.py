@@ -15,8 +15,9 @@ from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.local import Local
-from hpcspawner.script.launch import CallHome, quote
 from hpcspawner.script.render import render
+from hpcspawner.script.settings import CallHome
+from hpcspawner.script.text import quote
 from hpcspawner.site.profile import SiteProfile
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")

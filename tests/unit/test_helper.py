@@ -26,8 +26,8 @@ from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.torque import Torque
-from hpcspawner.script.launch import CallHome
 from hpcspawner.script.render import submission
+from hpcspawner.script.settings import CallHome
 from hpcspawner.site.profile import Access, Directive, Job, SiteProfile, find_shipped, load
 
 # It acts for no root, and the suites run as root on the test machines.

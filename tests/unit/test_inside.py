@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcspawner.script.launch import source
+from hpcspawner.script.text import source
 
 SAYS = '#!/bin/sh\nprintf \'%s\\n\' "$0" "$@"\nenv\n'
 

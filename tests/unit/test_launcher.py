@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hpcspawner.programs import launcher
-from hpcspawner.script.launch import SETTINGS_VERSION, LauncherSettings, quote, source
+from hpcspawner.script.settings import SETTINGS_VERSION, LauncherSettings
+from hpcspawner.script.text import quote, source
 
 SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)

@@ -22,7 +22,7 @@ from hpcspawner.jobs.job import digest, now
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.record import End, JobRecord, Report
 from hpcspawner.schedulers.state import Cause
-from hpcspawner.script.launch import quote
+from hpcspawner.script.text import quote
 
 RUN = "run-" + "r" * 30
 DAY_S = 24 * 3600

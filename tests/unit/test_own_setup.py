@@ -9,7 +9,8 @@ from hpcspawner.request.form import fields
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.request.offer import offer
-from hpcspawner.script.launch import Launch, quote
+from hpcspawner.script.launch import Launch
+from hpcspawner.script.text import quote
 from hpcspawner.site.profile import parse
 
 ALICE = LocalAccount("alice", "/home/alice")

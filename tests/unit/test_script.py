@@ -23,8 +23,9 @@ from hpcspawner.schedulers.base import JobLabel, Resources
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
-from hpcspawner.script.launch import StatusBar, quote, quote_path, source
+from hpcspawner.script.layers import StatusBar
 from hpcspawner.script.render import render, submission
+from hpcspawner.script.text import quote, quote_path, source
 from hpcspawner.site.profile import SiteProfile, load
 from hpcspawner.units import Walltime
 

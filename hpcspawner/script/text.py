@@ -1,0 +1,23 @@
+"""Words of bash, and the programs that travel in the script."""
+
+import shlex
+from functools import cache
+from importlib.resources import files
+
+
+def quote(value: object) -> str:
+    """One word of shell, whatever is in it: the filter that every value passes."""
+    return shlex.quote(str(value))
+
+
+def quote_path(path: str) -> str:
+    """A folder as one word of shell, a leading `~` left to the node to fill in."""
+    if path == "~" or path.startswith("~/"):
+        return '"$HOME"' + (shlex.quote(path[1:]) if path[1:] else "")
+    return shlex.quote(path)
+
+
+@cache
+def source(name: str) -> str:
+    """The text of one of the programs that travel in the script."""
+    return files("hpcspawner.programs").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
