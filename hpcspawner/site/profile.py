@@ -34,6 +34,7 @@ from hpcspawner.site.fields import (
 from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
 from hpcspawner.site.parallel import Parallel
 from hpcspawner.site.presets import Preset
+from hpcspawner.site.renamed import with_new_keys
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
@@ -373,6 +374,7 @@ def _shipped_folders() -> Iterator[Path]:
 
 def parse(data: dict[str, Any], path: str) -> SiteProfile:
     """Check what a profile holds; `path` names it in errors. Raises ProfileError with every mistake in it."""
+    data = with_new_keys(data)
     problems = list(repeated_names(data))
     try:
         profile = SiteProfile.model_validate(data)
