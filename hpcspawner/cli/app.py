@@ -35,6 +35,7 @@ class HPCSpawnerApp(Application):
             "hpcspawner.cli.rights.AuthorizedKey",
             "Print the line that forces the Hub's SSH key to the helper.",
         ),
+        "explain": ("hpcspawner.cli.explain.Explain", "Print what a message means and what to do about it."),
         "jobs": ("hpcspawner.cli.jobs.Jobs", "List the Hub's jobs, and cancel those that no server needs."),
         "demo": ("hpcspawner.cli.demo.Demo", "Start a Hub with HTTPS on this machine to try it out."),
     }

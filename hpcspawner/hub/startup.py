@@ -9,6 +9,7 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
+from hpcspawner.errors import more
 from hpcspawner.hub import audit, double_start, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
@@ -51,7 +52,9 @@ async def _after_init() -> None:
         await startup_checks.reachable(app)
     except Exception:
         app.log.critical(
-            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.", exc_info=True
+            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.%s",
+            more("startup"),
+            exc_info=True,
         )
         app.exit(1)
     app.log.addFilter(_is_no_link)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from hpcspawner.errors import (
     SchedulerNotSetUp,
     SchedulerUnreachable,
     ServerLost,
+    more,
 )
 from hpcspawner.pages.cards import cards
 from hpcspawner.pages.failure import Failure, failure
@@ -148,7 +149,7 @@ def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[
     shown.jupyterhub_message = text
     log = error.log if isinstance(error, ServerLost) else ()
     why = Cause(error.cause) if isinstance(error, ServerLost) and error.cause in _SAY_MORE else error.reason
-    shown.hpcspawner_failure = failure(text, why, profile, choices, log)
+    shown.hpcspawner_failure = replace(failure(text, why, profile, choices, log), entry=error.entry)
     if log:
         lines = Markup("\n").join(escape(line) for line in log)
         shown.jupyterhub_html_message = Markup(
@@ -177,7 +178,7 @@ def for_the_log(error: HPCSpawnerError) -> str:
     """The same with what only the admin should read: the command, the scheduler's words, the cure."""
     if isinstance(error, SchedulerError):
         cure = f"; to allow it: {error.cure}" if isinstance(error, SchedulerNotSetUp) else ""
-        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}"
+        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}{more(error.entry)}"
     if isinstance(error, RequestError):
-        return f"refused: {error}"
-    return str(error)
+        return f"refused: {error.explained}"
+    return error.explained

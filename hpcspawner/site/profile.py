@@ -35,6 +35,7 @@ from hpcspawner.site.fields import (
 from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
 from hpcspawner.site.parallel import Parallel
 from hpcspawner.site.presets import Preset
+from hpcspawner.site.renamed import with_new_keys
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
@@ -228,6 +229,13 @@ class Contact(Frozen):
 
     name: Line = "the administrators of this JupyterHub"
     email: Line | None = None
+    help_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(?:https?:/)?/[^\s\"'<>#]*$",
+            description="Your own page about troubleshooting, to which pages link; default: the Hub's.",
+        ),
+    ] = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.email})" if self.email else self.name
@@ -369,6 +377,7 @@ def _shipped_folders() -> Iterator[Path]:
 
 def parse(data: dict[str, Any], path: str) -> SiteProfile:
     """Check what a profile holds; `path` names it in errors. Raises ProfileError with every mistake in it."""
+    data = with_new_keys(data)
     problems = list(repeated_names(data))
     try:
         profile = SiteProfile.model_validate(data)

@@ -12,6 +12,7 @@ from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers import slurm_words
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
+from hpcspawner.troubles import troubles
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,6 @@ def test_every_row_of_threats_is_read():
     assert all("`tests/" in row for row in table), table
 
 
-TROUBLE = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
 # As it is shown: strings of Python that stand beside each other are one.
 SOURCES = re.sub(
     r"\"\s*\n\s*f?\"",
@@ -70,9 +70,8 @@ SOURCES = re.sub(
 THEIRS = {"Invalid account or account/partition combination"}
 QUOTED = [
     part
-    for row in TROUBLE.splitlines()
-    if row.startswith("| ")
-    for quoted in re.findall(r'"([^"]+)"', row.split(" | ")[0])
+    for one in troubles().values()
+    for quoted in re.findall(r'"([^"]+)"', one.symptom)
     for part in quoted.split(" … ")
 ]
 
