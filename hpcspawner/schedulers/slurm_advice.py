@@ -47,9 +47,12 @@ _OF = {
     "JobLaunchFailure": _AGAIN,
     "Licenses": "It starts when a licence becomes free.",
     "MaxMemPerLimit": "Cancel, and ask for less memory or more CPUs.",
+    "MaxPoweredUpNodes": PASSES,
+    "MpiPortsBusy": PASSES,
     "NodeDown": "Cancel, and choose another partition or other node features.",
     "Nodes required for job are DOWN": SHORTER,
     "NonZeroExitCode": "Cancel, and start again.",
+    "NvidiaImexChannels": PASSES,
     "OutOfMemory": "Cancel, and ask for more memory.",
     "PartitionConfig": "Cancel, and ask for less or choose another partition.",
     "PartitionDown": ANOTHER_PARTITION,
@@ -85,7 +88,7 @@ _BY_PARTS = (
     (re.compile(r"(Assoc|QOS)Max\w*Per(Job|Node)"), LESS),
     (re.compile(r"Assoc\w*(Minutes|Wall|Billing)"), _ANOTHER_ACCOUNT),
     (re.compile(r"QOS\w*(Minutes|Wall|Billing)"), _ANOTHER_QOS),
-    (re.compile(r"(Assoc|QOS)(Grp|Max)|Max\w*PerAccount"), USE_LESS_AT_ONCE),
+    (re.compile(r"(Assoc|QOS)(Grp|Max)|Max\w*Per(Account|User)"), USE_LESS_AT_ONCE),
 )
 
 SENTENCES = {
@@ -101,7 +104,10 @@ SENTENCES = {
     "FedJobLock": "The clusters of the federation are deciding which of them runs the job.",
     "FrontEndDown": "No front end of the cluster is up.",
     "JobLaunchFailure": "The job could not be started on its node.",
+    "MaxPoweredUpNodes": "The cluster has as many nodes powered up as it may have at once.",
+    "MpiPortsBusy": "The nodes that the job needs have no ports left for MPI at the moment.",
     "NonZeroExitCode": "The job's script has failed.",
+    "NvidiaImexChannels": "The job is waiting for a channel between GPUs of several nodes.",
     "OutOfMemory": "The job used more memory than it asked for.",
     "PowerNotAvail": "The cluster has no power left for more jobs at the moment.",
     "PowerReserved": "The cluster's power is reserved for other jobs at the moment.",
