@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.hub import asks, internals, peers, redact, startup
+from hpcspawner.hub import asks, internals, peers, redact, servers, startup
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
 from hpcspawner.nodes.endpoints import handlers
@@ -52,6 +52,7 @@ def configure(
     c.JupyterHub.extra_handlers = [
         *handlers(hub_ledger),
         *asks.HANDLERS,
+        *servers.HANDLERS,
         (r"/hpcspawner/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
     # Running servers outlive the Hub; the default would cancel every job when it stops.
