@@ -8,6 +8,7 @@ from hub.conftest import PROFILE
 from support.browser import a_page, log_in, look_at
 
 CONFIG = """
+c.Authenticator.admin_users = {"root-of-hub"}
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.load_roles.append(
     {"name": "admin-of-one", "users": ["bob"], "scopes": ["admin-ui", "read:servers!user=alice"]}
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.both_hubs
 @pytest.fixture(scope="module")
 def running_hub(make_hub):
     with make_hub(profile=ONE_SLOT, extra=CONFIG) as running:
-        running.api("POST", "/users", json={"usernames": ["root-of-hub"], "admin": True})
         yield running
 
 
@@ -44,10 +44,10 @@ def rows(answer):
 
 
 def test_home_shows_what_runs_and_what_waits_and_follows_it(hub):
-    hub.spawn("alice", {"walltime": "20m", "cpus": 1})
-    assert hub.api("POST", "/users/alice/servers/second", json={"walltime": "10m"}).status_code in (201, 202)
     with a_page() as page:
         log_in(page, hub, "alice")
+        hub.spawn("alice", {"walltime": "20m", "cpus": 1})
+        assert hub.api("POST", "/users/alice/servers/second", json={"walltime": "10m"}).status_code in (201, 202)
         page.goto(f"{hub.url}/hub/home")
         until(lambda: "limit of running" in cell(page, "alice/second", "reason"), "reason on the page")
         assert cell(page, "alice/", "state") == "running"
@@ -66,9 +66,9 @@ def test_home_shows_what_runs_and_what_waits_and_follows_it(hub):
 
 
 def test_home_is_whole_without_javascript(hub):
-    hub.spawn("alice", {"walltime": "20m"})
     with a_page(javascript=False) as page:
         log_in(page, hub, "alice")
+        hub.spawn("alice", {"walltime": "20m"})
         page.goto(f"{hub.url}/hub/home")
         assert cell(page, "alice/", "state") == "running"
         page.locator('tr[data-hpc-key="alice/"] [data-hpc-end]').click()
