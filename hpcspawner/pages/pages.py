@@ -1,6 +1,5 @@
 """What a user sees in the Hub: the form, the messages of a waiting job, the text of a failure."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -27,11 +26,11 @@ from hpcspawner.pages.cards import cards
 from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.form import fields, unplaced_problems
-from hpcspawner.request.offer import as_data, offer
+from hpcspawner.request.offer import offer
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.schedulers.state import Cause
-from hpcspawner.site.profile import SiteProfile
+from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
@@ -84,9 +83,17 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             tells_facts=cluster.board.offered,
             can_estimate=cluster.client.can_estimate,
             free=in_words(facts, [one.name for one in profile.partitions]),
-            offer=json.dumps(as_data(offer_here), separators=(",", ":")),
+            gpus_allowed=_gpus_allowed,
+            offer=offer_here.as_json,
         )
     )
+
+
+def _gpus_allowed(partition: Partition) -> str:
+    """How many GPUs one may ask for, by type."""
+    least = partition.min_gpus
+    each = (f"{least} to {most}{'' if kind == ANY_GPU else f' {kind}'}" for kind, most in partition.gpus.items())
+    return ", ".join(each) or "none"
 
 
 @cache

@@ -12,6 +12,7 @@ from hpcspawner.errors import ProfileError
 from hpcspawner.site import away, scheduler_types
 from hpcspawner.site.away import UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
+from hpcspawner.site.cost import Cost, Rates
 from hpcspawner.site.environments import Environment, Image, OwnEnvironments, OwnImages, OwnSetup
 from hpcspawner.site.fields import (
     Count,
@@ -118,6 +119,7 @@ class Partition(Frozen):
     qos: tuple[SchedulerName, ...] = ()
     features: Annotated[tuple[SchedulerName, ...], Field(description="Node features to choose from.")] = ()
     directives: tuple[Directive, ...] = ()
+    cost: Annotated[Rates | None, Field(description="Rates of its own, in place of the site's.")] = None
 
     @property
     def label(self) -> str:
@@ -279,6 +281,7 @@ class SiteProfile(Frozen):
     contact: Contact = Contact()
     words: Words = Words()
     users: UserNames = UserNames()
+    cost: Annotated[Cost | None, Field(description="What computing time costs; none: the pages say nothing.")] = None
 
     def partition(self, name: str) -> Partition | None:
         """The partition of this name, or None."""

@@ -61,7 +61,7 @@ def test_templates_and_static_files_are_there(python):
     code = """
 from importlib.resources import files
 for name in ["script/templates/base.sh.j2", "script/templates/setup.sh.j2",
-             "script/templates/conda.sh.j2", "programs/launcher.py", "pages/templates/hpc_form.html",
+             "script/templates/conda.sh.j2", "programs/launcher/job.py", "pages/templates/hpc_form.html",
              "pages/templates/spawn_pending.html", "pages/static/waiting.js", "nodes/proxy/public.js",
              "programs/labextension/package.json", "programs/labextension/remoteEntry.js",
              "hub/events/job.v1.yaml", "hub/events/refusal.v1.yaml", "py.typed"]:

@@ -244,7 +244,9 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
         r"/api/hpcspawner/ticket",
         r"/api/hpcspawner/report",
         r"/hpcspawner/cancel",
+        r"/hpcspawner/cost",
         r"/hpcspawner/facts",
+        r"/hpcspawner/script",
         r"/hpcspawner/when",
         r"/hpcspawner/static/(.*)",
     ]
