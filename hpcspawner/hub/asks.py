@@ -1,18 +1,15 @@
 """What the form asks the Hub while it is open: what is free, when a request could start, what it costs and submits."""
 
 import asyncio
-import json
 import shlex
 import time
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
-from jupyterhub.handlers.base import BaseHandler
-from jupyterhub.utils import url_path_join
 from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
+from hpcspawner.hub.answers import JsonHandler
 from hpcspawner.hub.doors import Doors, chosen
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.pages.free import in_words
@@ -30,15 +27,8 @@ _AT_ONCE = 2
 _LABEL = JobLabel("jupyter", "example")
 
 
-class _Asked(BaseHandler):
-    """A question of a user who is logged in; the answer is JSON, for this user and this moment."""
-
-    def tell(self, body: dict[str, Any], status: int = HTTPStatus.OK) -> None:
-        """Send the answer."""
-        self.set_status(status)
-        self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(body))
+class _Asked(JsonHandler):
+    """A question of the form's."""
 
     def spawner(self) -> Doors:
         """Of the user who asks; 404 where it is not ours."""
@@ -150,33 +140,7 @@ class ScriptHandler(_Asked):
         self.finish(await self.render_template("hpc_job_script.html", **({"problems": []} | shown)))
 
 
-class CancelHandler(BaseHandler):
-    """`POST hpcspawner/cancel` with `server` and `then`: end a start of one's own, without JavaScript too."""
-
-    @web.authenticated
-    async def post(self) -> None:
-        """As the REST API does it; then the home page, or the form with the last choice."""
-        user, name = self.current_user, self.get_argument("server", "")
-        spawner = user.spawners.get(name) if name in user.spawners else None
-        if spawner is None:
-            raise web.HTTPError(HTTPStatus.NOT_FOUND)
-        if spawner.pending == "spawn" and spawner._spawn_future is not None:
-            spawner._spawn_future.cancel()
-            # Until the start has let go of the server; what takes longer goes on by itself.
-            for _ in range(100):
-                if not spawner.pending:
-                    break
-                await asyncio.sleep(0.1)
-        if spawner.active and not spawner.pending:
-            await self.stop_single_user(user, name)
-        place = ["spawn", user.escaped_name, quote(name, safe="")] if name else ["spawn"]
-        self.redirect(
-            url_path_join(self.hub.base_url, *(place if self.get_argument("then", "") == "form" else ["home"]))
-        )
-
-
 HANDLERS = [
-    (r"/hpcspawner/cancel", CancelHandler),
     (r"/hpcspawner/cost", CostHandler),
     (r"/hpcspawner/facts", FactsHandler),
     (r"/hpcspawner/script", ScriptHandler),

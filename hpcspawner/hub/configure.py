@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError, more
-from hpcspawner.hub import asks, internals, peers, redact, startup
+from hpcspawner.hub import asks, internals, peers, redact, servers, startup
 from hpcspawner.hub.help import HelpHandler
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
@@ -55,6 +55,7 @@ def configure(
         *handlers(hub_ledger),
         *asks.HANDLERS,
         (r"/hpcspawner/help", HelpHandler),
+        *servers.HANDLERS,
         (r"/hpcspawner/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
     # Running servers outlive the Hub; the default would cancel every job when it stops.

@@ -10,11 +10,11 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
 from hpcspawner.errors import more
-from hpcspawner.hub import audit, double_start, startup_checks
+from hpcspawner.hub import audit, double_start, servers, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
 from hpcspawner.jobs.tasks import in_background
-from hpcspawner.pages import content_security
+from hpcspawner.pages import content_security, site_templates
 from hpcspawner.pages.pages import LinkFillsForm
 
 _AGAIN_S = 10
@@ -44,6 +44,7 @@ async def _after_init() -> None:
     app = JupyterHub.instance()
     # All that must be there for the first request comes before the first wait.
     content_security.install(app)
+    site_templates.install(app, {"hpcspawner_servers": servers.rows_of})
     audit.install(app)
     double_start.install(app)
     try:

@@ -69,7 +69,7 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
     groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
     above = cards(offer_here, shown.last, facts)
     return (
-        _templates()
+        form_templates()
         .get_template("hpc_form.html")
         .render(
             profile=profile,
@@ -98,7 +98,8 @@ def _gpus_allowed(partition: Partition) -> str:
 
 
 @cache
-def _templates() -> Environment:
+def form_templates() -> Environment:
+    """What renders the inside of the form, which JupyterHub takes as a text."""
     return Environment(
         loader=PackageLoader("hpcspawner.pages"),
         undefined=StrictUndefined,
