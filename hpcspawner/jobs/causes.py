@@ -43,15 +43,15 @@ _UNTOLD = {
 }
 # The same exit codes, and the entries of the page about troubleshooting.
 _ENTRIES = {
-    launcher.BROKEN_CODE: "no-python",
-    launcher.REFUSED_CODE: "job-refused",
-    launcher.UNTRUSTED_CODE: "node-trust",
-    launcher.UNANSWERED_CODE: "node-to-hub",
-    launcher.SETTINGS_CODE: "callback-url",
-    launcher.WRONG_NAME_CODE: "node-trust",
-    launcher.WRONG_TIME_CODE: "node-trust",
-    launcher.NOT_RUN_CODE: "no-python",
-    launcher.NO_PYTHON_CODE: "no-python",
+    codes.BROKEN_CODE: "no-python",
+    codes.REFUSED_CODE: "job-refused",
+    codes.UNTRUSTED_CODE: "node-trust",
+    codes.UNANSWERED_CODE: "node-to-hub",
+    codes.SETTINGS_CODE: "callback-url",
+    codes.WRONG_NAME_CODE: "node-trust",
+    codes.WRONG_TIME_CODE: "node-trust",
+    codes.NOT_RUN_CODE: "no-python",
+    codes.NO_PYTHON_CODE: "no-python",
 }
 _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 
