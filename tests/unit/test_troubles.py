@@ -3,6 +3,8 @@
 import ast
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +31,7 @@ from hpcspawner.jobs.record import End
 from hpcspawner.pages.failure import failure
 from hpcspawner.pages.pages import as_hub_error, for_the_log
 from hpcspawner.pages.troubles import as_html, shown_troubles
-from hpcspawner.programs import launcher
+from hpcspawner.programs.launcher import codes
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.troubles import BY_CHECK, troubles
@@ -40,7 +42,7 @@ PROFILE = SiteProfile.model_validate(FULL)
 SOURCES = [
     ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.parent.name != "programs"
+    if "programs" not in path.parts
 ]
 CALLS = [node for tree in SOURCES for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
@@ -153,10 +155,10 @@ def test_every_kind_of_error_has_an_entry():
 @pytest.mark.parametrize(
     ("end", "reported", "entry"),
     [
-        (End(Cause.NOT_STARTED, "", 0.0, launcher.NO_PYTHON_CODE), False, "no-python"),
-        (End(Cause.NOT_STARTED, "", 0.0, launcher.UNTRUSTED_CODE), False, "node-trust"),
-        (End(Cause.NOT_STARTED, "", 0.0, launcher.NO_PYTHON_CODE), True, "not-started"),
-        (End(Cause.EXITED, "", 0.0, launcher.UNTRUSTED_CODE), False, "exited"),
+        (End(Cause.NOT_STARTED, "", 0.0, codes.NO_PYTHON_CODE), False, "no-python"),
+        (End(Cause.NOT_STARTED, "", 0.0, codes.UNTRUSTED_CODE), False, "node-trust"),
+        (End(Cause.NOT_STARTED, "", 0.0, codes.NO_PYTHON_CODE), True, "not-started"),
+        (End(Cause.EXITED, "", 0.0, codes.UNTRUSTED_CODE), False, "exited"),
         (End(Cause.NOT_STARTED, "", 0.0, None), False, "not-started"),
     ],
 )
@@ -199,6 +201,14 @@ def test_explain_lists_all_entries(capsys):
     main(["explain"])
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert listed == list(troubles())
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    code = "from hpcspawner.cli.app import main; main()"
+    shell = f'"$1" -c "{code}" explain | head -n 1; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", shell, "-", sys.executable], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("bad-options")
+    assert done.stderr == ""
 
 
 def test_explain_suggests_an_entry(capsys):
