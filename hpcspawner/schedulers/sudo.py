@@ -107,6 +107,7 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
             shlex.join(argv),
             f"not found in {', '.join(access.path)}",
             f"install it on the Hub's machine, or add its folder to scheduler.path (now {list(access.path)})",
+            "command-missing",
         )
     return [path, *argv[1:]]
 
