@@ -94,7 +94,9 @@ def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:
         "helper": str(access.helper),
         "prefix": list(access.prefix),
         "words": {"job": scheduler.job_id_pattern, "mark": MARK},
-        "questions": {verb: [list(one.kinds), one.template] for verb, one in questions(scheduler).items()},
+        "questions": {
+            verb: [list(one.kinds), one.template, dict(one.variables)] for verb, one in questions(scheduler).items()
+        },
     }
 
 
