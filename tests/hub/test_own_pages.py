@@ -9,6 +9,9 @@ from support.hub import EXAMPLES
 pytestmark = pytest.mark.both_hubs
 
 TEMPLATES = EXAMPLES / "own-pages/templates"
+OPERATOR = """
+c.JupyterHub.load_roles += [{"name": "operator", "users": ["operator"], "scopes": ["admin-ui", "read:servers"]}]
+"""
 
 
 def lines_of_the_example():
@@ -21,13 +24,12 @@ def lines_of_the_example():
 
 @pytest.fixture(scope="module")
 def running_hub(make_hub):
-    extra = f'{lines_of_the_example()}\nc.Authenticator.admin_users = {{"root-of-hub"}}\n'
-    with make_hub(profile=PROFILE, extra=extra) as running:
+    with make_hub(profile=PROFILE, extra=lines_of_the_example() + OPERATOR) as running:
         yield running
 
 
 def test_every_page_has_what_the_site_added_and_what_was_there(hub):
-    browser = hub.log_in("root-of-hub")
+    browser = hub.log_in("operator")
     seen = {
         place: browser.get(f"{hub.url}/hub/{place}").text for place in ("home", "spawn", "hpcspawner/servers", "token")
     }

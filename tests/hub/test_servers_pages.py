@@ -8,11 +8,11 @@ from hub.conftest import PROFILE
 from support.browser import a_page, log_in, look_at
 
 CONFIG = """
-c.Authenticator.admin_users = {"root-of-hub"}
 c.JupyterHub.allow_named_servers = True
-c.JupyterHub.load_roles.append(
-    {"name": "admin-of-one", "users": ["bob"], "scopes": ["admin-ui", "read:servers!user=alice"]}
-)
+c.JupyterHub.load_roles += [
+    {"name": "operator", "users": ["operator"], "scopes": ["admin-ui", "admin:servers", "access:servers"]},
+    {"name": "admin-of-one", "users": ["bob"], "scopes": ["admin-ui", "read:servers!user=alice"]},
+]
 """
 ONE_SLOT = PROFILE.replace("slots = 2", "slots = 1")
 
@@ -79,7 +79,7 @@ def test_home_is_whole_without_javascript(hub):
 
 def test_each_sees_what_the_scopes_allow(hub):
     hub.spawn("alice", {"walltime": "20m"})
-    alice, bob, admin = (hub.log_in(name) for name in ("alice", "bob", "root-of-hub"))
+    alice, bob, admin = (hub.log_in(name) for name in ("alice", "bob", "operator"))
     assert set(rows(alice.get(f"{hub.url}/hub/hpcspawner/servers/own"))) == {"alice/"}
     assert rows(bob.get(f"{hub.url}/hub/hpcspawner/servers/own")) == {}
     for place in ("servers", "servers/all"):
@@ -106,7 +106,7 @@ def test_the_admin_filters_and_stops(hub):
     hub.spawn("alice", {"walltime": "20m"})
     assert hub.api("POST", "/users/bob/server", json={"walltime": "10m"}).status_code in (201, 202)
     with a_page() as page:
-        log_in(page, hub, "root-of-hub")
+        log_in(page, hub, "operator")
         page.goto(f"{hub.url}/hub/home")
         page.click("#hpc-nav-servers")
         until(lambda: cell(page, "bob/", "state") == "waiting", "row of bob's")
