@@ -33,6 +33,7 @@ from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages.failure import Failure, failure
+from hpcspawner.pages.history import PastJob, past_jobs
 from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request import accounts
 from hpcspawner.request.form import read
@@ -159,6 +160,10 @@ class Doors(Traits):
         message = f"Your last server ended at {job.end.when}. {job.end.message}"
         shown = failure(message, job.end.cause, job.cluster.profile, choices_of(job), job.end.log)
         return replace(shown, entry=entry_of(job.end, reported=job.report is not None))
+
+    def history(self, username: str) -> list[PastJob]:
+        """The last jobs of a user, for the pages; reads memory."""
+        return past_jobs(self.ledger.past(username))
 
     def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Judge before the Hub has made a token or a job, so that a refusal leaves nothing behind."""

@@ -99,7 +99,8 @@ async def _keep_house(app: JupyterHub, *, looks: bool) -> None:
     # Not a server's: it stands for what all of them share.
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
-        app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.last_failure
+        shared = app.tornado_application.settings[name].globals
+        shared.update(hpcspawner_last_end=spawner.last_failure, hpcspawner_history=spawner.history)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
     if looks:
         in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)

@@ -57,6 +57,12 @@ def test_the_form_and_the_page_of_a_failure(hub):
         assert "The job ran, and the server in it did not start." in page.locator("#not-started + p").inner_text()
         assert look_at(page, "help") == []
         page.goto(f"{hub.url}/hub/spawn")
+        page.click("#hpc-history summary")
+        assert page.locator("#hpc-history tbody tr").count() == 2
+        newest = page.locator("#hpc-history tbody tr").first
+        assert "was not found in the environment" in newest.inner_text()
+        assert re.fullmatch(r"(\d+[dhms] ?)+|did not run", newest.locator("td").nth(1).inner_text())
+        assert look_at(page, "history") == []
         last = page.locator("[data-hpc-card]").first
         assert last.get_attribute("data-hpc-card") == "last"
         assert "Python without Jupyter" in last.inner_text()
