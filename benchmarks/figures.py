@@ -12,6 +12,7 @@ from typing import Any
 from cluster.conftest import drained, nothing_starts, on_head
 from support.hub import server_path
 
+from benchmarks.form import form
 from benchmarks.hubs import Measured, measured
 from benchmarks.meters import Probe, cpu_s, until
 from benchmarks.rounds import rounds
@@ -222,5 +223,6 @@ FIGURES = {
     "start": start,
     "submits": submits,
     "rounds": rounds,
+    "form": form,
 }
 """By the names that `make bench ARGS=…` takes."""

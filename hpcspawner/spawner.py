@@ -186,18 +186,25 @@ class HPCSpawner(Watch):
         def write(ticket: str) -> Submission:
             if request is None:
                 raise RuntimeError("an existing job is never submitted again")
-            home = CallHome(
-                url=self._callback(),
-                ticket=ticket,
-                ca=ca,
-                limit_s=int(self.start_limit_s),
-                fallback_path=tuple(self.fallback_path),
-                arguments=tuple(self.get_args()),
-                tls=self.internal_ssl,
-            )
+            home = self._home(ticket, ca)
             return submission(request, cluster.client.scheduler, cluster.profile.job, job.label, home)
 
         return write
+
+    def _home(self, ticket: str, ca: str | None) -> CallHome:
+        return CallHome(
+            url=self._callback(),
+            ticket=ticket,
+            ca=ca,
+            limit_s=int(self.start_limit_s),
+            fallback_path=tuple(self.fallback_path),
+            arguments=tuple(self.get_args()),
+            tls=self.internal_ssl,
+        )
+
+    async def home_for_preview(self) -> CallHome:
+        """How a job would reach the Hub, with a stand-in for the ticket."""
+        return self._home("A-TICKET-STANDS-HERE", await self._ca())
 
     def _limits(self, job: Job) -> Limits:
         limit = self._request.queue_limit if self._request else self.cluster.profile.limits.queue

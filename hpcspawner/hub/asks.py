@@ -1,40 +1,34 @@
-"""What the form asks the Hub while it is open: what is free, and when exactly this request could start."""
+"""What the form asks the Hub while it is open: what is free, when a request could start, what it costs and submits."""
 
 import asyncio
-import json
+import shlex
 import time
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
-from jupyterhub.handlers.base import BaseHandler
-from jupyterhub.utils import url_path_join
 from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
+from hpcspawner.hub.answers import JsonHandler
 from hpcspawner.hub.doors import Doors, chosen
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.pages.free import in_words
+from hpcspawner.request.cost import sentence
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel, Resources
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.sudo import submit_words
+from hpcspawner.script.render import preview
 
 # One user may ask again after this time, and so many questions go on at once: each is a command of the scheduler's.
 _GAP_S = 3.0
 _AT_ONCE = 2
-_LABEL = JobLabel("jupyter", "estimate")
+_LABEL = JobLabel("jupyter", "example")
 
 
-class _Asked(BaseHandler):
-    """A question of a user who is logged in; the answer is JSON, for this user and this moment."""
-
-    def tell(self, body: dict[str, Any], status: int = HTTPStatus.OK) -> None:
-        """Send the answer."""
-        self.set_status(status)
-        self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(body))
+class _Asked(JsonHandler):
+    """A question of the form's."""
 
     def spawner(self) -> Doors:
         """Of the user who asks; 404 where it is not ours."""
@@ -99,34 +93,57 @@ class WhenHandler(_Asked):
         return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
 
 
-class CancelHandler(BaseHandler):
-    """`POST hpcspawner/cancel` with `server` and `then`: end a start of one's own, without JavaScript too."""
+class CostHandler(_Asked):
+    """`POST hpcspawner/cost` with the form's fields: what this request costs at most, and what the account has left."""
 
     @web.authenticated
     async def post(self) -> None:
-        """As the REST API does it; then the home page, or the form with the last choice."""
-        user, name = self.current_user, self.get_argument("server", "")
-        spawner = user.spawners.get(name) if name in user.spawners else None
-        if spawner is None:
-            raise web.HTTPError(HTTPStatus.NOT_FOUND)
-        if spawner.pending == "spawn" and spawner._spawn_future is not None:
-            spawner._spawn_future.cancel()
-            # Until the start has let go of the server; what takes longer goes on by itself.
-            for _ in range(100):
-                if not spawner.pending:
-                    break
-                await asyncio.sleep(0.1)
-        if spawner.active and not spawner.pending:
-            await self.stop_single_user(user, name)
-        place = ["spawn", user.escaped_name, quote(name, safe="")] if name else ["spawn"]
-        self.redirect(
-            url_path_join(self.hub.base_url, *(place if self.get_argument("then", "") == "form" else ["home"]))
-        )
+        """A sentence or two; nothing is submitted."""
+        options = read({name: self.get_arguments(name) for name in self.request.arguments})
+        cluster = self.cluster(options)
+        try:
+            account = await self.spawner().account_on(cluster)
+            request = make(options, cluster.profile, account)
+        except RequestError as error:
+            return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
+        except SchedulerError as error:
+            return self.tell({"message": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+        costs = sentence(cluster.profile, request.resources, request.renewals)
+        has = await cluster.balances.sentence(account.name, request.resources.account or "")
+        return self.tell({"message": " ".join(filter(None, [costs, has])) or "This site names no cost."})
+
+
+class ScriptHandler(_Asked):
+    """`POST hpcspawner/script` with the form's fields: the page that shows what they would submit. Nothing is."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        """The submit command with its options, and the script; or why the request is refused."""
+        options = read({name: self.get_arguments(name) for name in self.request.arguments})
+        cluster, spawner = self.cluster(options), self.spawner()
+        try:
+            request = make(options, cluster.profile, await spawner.account_on(cluster))
+            scheduler = cluster.client.scheduler
+            job = preview(request, scheduler, cluster.profile.job, _LABEL, await spawner.home_for_preview())
+            words = submit_words(scheduler, job.options, cluster.profile.directives)
+        except RequestError as error:
+            self.set_status(HTTPStatus.BAD_REQUEST)
+            return await self._show(problems=[problem.message for problem in error.problems])
+        except SchedulerError as error:
+            self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
+            return await self._show(problems=[str(error)])
+        costs = sentence(cluster.profile, request.resources, request.renewals)
+        return await self._show(command=shlex.join(words), script=job.script, costs=costs)
+
+    async def _show(self, **shown: Any) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.finish(await self.render_template("hpc_job_script.html", **({"problems": []} | shown)))
 
 
 HANDLERS = [
-    (r"/hpcspawner/cancel", CancelHandler),
+    (r"/hpcspawner/cost", CostHandler),
     (r"/hpcspawner/facts", FactsHandler),
+    (r"/hpcspawner/script", ScriptHandler),
     (r"/hpcspawner/when", WhenHandler),
 ]
 """For `JupyterHub.extra_handlers`."""

@@ -48,6 +48,14 @@ LISTED = Gauge("hpcspawner_queue_jobs", "Jobs of all users in the newest listing
 LISTING_AGE = Gauge(
     "hpcspawner_listing_age_seconds", "Age of the newest successful listing; it grows while nobody waits", ["cluster"]
 )
+WAITING = Gauge(
+    "hpcspawner_queue_waiting_jobs", "Jobs of all users that wait, in the newest listing of the queue", ["cluster"]
+)
+FACTS_AGE = Gauge(
+    "hpcspawner_facts_age_seconds",
+    "Age of what is known of nodes and partitions; it grows while nobody looks",
+    ["cluster"],
+)
 UP = Gauge("hpcspawner_cluster_up", "1 where the last listing of the queue succeeded, 0 where it failed", ["cluster"])
 
 _listening_since: dict[str, float] = {}
@@ -66,6 +74,8 @@ def _watch(cluster: Cluster) -> None:
     queue = cluster.queue
     LISTED.labels(cluster.name).set_function(lambda: float(queue.size))
     LISTING_AGE.labels(cluster.name).set_function(lambda: queue.age_s)
+    WAITING.labels(cluster.name).set_function(lambda: float(queue.waiting))
+    FACTS_AGE.labels(cluster.name).set_function(lambda: cluster.board.age_s)
     UP.labels(cluster.name).set_function(lambda: float(queue.error is None))
     cluster.client.observe = command_observer(cluster.name)
 

@@ -9,11 +9,12 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
-from hpcspawner.hub import audit, double_start, startup_checks
+from hpcspawner.errors import more
+from hpcspawner.hub import audit, double_start, servers, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
 from hpcspawner.jobs.tasks import in_background
-from hpcspawner.pages import content_security
+from hpcspawner.pages import content_security, site_templates
 from hpcspawner.pages.pages import LinkFillsForm
 
 _AGAIN_S = 10
@@ -43,6 +44,7 @@ async def _after_init() -> None:
     app = JupyterHub.instance()
     # All that must be there for the first request comes before the first wait.
     content_security.install(app)
+    site_templates.install(app, {"hpcspawner_servers": servers.rows_of})
     audit.install(app)
     double_start.install(app)
     try:
@@ -51,7 +53,9 @@ async def _after_init() -> None:
         await startup_checks.reachable(app)
     except Exception:
         app.log.critical(
-            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.", exc_info=True
+            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.%s",
+            more("startup"),
+            exc_info=True,
         )
         app.exit(1)
     app.log.addFilter(_is_no_link)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from hpcspawner.jobs.job import Job
 from hpcspawner.jobs.record import End, Report
-from hpcspawner.programs import launcher
+from hpcspawner.programs.launcher import codes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.script.render import log_path
 from hpcspawner.site.profile import Job as JobSettings
@@ -23,24 +23,35 @@ _SIGKILL = 9
 
 # How a job exits that could not tell the Hub why, in words; the last lines of its log say more.
 _UNTOLD = {
-    launcher.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
+    codes.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
     "job's launcher: it is broken or older than 3.6.",
-    launcher.REFUSED_CODE: "The job called the Hub and was refused: its ticket was no longer valid, or the callback "
+    codes.REFUSED_CODE: "The job called the Hub and was refused: its ticket was no longer valid, or the callback "
     "address (callback_url in the Hub's configuration) is not the Hub's.",
-    launcher.UNTRUSTED_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the node does "
+    codes.UNTRUSTED_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the node does "
     "not know the authority that signed it (ca_file in the Hub's configuration names it).",
-    launcher.UNANSWERED_CODE: "The job called the Hub and got no answer: the node can't reach the callback address "
+    codes.UNANSWERED_CODE: "The job called the Hub and got no answer: the node can't reach the callback address "
     "(callback_url in the Hub's configuration), or the Hub was away for too long.",
-    launcher.SETTINGS_CODE: "The job's launcher could not use what the Hub wrote into its script: the callback address "
+    codes.SETTINGS_CODE: "The job's launcher could not use what the Hub wrote into its script: the callback address "
     "(callback_url in the Hub's configuration) does not begin with https://, or the script arrived incomplete.",
-    launcher.WRONG_NAME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the "
+    codes.WRONG_NAME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the "
     "certificate names another host than the callback address (callback_url in the Hub's configuration).",
-    launcher.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
+    codes.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
     "clock it is not yet valid or has expired. The node's clock is wrong, or the certificate has expired.",
-    launcher.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), can't be executed "
-    "there.",
-    launcher.NO_PYTHON_CODE: "The job's launcher needs Python, and the node has none that runs: {python} "
+    codes.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), can't be executed there.",
+    codes.NO_PYTHON_CODE: "The job's launcher needs Python, and the node has none that runs: {python} "
     "(job.python of the site's profile).",
+}
+# The same exit codes, and the entries of the page about troubleshooting.
+_ENTRIES = {
+    codes.BROKEN_CODE: "no-python",
+    codes.REFUSED_CODE: "job-refused",
+    codes.UNTRUSTED_CODE: "node-trust",
+    codes.UNANSWERED_CODE: "node-to-hub",
+    codes.SETTINGS_CODE: "callback-url",
+    codes.WRONG_NAME_CODE: "node-trust",
+    codes.WRONG_TIME_CODE: "node-trust",
+    codes.NOT_RUN_CODE: "no-python",
+    codes.NO_PYTHON_CODE: "no-python",
 }
 _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 
@@ -65,6 +76,15 @@ def explain_end(job: Job, record: Record | None, status: JobStatus, settings: Jo
     return End(cause, message, time.time(), code, log)
 
 
+def entry_of(end: End, *, reported: bool) -> str:
+    """The entry of the page about troubleshooting for this end.
+
+    `reported` tells that the launcher has said why, so the exit code is not the launcher's own.
+    """
+    own = "" if reported or end.cause is not Cause.NOT_STARTED else _ENTRIES.get(end.exit_code or 0)
+    return own or end.cause.value
+
+
 def where_its_log_is(job: Job, settings: JobSettings, node: str) -> str:
     """A sentence; `node` is "" where it is not known."""
     on_node = f" on {node or job.record.host}" if node or job.record.host else ""
@@ -76,7 +96,7 @@ def _in_words(job: Job, record: Record | None, settings: JobSettings) -> Record 
     if record is None or record.cause is not Cause.EXITED or job.record.report_key_hash or record.signal:
         return record
     words = _UNTOLD.get(record.exit_code or 0)
-    if job.was_lost and record.exit_code == launcher.REFUSED_CODE:
+    if job.was_lost and record.exit_code == codes.REFUSED_CODE:
         words = _RECORD_LOST
     if words is None:
         return record

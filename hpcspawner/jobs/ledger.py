@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpcspawner.errors import LedgerUnavailable, ProfileError
+from hpcspawner.errors import LedgerUnavailable, ProfileError, more
 from hpcspawner.jobs.events import Event, Outside
 from hpcspawner.jobs.job import Job, digest, now
 from hpcspawner.jobs.keys import Keys
@@ -108,9 +108,10 @@ class Ledger:
             self._log.warning(
                 "hpcspawner: %s unfinished jobs have tags from another secret, so the Hub does not recognise their "
                 "servers. Put the "
-                "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s",
+                "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s%s",
                 len(lost),
                 ", ".join(one.job_id or f"one of {one.owner}" for one in lost),
+                more("hub-secret"),
             )
 
     def new_job(self, server: ServerName, owner: str, cluster: Cluster, follows: Job | None = None) -> Job:

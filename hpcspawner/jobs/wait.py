@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
-from hpcspawner.jobs.causes import KILLED, explain_end, where_its_log_is
+from hpcspawner.jobs.causes import KILLED, entry_of, explain_end, where_its_log_is
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.news import News, Wait
-from hpcspawner.jobs.record import End, Report
+from hpcspawner.jobs.record import End, JobRecord, Report
 from hpcspawner.jobs.stop import finish
+from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.facts import Facts
 from hpcspawner.schedulers.queue import NOT_OURS, NOT_VISIBLE
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus
 from hpcspawner.units import Walltime
@@ -207,7 +209,8 @@ class Waiting:
             return ServerLost(f"{job.report.message} (job {job.record.job_id})", Reason.SERVER_FAILED, job.report.log)
         end = await finish(job, status)
         reason = Reason.SERVER_FAILED if job.report else Reason.JOB_ENDED
-        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log, end.cause.value)
+        text = f"{end.message} (job {job.record.job_id})"
+        return ServerLost(text, reason, end.log, end.cause.value, entry_of(end, reported=job.report is not None))
 
     async def _tell(self, status: JobStatus, *, details: bool) -> None:
         job, news = self.job, self.news
@@ -222,28 +225,34 @@ class Waiting:
             if details:
                 with contextlib.suppress(HPCSpawnerError):
                     record = await self.cluster.client.details(job.record.job_id)
-            explained = "" if status.state is JobState.RUNNING else self._explained(status)
-            await news.status(job.record.job_id, status, explained, record, self._wait(status))
+            why = "" if status.state is JobState.RUNNING else explained(self.cluster, status)
+            await news.status(job.record.job_id, status, why, record, self._wait(status))
         elif status.state in _WAITING:
             await news.moved_up(self._wait(status))
 
     def _wait(self, status: JobStatus) -> Wait:
         record, cluster = self.job.record, self.cluster
         facts = cluster.board.latest(3 * self.limits.poll_interval_s)
-        queued = facts.queued.value.get(str(record.choices.get("partition"))) if facts.queued else None
-        order = queued.order if queued else ()
         return Wait(
             advice=cluster.client.scheduler.advise(status.reason) if status.reason else "",
             since=record.submitted_at,
             until=record.submitted_at + self.limits.queue_limit_s if record.submitted_at else 0.0,
-            ahead=order.index(record.job_id) if record.job_id in order else None,
+            ahead=ahead(record, facts),
         )
 
-    def _explained(self, status: JobStatus) -> str:
-        """Why the job waits: in our words, with the scheduler's own beside them."""
-        ours, own = self.cluster.client.scheduler.explain(status.reason), status.reason.rstrip(".")
-        is_said = own in ours or ours.rstrip(".") in own
-        return ours if is_said else f"{ours} The scheduler says: {own}."
+
+def explained(cluster: Cluster, status: JobStatus) -> str:
+    """Why a job waits: in our words, with the scheduler's own beside them."""
+    ours, own = cluster.client.scheduler.explain(status.reason), status.reason.rstrip(".")
+    is_said = own in ours or ours.rstrip(".") in own
+    return ours if is_said else f"{ours} The scheduler says: {own}."
+
+
+def ahead(record: JobRecord, facts: Facts) -> int | None:
+    """How many jobs are ahead of this one in its partition; None where the scheduler does not tell."""
+    queued = facts.queued.value.get(str(record.choices.get("partition"))) if facts.queued else None
+    order = queued.order if queued else ()
+    return order.index(record.job_id) if record.job_id in order else None
 
 
 def moved(job: Job, status: JobStatus) -> bool:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from hpcspawner.errors import RequestError
 from hpcspawner.pages.free import outlook
+from hpcspawner.request.cost import amount, most
 from hpcspawner.request.gate import judge
 from hpcspawner.request.model import JobRequest
 from hpcspawner.request.offer import Offer
@@ -59,6 +60,9 @@ def _facts(offered: Offer, request: JobRequest) -> Iterator[str]:
         yield str(wanted.memory)
     if wanted.gpus:
         yield _count(wanted.gpus, f"{wanted.gpu_type} GPU" if wanted.gpu_type else "GPU")
+    cost = most(offered.profile, wanted)
+    if cost is not None:
+        yield f"at most {amount(offered.profile, cost)}"
     if len(offered.profile.environments) > 1:
         yield request.environment.label
     if len(offered.profile.interfaces) > 1:

@@ -24,11 +24,10 @@ _WORDS = {
 
 def in_words(facts: Facts, partitions: Sequence[str]) -> dict[str, Any]:
     """The facts as texts by partition, with the time that they are of and what is not known."""
-    times = [part.at for part in (facts.free, facts.queued, facts.open) if part is not None]
-    oldest = min(times, default=0.0)
+    oldest = facts.oldest_at
     return {
-        "as_of": time.strftime("%H:%M", time.localtime(oldest)) if times else "",
-        "old": bool(times) and time.time() - oldest > _OLD_S,
+        "as_of": time.strftime("%H:%M", time.localtime(oldest)) if oldest else "",
+        "old": bool(oldest) and time.time() - oldest > _OLD_S,
         "failed": list(facts.failed),
         "partitions": {name: _row(facts, name) for name in partitions},
     }

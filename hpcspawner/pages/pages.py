@@ -1,9 +1,8 @@
 """What a user sees in the Hub: the form, the messages of a waiting job, the text of a failure."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -22,16 +21,17 @@ from hpcspawner.errors import (
     SchedulerNotSetUp,
     SchedulerUnreachable,
     ServerLost,
+    more,
 )
 from hpcspawner.pages.cards import cards
 from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.form import fields, unplaced_problems
-from hpcspawner.request.offer import as_data, offer
+from hpcspawner.request.offer import offer
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.schedulers.state import Cause
-from hpcspawner.site.profile import SiteProfile
+from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
@@ -69,7 +69,7 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
     groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
     above = cards(offer_here, shown.last, facts)
     return (
-        _templates()
+        form_templates()
         .get_template("hpc_form.html")
         .render(
             profile=profile,
@@ -84,13 +84,22 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             tells_facts=cluster.board.offered,
             can_estimate=cluster.client.can_estimate,
             free=in_words(facts, [one.name for one in profile.partitions]),
-            offer=json.dumps(as_data(offer_here), separators=(",", ":")),
+            gpus_allowed=_gpus_allowed,
+            offer=offer_here.as_json,
         )
     )
 
 
+def _gpus_allowed(partition: Partition) -> str:
+    """How many GPUs one may ask for, by type."""
+    least = partition.min_gpus
+    each = (f"{least} to {most}{'' if kind == ANY_GPU else f' {kind}'}" for kind, most in partition.gpus.items())
+    return ", ".join(each) or "none"
+
+
 @cache
-def _templates() -> Environment:
+def form_templates() -> Environment:
+    """What renders the inside of the form, which JupyterHub takes as a text."""
     return Environment(
         loader=PackageLoader("hpcspawner.pages"),
         undefined=StrictUndefined,
@@ -141,7 +150,7 @@ def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[
     shown.jupyterhub_message = text
     log = error.log if isinstance(error, ServerLost) else ()
     why = Cause(error.cause) if isinstance(error, ServerLost) and error.cause in _SAY_MORE else error.reason
-    shown.hpcspawner_failure = failure(text, why, profile, choices, log)
+    shown.hpcspawner_failure = replace(failure(text, why, profile, choices, log), entry=error.entry)
     if log:
         lines = Markup("\n").join(escape(line) for line in log)
         shown.jupyterhub_html_message = Markup(
@@ -170,7 +179,7 @@ def for_the_log(error: HPCSpawnerError) -> str:
     """The same with what only the admin should read: the command, the scheduler's words, the cure."""
     if isinstance(error, SchedulerError):
         cure = f"; to allow it: {error.cure}" if isinstance(error, SchedulerNotSetUp) else ""
-        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}"
+        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}{more(error.entry)}"
     if isinstance(error, RequestError):
-        return f"refused: {error}"
-    return str(error)
+        return f"refused: {error.explained}"
+    return error.explained

@@ -151,7 +151,7 @@ def serve(words: "list[str]") -> int:
         if verb in VERBS:
             become(person(given[0], group), verb)
         watch = Watch(SITE["limit_s"])
-        child = start(question(verb, given), b"")
+        child = start(question(verb, given), b"", tuple(SITE["questions"][verb][2].items()))
     except Refusal as refusal:
         say(str(refusal))
         return refusal.code
@@ -162,7 +162,7 @@ def asked(line: str) -> "tuple[str, list[str]]":
     """A verb and its words, as many as it needs, from the line that the caller gave to ssh."""
     verb, *encoded = line.split(" ")
     kinds = {HELLO: [], WHO: ["user"], **{name: ["user"] for name in VERBS}}  # type: Dict[str, List[str]]
-    kinds.update((name, kinds_of) for name, (kinds_of, _) in SITE["questions"].items())
+    kinds.update((name, kinds_of) for name, (kinds_of, _, _) in SITE["questions"].items())
     if verb not in kinds:
         raise Refusal(BAD_USAGE, "the key is for one of %s, not for %s" % (", ".join(kinds), ascii(verb[:60])))
     if len(encoded) != len(kinds[verb]):
@@ -186,7 +186,7 @@ def decoded(word: str) -> str:
 
 def question(verb: str, given: "list[str]") -> "list[str]":
     """The command of a question of the Hub's own, with the words that vary put in."""
-    kinds, argv = SITE["questions"][verb]
+    kinds, argv, _ = SITE["questions"][verb]
     for kind, word in zip(kinds, given):
         argv = [part.replace("{%s}" % kind, word) for part in argv]
     return list(argv)
@@ -406,11 +406,11 @@ def checked(given: bytes, pattern: str) -> str:
     return word
 
 
-def start(argv: "list[str]", script: bytes) -> "subprocess.Popen[bytes]":
-    """The batch system's command, in a group of its own."""
+def start(argv: "list[str]", script: bytes, further: "Tuple[Tuple[str, str], ...]" = ()) -> "subprocess.Popen[bytes]":
+    """The batch system's command, in a group of its own, with `further` variables after the site's."""
     try:
         with whole(script) as stdin:
-            return subprocess.Popen(argv, stdin=stdin, env=environment(), cwd="/", start_new_session=True)
+            return subprocess.Popen(argv, stdin=stdin, env=environment(further), cwd="/", start_new_session=True)
     except OSError as error:
         raise Refusal(UNAVAILABLE, "%s can't be started: %s" % (argv[0], error.strerror)) from error
 
@@ -432,11 +432,12 @@ def unnamed() -> "IO[bytes]":
     return tempfile.TemporaryFile()  # before Python 3.8
 
 
-def environment() -> "dict[str, str]":
+def environment(further: "Tuple[Tuple[str, str], ...]" = ()) -> "dict[str, str]":
     """What a command gets, and a job inherits: the user's own, by the system's word, and nothing of the caller's."""
     who = account()
     return {
         **SITE["variables"],
+        **dict(further),
         "PATH": SITE["path"],
         "HOME": who.pw_dir,
         "USER": who.pw_name,

@@ -1,7 +1,9 @@
 """What a site offers, as values: the limits that the gate judges by, the form draws and the browser gets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
@@ -94,12 +96,18 @@ def _of_kind(limit: Limit, kind: type[_Kind]) -> _Kind:
     return limit
 
 
-@dataclass(frozen=True, slots=True)
+# One for each cluster of a Hub; a program that makes profile after profile keeps no more than this.
+_MOST_KEPT = 64
+_kept: dict[int, "Offer"] = {}
+
+
+@dataclass(frozen=True)
 class Offer:
-    """What one cluster offers. `limits` are those of the whole site, `places` what each partition allows."""
+    """What one cluster offers: `limits` are those of the whole site, `places` what each partition allows, in order."""
 
     profile: SiteProfile
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()
 
     def counts(self, name: str) -> Counts:
         """A limit of the site that is a whole number."""
@@ -109,14 +117,14 @@ class Offer:
         """A limit of the site that is a time."""
         return _of_kind(self.limits[name], UpTo)
 
-    @property
-    def places(self) -> Iterator[Place]:
-        """One for each partition, in the profile's order."""
-        return (place(self.profile, partition) for partition in self.profile.partitions)
-
     def place(self, partition: Partition) -> Place:
         """What this partition allows."""
-        return place(self.profile, partition)
+        return next(one for one in self.places if one.partition is partition)
+
+    @cached_property
+    def as_json(self) -> str:
+        """The same for a browser, as `as_data` has it."""
+        return json.dumps(as_data(self), separators=(",", ":"))
 
     def most(self, name: str) -> Any:
         """The most of an option in any partition; None where one has no limit, or where none has the option."""
@@ -130,7 +138,16 @@ class Offer:
 
 
 def offer(profile: SiteProfile) -> Offer:
-    """What this site offers."""
+    """What this site offers: made once, for every form and every request asks for it."""
+    known = _kept.get(id(profile))
+    if known is None or known.profile is not profile:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        known = _kept[id(profile)] = _offer(profile)
+    return known
+
+
+def _offer(profile: SiteProfile) -> Offer:
     limits, chosen = profile.limits, profile.defaults
     return Offer(
         profile,
@@ -140,6 +157,7 @@ def offer(profile: SiteProfile) -> Offer:
             "renewals": _counts(0, limits.renewals, chosen.renewals),
             **({"reservation": Names(typed=True)} if profile.reservation != "hidden" else {}),
         },
+        tuple(place(profile, partition) for partition in profile.partitions),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hpcspawner.errors import ProfileError
+from hpcspawner.schedulers.balance import Balances
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.facts import Board
@@ -23,6 +24,7 @@ class Cluster:
     client: Client
     queue: Queue
     board: Board
+    balances: Balances
     source: str = ""
     retired: bool = False
 
@@ -38,7 +40,8 @@ class Cluster:
             make_scheduler(profile.scheduler, spool, profile.job.leave_out), profile.scheduler, log, profile.directives
         )
         board = Board(client, [one.name for one in profile.partitions])
-        return cls(profile, client, Queue(client), board, source)
+        balances = Balances(client, profile.cost.balance if profile.cost else ())
+        return cls(profile, client, Queue(client), board, balances, source)
 
 
 class Clusters:

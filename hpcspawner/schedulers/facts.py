@@ -62,6 +62,11 @@ class Facts:
     open: Part[Mapping[str, bool]] | None = None
     failed: tuple[str, ...] = ()
 
+    @property
+    def oldest_at(self) -> float:
+        """When the oldest of the answers was asked for, in seconds since 1970; 0 where there is none."""
+        return min((part.at for part in (self.free, self.queued, self.open) if part is not None), default=0.0)
+
 
 def sum_up(nodes: Iterable[Node], partitions: Sequence[str]) -> dict[str, Free]:
     """Nodes by partition; one that names no partition counts for all of `partitions`."""
@@ -131,6 +136,16 @@ class Board:
     def offered(self) -> bool:
         """Whether this scheduler tells anything of its nodes."""
         return bool(self._client.scheduler.nodes_command("0"))
+
+    @property
+    def newest(self) -> Facts:
+        """The newest facts, however old; nothing is asked for."""
+        return self._facts
+
+    @property
+    def age_s(self) -> float:
+        """How many seconds ago the oldest of the facts was asked for; not a number where there is none."""
+        return time.time() - self._facts.oldest_at if self._facts.oldest_at else float("nan")
 
     def latest(self, interval_s: float = _INTERVAL_S) -> Facts:
         """The newest facts, at once; where they are older than `interval_s`, newer ones are asked for.

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
@@ -60,6 +61,7 @@ class Queue:
         self._clock = clock
         self._newest: Listing | None = None
         self._previous: Listing | None = None
+        self._counts: Mapping[JobState, int] = {}
         self._asking: asyncio.Task[None] | None = None
         self._owners_seen: set[str] = set()
         self._sees_all = False
@@ -76,6 +78,20 @@ class Queue:
     def age_s(self) -> float:
         """How many seconds ago the newest listing was begun; not a number where there is none."""
         return self._clock() - self._newest.begun_at if self._newest else float("nan")
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs of all users wait, by the newest listing."""
+        return self._counts.get(JobState.PENDING, 0) + self._counts.get(JobState.HELD, 0)
+
+    @property
+    def running(self) -> int:
+        """How many jobs of all users run, by the newest listing."""
+        return self._counts.get(JobState.RUNNING, 0)
+
+    def seen(self, job: OwnedJob) -> JobStatus:
+        """State of one job by the listings that are there, for people to read; asks the scheduler nothing."""
+        return judge(job, self._newest, self._previous)
 
     async def status(self, job: OwnedJob, after: float) -> JobStatus:
         """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
@@ -142,6 +158,8 @@ class Queue:
         try:
             # The promise is as old as the listing that it is to vouch for.
             listing, _ = await asyncio.gather(self.client.listing(), self._refresh_visibility())
+            # Of a long queue this takes longer than the loop should be held.
+            counts = await asyncio.to_thread(_count, listing)
         except SchedulerError as error:
             self.error = error
         except Exception as error:
@@ -151,7 +169,7 @@ class Queue:
         else:
             self.error = None
             self._durations_s = (self._durations_s[1], self._clock() - begun)
-            self._previous, self._newest = self._newest, listing
+            self._previous, self._newest, self._counts = self._newest, listing, counts
             self._owners_seen.update(job.owner for job in listing.jobs.values())
         finally:
             self._last_attempt = begun
@@ -161,6 +179,10 @@ class Queue:
             return
         self._sees_all = await self.client.sees_all()
         self._visibility_due = self._clock() + (_SIGHT_S if self._sees_all else _NO_SIGHT_S)
+
+
+def _count(listing: Listing) -> Mapping[JobState, int]:
+    return Counter(job.state for job in listing.jobs.values())
 
 
 def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> JobStatus:

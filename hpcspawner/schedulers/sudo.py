@@ -94,7 +94,9 @@ def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:
         "helper": str(access.helper),
         "prefix": list(access.prefix),
         "words": {"job": scheduler.job_id_pattern, "mark": MARK},
-        "questions": {verb: [list(one.kinds), one.template] for verb, one in questions(scheduler).items()},
+        "questions": {
+            verb: [list(one.kinds), one.template, dict(one.variables)] for verb, one in questions(scheduler).items()
+        },
     }
 
 
@@ -107,6 +109,7 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
             shlex.join(argv),
             f"not found in {', '.join(access.path)}",
             f"install it on the Hub's machine, or add its folder to scheduler.path (now {list(access.path)})",
+            "command-missing",
         )
     return [path, *argv[1:]]
 

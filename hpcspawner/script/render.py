@@ -1,18 +1,19 @@
 """The job script: from a judged request to the text that the scheduler gets."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from hpcspawner.programs.launcher import NO_PYTHON_CODE
+from hpcspawner.programs.launcher.codes import NO_PYTHON_CODE
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.script import parallel
 from hpcspawner.script.launch import Launch
 from hpcspawner.script.settings import CallHome
-from hpcspawner.script.text import quote, quote_path, source
+from hpcspawner.script.text import joined_launcher, quote, quote_path
 from hpcspawner.site.profile import Job
 
 MODULE_FILES = (
@@ -31,13 +32,24 @@ def submission(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLa
     return Submission(tuple(scheduler.options(request.resources, label)), render(request, scheduler, job, label, home))
 
 
-def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> str:
-    """The whole job script as text. It holds no option for the scheduler."""
+def preview(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome) -> Submission:
+    """As `submission`, for people to read: of the programs that travel in the script, the names alone."""
+    script = render(request, scheduler, job, label, home, brief=True)
+    return Submission(tuple(scheduler.options(request.resources, label)), script)
+
+
+def render(
+    request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel, home: CallHome, *, brief: bool = False
+) -> str:
+    """The whole job script as text, with no option for the scheduler; a brief one has names in place of programs."""
     launch = Launch.of(request, job, home.arguments)
     set_up = _set_up(request, job, launch)
     if job.parallel and not request.image:
         text = _templates().get_template("environment.sh.j2").render(set_up)
         launch = launch.beside(parallel.files(request, scheduler, job, text))
+    settings = launch.settings(request, job, home)
+    if brief:
+        settings = replace(settings, files=dict.fromkeys(settings.files, "(its text)"))
     return (
         _templates()
         .get_template("base.sh.j2")
@@ -49,8 +61,8 @@ def render(request: JobRequest, scheduler: Scheduler, job: Job, label: JobLabel,
             log_folder=job.log,
             fallback_path=home.fallback_path,
             no_python_code=NO_PYTHON_CODE,
-            launcher=source("launcher.py"),
-            settings=launch.settings(request, job, home).text(),
+            launcher="# (the launcher stands here)" if brief else joined_launcher(),
+            settings=settings.text(),
         )
     )
 

@@ -30,7 +30,7 @@ class CallHome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LauncherSettings:
-    """All that `programs/launcher.py` is given, as one JSON object with these keys; it reads it in `read_settings`.
+    """All that `programs/launcher` is given, as one JSON object with these keys; it reads it in `read_settings`.
 
     A launcher refuses settings of another version, or with other keys.
 

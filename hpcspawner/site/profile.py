@@ -12,6 +12,7 @@ from hpcspawner.errors import ProfileError
 from hpcspawner.site import away, scheduler_types
 from hpcspawner.site.away import UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
+from hpcspawner.site.cost import Cost, Rates
 from hpcspawner.site.environments import Environment, Image, OwnEnvironments, OwnImages, OwnSetup
 from hpcspawner.site.fields import (
     Count,
@@ -34,6 +35,7 @@ from hpcspawner.site.fields import (
 from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
 from hpcspawner.site.parallel import Parallel
 from hpcspawner.site.presets import Preset
+from hpcspawner.site.renamed import with_new_keys
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
@@ -118,6 +120,7 @@ class Partition(Frozen):
     qos: tuple[SchedulerName, ...] = ()
     features: Annotated[tuple[SchedulerName, ...], Field(description="Node features to choose from.")] = ()
     directives: tuple[Directive, ...] = ()
+    cost: Annotated[Rates | None, Field(description="Rates of its own, in place of the site's.")] = None
 
     @property
     def label(self) -> str:
@@ -226,6 +229,13 @@ class Contact(Frozen):
 
     name: Line = "the administrators of this JupyterHub"
     email: Line | None = None
+    help_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(?:https?:/)?/[^\s\"'<>#]*$",
+            description="Your own page about troubleshooting, to which pages link; default: the Hub's.",
+        ),
+    ] = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.email})" if self.email else self.name
@@ -279,6 +289,7 @@ class SiteProfile(Frozen):
     contact: Contact = Contact()
     words: Words = Words()
     users: UserNames = UserNames()
+    cost: Annotated[Cost | None, Field(description="What computing time costs; none: the pages say nothing.")] = None
 
     def partition(self, name: str) -> Partition | None:
         """The partition of this name, or None."""
@@ -366,6 +377,7 @@ def _shipped_folders() -> Iterator[Path]:
 
 def parse(data: dict[str, Any], path: str) -> SiteProfile:
     """Check what a profile holds; `path` names it in errors. Raises ProfileError with every mistake in it."""
+    data = with_new_keys(data)
     problems = list(repeated_names(data))
     try:
         profile = SiteProfile.model_validate(data)

@@ -17,6 +17,11 @@ options = { walltime = "5m", cpus = 1 }
 name = "without"
 title = "Without Jupyter"
 options = { environment = "without" }
+
+[cost]
+unit = "SU"
+core_hour = 3
+balance = ["echo", "{user} may use 40 SU"]
 """
 
 
@@ -47,6 +52,10 @@ def test_the_form_and_the_page_of_a_failure(hub):
         assert look_at(page, "failed") == []
         page.click("#hpc-again")
         page.wait_for_selector("#hpc-advice", timeout=60_000)
+        page.click("#hpc-explained")
+        page.wait_for_url(re.compile("/hub/hpcspawner/help#not-started$"))
+        assert "The job ran, and the server in it did not start." in page.locator("#not-started + p").inner_text()
+        assert look_at(page, "help") == []
         page.goto(f"{hub.url}/hub/spawn")
         last = page.locator("[data-hpc-card]").first
         assert last.get_attribute("data-hpc-card") == "last"
@@ -103,3 +112,52 @@ def test_a_server_is_started_by_keyboard_alone(hub):
         page.keyboard.press("Enter")
         page.wait_for_url(re.compile("/user/alice/lab"), timeout=60_000)
         assert page.complaints == []
+
+
+def test_what_it_costs_is_said_on_cards_and_when_asked(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        assert "at most 0.25 SU" in page.locator('[data-hpc-card="quick"]').inner_text()
+        fill(page, partition="short", walltime="20m", cpus="2")
+        page.click("#hpc-cost")
+        page.locator("#hpc-answer", has_text="It costs 2 SU at most, if it runs for all of 20m.").wait_for()
+        assert re.search(r"may use 40 SU \(as of \d\d:\d\d\)", page.locator("#hpc-answer").inner_text())
+        page.fill("#hpc-walltime", "2 weeks")
+        page.click("#hpc-cost")
+        page.locator("#hpc-answer", has_text="Wall time").wait_for()
+        assert page.complaints == []
+    assert hub.servers("alice") == {}
+
+
+def test_the_job_script_is_shown_and_nothing_is_submitted(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        fill(page, partition="short", walltime="7m")
+        with page.context.expect_page() as opened:
+            page.click("#hpc-script")
+        script = opened.value
+        text = script.locator("#hpc-job-script").inner_text()
+        assert text.startswith("#!/bin/bash")
+        assert "A-TICKET-STANDS-HERE" in text
+        assert "(the launcher stands here)" in text
+        assert "--walltime=420" in script.locator("#hpc-command").inner_text()
+        assert script.locator("#hpc-costs").inner_text().startswith("It costs 0.35 SU at most")
+        assert look_at(script, "job-script") == []
+        assert page.locator("#hpc-start").inner_text() == "Start"
+        assert page.locator("#hpc-start").is_enabled()
+        assert page.complaints == []
+    assert hub.servers("alice") == {}
+
+
+def test_the_job_script_needs_no_script_and_says_why_a_request_is_refused(hub):
+    with a_page(javascript=False) as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        page.locator("#hpc-more summary").first.click()
+        page.fill("#hpc-walltime", "7 weeks")
+        with page.context.expect_page() as opened:
+            page.click("#hpc-script")
+        assert "wall time" in opened.value.locator("#hpc-refused").inner_text().lower()
+    assert hub.servers("alice") == {}

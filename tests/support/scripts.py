@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hpcspawner.programs import launcher
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel
@@ -19,8 +18,8 @@ from hpcspawner.script.render import render
 from hpcspawner.script.settings import CallHome
 from hpcspawner.script.text import quote
 from hpcspawner.site.profile import SiteProfile
+from support.launcher import SOURCE
 
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 BIN = Path(__file__).parents[1] / "unit" / "bin"
 LABEL = JobLabel("jupyter-alice", "h3f2a9c0b1d4e55")
 HOME = CallHome("https://hub.example.org/hub/api/hpcspawner", "TICKET-STANDS-HERE")
@@ -46,7 +45,7 @@ def small_script(options, profile, **call_home):
 
 def taken_apart(text):
     """The lines of a script that are shell, and the launcher's settings. Each of both must be one word of bash."""
-    whole = quote(SOURCE.rstrip("\n"))
+    whole = quote(SOURCE)
     assert text.count(whole) == 1, "the launcher does not stand in the script once"
     # Not splitlines: neither bash nor a scheduler ends a line at a form feed or at a Unicode separator.
     lines = text.replace(whole, "LAUNCHER").split("\n")

@@ -8,7 +8,7 @@ from support.jobs import a_job
 
 from hpcspawner.jobs.causes import RENEWED_AFTER, explain_end
 from hpcspawner.jobs.record import End, Report
-from hpcspawner.programs import launcher
+from hpcspawner.programs.launcher import codes
 from hpcspawner.schedulers.records import exited
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site.profile import Job
@@ -167,15 +167,15 @@ def test_a_follow_up_takes_over_only_after_what_nobody_wanted():
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (launcher.BROKEN_CODE, "python3.9 (job.python of the site's profile), could not run the job's launcher"),
-        (launcher.REFUSED_CODE, "called the Hub and was refused"),
-        (launcher.UNTRUSTED_CODE, "the node does not know the authority"),
-        (launcher.UNANSWERED_CODE, "got no answer"),
-        (launcher.SETTINGS_CODE, "could not use what the Hub wrote into its script"),
-        (launcher.WRONG_NAME_CODE, "the certificate names another host"),
-        (launcher.WRONG_TIME_CODE, "The node's clock is wrong"),
-        (launcher.NOT_RUN_CODE, "can't be executed there"),
-        (launcher.NO_PYTHON_CODE, "the node has none that runs"),
+        (codes.BROKEN_CODE, "python3.9 (job.python of the site's profile), could not run the job's launcher"),
+        (codes.REFUSED_CODE, "called the Hub and was refused"),
+        (codes.UNTRUSTED_CODE, "the node does not know the authority"),
+        (codes.UNANSWERED_CODE, "got no answer"),
+        (codes.SETTINGS_CODE, "could not use what the Hub wrote into its script"),
+        (codes.WRONG_NAME_CODE, "the certificate names another host"),
+        (codes.WRONG_TIME_CODE, "The node's clock is wrong"),
+        (codes.NOT_RUN_CODE, "can't be executed there"),
+        (codes.NO_PYTHON_CODE, "the node has none that runs"),
     ],
 )
 def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code, says):
@@ -188,13 +188,12 @@ def test_each_code_of_the_launcher_is_a_sentence_with_the_log_and_the_node(code,
 
 
 def test_a_job_that_was_refused_because_its_record_was_lost_says_so():
-    end = explain_end(a_row(inherited=True), replace(exited(launcher.REFUSED_CODE), node="n3"), LISTED, JOB)
+    end = explain_end(a_row(inherited=True), replace(exited(codes.REFUSED_CODE), node="n3"), LISTED, JOB)
     assert end.message.startswith("The Hub had lost its record of this job and refused its calls. The job ended with")
 
 
 def test_every_code_of_the_launcher_has_a_sentence():
-    codes = {value for name, value in vars(launcher).items() if name.endswith("_CODE")}
-    for code in codes:
+    for code in {value for name, value in vars(codes).items() if name.endswith("_CODE")}:
         assert explain_end(a_row(), exited(code), LISTED, JOB).cause is Cause.NOT_STARTED
 
 

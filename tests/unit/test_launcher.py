@@ -26,12 +26,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from support.launcher import SOURCE, launcher
 
-from hpcspawner.programs import launcher
 from hpcspawner.script.settings import SETTINGS_VERSION, LauncherSettings
 from hpcspawner.script.text import quote, source
 
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 TICKET = "ticket-" + "t" * 30
 REPORT_KEY = "report-" + "r" * 30
@@ -409,21 +408,34 @@ def holding_a_port(address="127.0.0.1"):
         yield held.getsockname()[1]
 
 
+def ends_on_word(code):
+    """A server that listens, and ends with this exit code once the file "end" is in its directory."""
+    return f"""
+import os, threading, time
+def end():
+    while not os.path.exists("end"):
+        time.sleep(0.02)
+    os._exit({code})
+threading.Thread(target=end, daemon=True).start()
+serve()
+"""
+
+
 def test_server_is_started_with_its_environment_and_reported_and_its_end_too(hub, program, launch, settings):
     program(
         "jupyterhub-singleuser",
         """
-import json, threading
+import json
 seen = dict(os.environ, cwd=os.getcwd(), session=str(os.getsid(0) == os.getpid()), stdin=os.readlink("/proc/self/fd/0"))
 open("seen.json", "w").write(json.dumps(seen))
-threading.Timer(0.5, os._exit, [7]).start()
-serve()
-""",
+"""
+        + ends_on_word(7),
     )
     as_found = {"LD_BIND_NOW": "found", "OPENSSL_X": "found", "HPC_LOG_SPARE": "", "HPC_OPENSSL": "/usr/bin/openssl"}
     run = launch(MODULES="loaded", HPC_SET_LD_BIND_NOW="set up", HPC_SET_SSL_X="set up", **as_found)
     report = hub.reported("listening")
     assert report == {"report_key": REPORT_KEY, "event": "listening", "port": report["port"]}
+    Path(settings["directory"], "end").touch()
     assert run.ends() == 7
     seen = json.loads((Path(settings["directory"]) / "seen.json").read_text())
     assert seen["JUPYTERHUB_SERVICE_URL"] == f"http://127.0.0.1:{report['port']}/user/alice/"
@@ -1225,7 +1237,7 @@ os.rename("found.new", "found.json")
 
 
 def test_a_server_that_shows_its_job_passes_on_what_its_user_asks_for(hub, program, launch, settings, home):
-    keeper = Path(launcher.__file__).with_name("status_keeper.py").read_text()
+    keeper = source("status_keeper.py")
     settings.update(status=STATUS, files={"status_keeper.py": keeper, "status/labextensions/x/static/y": ""})
     asks = f"import contextlib, threading\ndef asks():\n{textwrap.indent(ASKS, '    ')}"
     program("jupyterhub-singleuser", f"{asks}\nthreading.Thread(target=asks).start()\nserve()")
@@ -1366,11 +1378,12 @@ def test_the_end_is_reported_three_times_at_most(hub, program, launch):
     assert len(hub.reports) == 3
 
 
-def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
-    program("jupyterhub-singleuser", "import threading; threading.Timer(0.5, os._exit, [0]).start(); serve()")
+def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch, settings):
+    program("jupyterhub-singleuser", ends_on_word(0))
     run = launch()
     hub.reported("listening")
     hub.close()
+    Path(settings["directory"], "end").touch()
     eventually(lambda: "server ended" in run.text)
     began = time.monotonic()
     assert run.ends() == 0
@@ -1378,13 +1391,14 @@ def test_the_job_ends_soon_when_the_hub_is_away(hub, program, launch):
     assert "could not report the end to the Hub" in run.text
 
 
-def test_the_job_ends_soon_when_the_hub_hangs(hub, program, launch):
-    program("jupyterhub-singleuser", "import threading; threading.Timer(0.5, os._exit, [0]).start(); serve()")
+def test_the_job_ends_soon_when_the_hub_hangs(hub, program, launch, settings):
+    program("jupyterhub-singleuser", ends_on_word(0))
     run = launch()
     hub.reported("listening")
     port = hub.server_port
     hub.close()
     hangs = socket.create_server(("127.0.0.1", port))
+    Path(settings["directory"], "end").touch()
     eventually(lambda: "server ended" in run.text)
     began = time.monotonic()
     assert run.ends() == 0

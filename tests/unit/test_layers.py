@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 import hpcspawner
+from hpcspawner.programs import launcher
+from hpcspawner.script.text import joined_launcher
 from hpcspawner.site import scheduler_types
 
 PACKAGE = Path(hpcspawner.__file__).parent
 ORDER = [
     "_version",
     "errors",
+    "troubles",
     "units",
     "programs",
     "site",
@@ -98,3 +101,29 @@ def test_the_message_of_an_assert_is_text(path):
                 isinstance(node.msg, ast.Constant) and isinstance(node.msg.value, str)
             )
             assert text, f"{path}:{node.lineno}"
+
+
+LAUNCHER = PACKAGE / "programs" / "launcher"
+
+
+def test_the_launcher_is_joined_of_all_its_parts_and_no_name_of_one_hides_another_s():
+    assert sorted(launcher.PARTS) == sorted(path.stem for path in LAUNCHER.glob("*.py") if path.stem != "__init__")
+    text = joined_launcher()
+    names = [name for node in ast.parse(text).body for name in bound(node)]
+    assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
+    assert "hpcspawner.programs" not in text.partition('"""\n\n')[2]
+
+
+def bound(node):
+    """Names that a statement at the top of a module binds, but for imports."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    return [target.id for target in node.targets] if isinstance(node, ast.Assign) else []
+
+
+@pytest.mark.parametrize("part", launcher.PARTS)
+def test_a_part_of_the_launcher_imports_from_those_before_it(part):
+    before = launcher.PARTS[: launcher.PARTS.index(part)]
+    for module in imported(LAUNCHER / f"{part}.py"):
+        assert module.split(".")[:2] == ["programs", "launcher"], f"{part} imports {module}"
+        assert module.split(".")[2] in before, f"{part} imports from {module}"

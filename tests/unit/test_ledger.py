@@ -416,7 +416,7 @@ async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recogni
         store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
         ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test"), kept.clusters, OUTSIDE).close()
         assert caplog.text.count("1 unfinished jobs have tags from another secret") == told
-    assert caplog.text.endswith("or cancel these jobs: 12\n")
+    assert caplog.text.endswith("or cancel these jobs: 12 (more: hpcspawner explain hub-secret)\n")
 
 
 async def test_jobs_of_the_version_before_are_recognised(kept, ledger_file, caplog):

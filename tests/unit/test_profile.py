@@ -626,6 +626,8 @@ SECTIONS = {
     "Contact": "`[contact]`",
     "Words": "`[words]`",
     "UserNames": "`[users]`",
+    "Cost": "`[cost]`",
+    "Rates": "`cost` of a partition",
 }
 MODELS = {
     name: model

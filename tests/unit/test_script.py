@@ -11,11 +11,11 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 from material import FULL, NASTY
+from support.launcher import SOURCE
 from support.schedulers import EVERY
 from support.scripts import HOME, LABEL, SMALL_SITE, taken_apart
 
 import hpcspawner
-from hpcspawner.programs import launcher
 from hpcspawner.programs.helper import Refusal, checked_script
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
@@ -24,12 +24,11 @@ from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
 from hpcspawner.script.layers import StatusBar
-from hpcspawner.script.render import render, submission
+from hpcspawner.script.render import preview, render, submission
 from hpcspawner.script.text import quote, quote_path, source
 from hpcspawner.site.profile import SiteProfile, load
 from hpcspawner.units import Walltime
 
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 PROFILES = sorted((Path(__file__).parents[2] / "profiles").glob("*.toml"))
 BIN = Path(__file__).parent / "bin"
 # The embedded scheduler is started by its path.
@@ -85,11 +84,11 @@ def script(kind, options, *, profile=None, label=LABEL, home=HOME):
 
 def without_launcher(text):
     """The script with one line in the launcher's place, so that golden files show only what is theirs."""
-    whole = quote(SOURCE.rstrip("\n"))
+    whole = quote(SOURCE)
     assert text.count(whole) == 1
     for content in STATUS_FILES.values():
         text = text.replace(quote(json.dumps(content))[1:-1], '"(its text)"')
-    text = text.replace(whole, "'# (hpcspawner/programs/launcher.py stands here)'")
+    text = text.replace(whole, "'# (hpcspawner/programs/launcher stands here)'")
     for name in ("token.py",):
         inside = quote(json.dumps(source(name))[1:-1])[1:-1]
         text = text.replace(inside, f"(hpcspawner/programs/{name} stands here)")
@@ -357,7 +356,7 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     }
 
 
-IDLE_SOURCE = Path(launcher.__file__).with_name("idle.py").read_text(encoding="utf-8").rstrip("\n")
+IDLE_SOURCE = source("idle.py")
 
 
 def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
@@ -470,3 +469,20 @@ def test_there_are_nine_shipped_profiles():
     names = {"comet", "hydra", "local", "rhea", "stratus", "tscc"}
     names |= {"openpbs-minimal", "slurm-minimal", "torque-minimal"}
     assert {path.stem for path in PROFILES} == names
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("case", REQUESTS)
+def test_a_preview_is_what_is_submitted_without_the_programs_in_it(kind, case):
+    profile = site(kind)
+    request = make(REQUESTS[case], profile, LocalAccount("alice", "/home/alice"))
+    shown = preview(request, EVERY[kind], profile.job, LABEL, HOME)
+    real = submission(request, EVERY[kind], profile.job, LABEL, HOME)
+    assert shown.options == real.options
+    settings = settings_of(real.script)
+    brief = settings | {"files": dict.fromkeys(settings["files"], "(its text)")}
+    expected = real.script.replace(quote(SOURCE), quote("# (the launcher stands here)"))
+    in_words = [quote(json.dumps(one, sort_keys=True)) for one in (settings, brief)]
+    assert shown.script == expected.replace(*in_words)
+    assert len(shown.script) < 20_000
+    checked_by_bash(shown.script)

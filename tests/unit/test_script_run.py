@@ -9,13 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from support.launcher import SOURCE
 from support.scripts import SMALL_SITE, job_runs, with_setup
 
 from hpcspawner.jobs.keys import Keys
-from hpcspawner.programs import launcher
 from hpcspawner.schedulers.base import JobLabel
-
-SOURCE = Path(launcher.__file__).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def run(tmp_path):
 def test_the_launcher_gets_its_source_and_its_settings(run):
     job = run({"directory": "/scratch/it's {{ 7 * 7 }}"})
     assert job.ends() == 0
-    assert job.recorded("launcher") == SOURCE
+    assert job.recorded("launcher") == SOURCE + "\n"
     told = json.loads(job.recorded("settings"))
     assert (told["ticket"], told["directory"]) == ("TICKET-STANDS-HERE", "/scratch/it's {{ 7 * 7 }}")
 
@@ -247,7 +245,7 @@ def test_what_the_submit_left_behind_is_not_for_the_notebook(run):
 def test_an_environment_that_hides_python_does_not_hide_the_launchers(run):
     job = run(profile=with_setup("export PATH=/nowhere"))
     assert job.ends() == 0
-    assert job.recorded("launcher") == SOURCE
+    assert job.recorded("launcher") == SOURCE + "\n"
 
 
 def test_a_node_without_python_says_so(run):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from support.scripts import SMALL_SITE, job_runs, with_setup
 
-from hpcspawner.programs import launcher
+from hpcspawner.programs.launcher import codes
 
 NODE = os.uname().nodename
 # Shows a folder as another one to what follows; users have a namespace of their own for it.
@@ -172,7 +172,7 @@ def test_a_library_of_the_set_up_does_not_end_the_launcher(run, tmp_path, variab
     line = f"export {variable.format(shlex.quote(str(tmp_path)))}"
     job = {"python": sys.executable} | ({"prologue": line} if where == "prologue" else {})
     profile = with_setup(*([line] if where == "setup" else []), job=job)
-    assert run(profile=profile, url="http://hub/").ends() == launcher.SETTINGS_CODE
+    assert run(profile=profile, url="http://hub/").ends() == codes.SETTINGS_CODE
 
 
 # --- modules

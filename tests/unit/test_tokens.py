@@ -1,7 +1,10 @@
 """A server's token in JupyterHub's own tables: one for each job, valid as long as the job."""
 
+import contextlib
+
 import pytest
 from jupyterhub import orm
+from sqlalchemy import text
 
 from hpcspawner.hub import tokens
 
@@ -110,3 +113,27 @@ async def test_a_start_that_waits_for_the_end_of_the_last_job_gets_its_token(kep
 
 async def test_of_a_user_who_is_gone_nothing_is_left_to_revoke(kept, hub):
     assert tokens.revoke(kept.new_job(("bob", ""), "bob", kept.clusters.default))
+
+
+@contextlib.contextmanager
+def refusing(db, change):
+    """A database that takes no such change of tokens: UPDATE or DELETE."""
+    db.execute(text(f"CREATE TRIGGER full BEFORE {change} ON api_tokens BEGIN SELECT RAISE(ABORT, 'full'); END"))
+    db.commit()
+    yield
+    db.execute(text("DROP TRIGGER full"))
+    db.commit()
+
+
+async def test_what_the_database_does_not_take_is_tried_again_and_jupyterhubs_session_goes_on(kept, alice):
+    row = kept.new_job(("alice", ""), "alice", kept.clusters.default)
+    fresh, ours = alice.is_started(), kept.keys.token(row.tag)
+    with refusing(alice.db, "UPDATE"):
+        assert not tokens.hand_over(alice.spawner, ours)
+        assert (alice.valid(fresh), alice.valid(ours)) == (True, False)
+    assert tokens.hand_over(alice.spawner, ours)
+    with refusing(alice.db, "DELETE"):
+        assert not tokens.revoke(row)
+        assert alice.valid(ours)
+    assert tokens.revoke(row)
+    assert not alice.valid(ours)

@@ -157,8 +157,10 @@ function begin(offer) {
   }, true);
 
   picks(control("walltime"));
+  answer.before(...[document.getElementById("hpc-script")].filter(Boolean));
   link(document.getElementById("hpc-link"), answer);
-  when(document.getElementById("hpc-when"), answer);
+  ask("when", document.getElementById("hpc-when"), answer, "hpcEstimate" in options.dataset);
+  ask("cost", document.getElementById("hpc-cost"), answer, "hpcCost" in options.dataset);
   follow();
   keepUpToDate(asks && `${asks}facts?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
 
@@ -212,15 +214,16 @@ function link(button, answer) {
   });
 }
 
-function when(button, answer) {
+// A question about the request as it stands: when it could start, what it costs.
+function ask(question, button, answer, known) {
   // Asked as the user who is logged in, so not where somebody starts another one's server.
-  if (!button || !asks || !("hpcEstimate" in options.dataset) || !("hpcOwn" in form.dataset)) return;
+  if (!button || !asks || !known || !("hpcOwn" in form.dataset)) return;
   const xsrf = new URL(form.action).searchParams.get("_xsrf") ?? "";
-  const url = `${asks}when?_xsrf=${encodeURIComponent(xsrf)}`;
+  const url = `${asks}${question}?_xsrf=${encodeURIComponent(xsrf)}`;
   button.hidden = false;
   button.addEventListener("click", async () => {
     button.disabled = true;
-    answer.textContent = "Asking the scheduler…";
+    answer.textContent = "Asking…";
     const reply = await fetch(url, { method: "POST", body: new FormData(form) }).then(
       (got) => got.json().catch(() => ({})),
       () => ({}),

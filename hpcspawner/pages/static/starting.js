@@ -2,7 +2,8 @@
 "use strict";
 (() => {
   const form = document.getElementById("spawn_form");
-  const buttons = [...form.querySelectorAll("[type=submit]")];
+  // Another page shows the job script; this one stays as it is.
+  const buttons = [...form.querySelectorAll("[type=submit]:not([formtarget])")];
   const texts = buttons.map((button) => button.textContent);
 
   function show(pressed) {
@@ -15,7 +16,7 @@
 
   // After the browser has read which button it was: one that is disabled is not sent.
   form.addEventListener("submit", (event) => {
-    if (!event.defaultPrevented) setTimeout(() => show(event.submitter ?? buttons.at(-1)), 0);
+    if (!event.defaultPrevented && !event.submitter?.formTarget) setTimeout(() => show(event.submitter ?? buttons.at(-1)), 0);
   });
   // A browser that goes back may show the page as it was left.
   window.addEventListener("pageshow", () => show(null));
