@@ -62,7 +62,7 @@ install_programs() {
     local programs=()
     ! wants lint unit || programs+=(shellcheck)
     ! wants hub hub-5.5 cluster cluster-sites cluster-attack cluster-5.5 drills || programs+=(chromium fonts-dejavu-core sudo)
-    ! wants hub hub-5.5 || programs+=(nginx-light apache2-bin)
+    ! wants hub hub-5.5 || programs+=(nginx-light apache2-bin postgresql)
     [ ${#programs[@]} -eq 0 ] || apt_install "$LOGS/apt.log" "${programs[@]}"
 }
 
