@@ -101,7 +101,8 @@ def test_settings_of_the_documentation_are_some_that_there_are(body, tmp_path, m
     (tmp_path / "prometheus_token").write_text("secret\n")
     here = body.replace("/etc/jupyterhub/", f"{tmp_path}/").replace("/var/log/jupyterhub/", f"{tmp_path}/")
     config = Config()
-    names = {"c": config, "get_config": lambda: config, "hpcspawner": hpcspawner}
+    # `here` is the configuration's own folder in the examples.
+    names = {"c": config, "get_config": lambda: config, "hpcspawner": hpcspawner, "here": tmp_path}
     exec(compile(here, "block", "exec"), names)  # the documentation's own words
     assert config
     for section, values in config.items():
