@@ -72,6 +72,7 @@ why_not() {
     hub*)
         has_chromium || echo "there is no chromium on PATH"
         has_fronts || echo "there is no nginx or no apache2"
+        compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo "there is no PostgreSQL"
         ;;
     newest) is_debian_root || echo "another Debian needs root on Debian" ;;
     cluster* | drills | soak) is_debian_root || echo "the test cluster needs root on Debian" ;;
