@@ -26,8 +26,8 @@ def running_hub(make_hub):
         yield hub
 
 
-# Fifteen seconds from the job's start, and as long again for its queue and for a machine with much to do.
-SOON_S = 30
+# Some seconds after the start, and long before any time-out, on a machine with much to do, too.
+SOON_S = 60
 
 
 def asked(**more):

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import logging
 import os
 import pwd
 import subprocess
@@ -12,17 +13,20 @@ from pathlib import Path
 import pytest
 from unit.test_helper import PYTHON, USER
 
-from hpcspawner.errors import SchedulerUnreachable
+from hpcspawner.errors import SchedulerNotSetUp, SchedulerUnreachable
 from hpcspawner.hub import asks
 from hpcspawner.hub import looks as hub_looks
 from hpcspawner.hub.asks import Turns
 from hpcspawner.hub.looks import Kept
-from hpcspawner.programs import look
+from hpcspawner.programs import helper, look
 from hpcspawner.request import looks
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers import commands
+from hpcspawner.schedulers.commands import Client
+from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import look_program
-from hpcspawner.site.profile import parse
+from hpcspawner.site.profile import Access, parse
 
 ALICE = LocalAccount("alice", "/home/alice")
 SITE = {
@@ -277,3 +281,22 @@ def test_a_user_asks_once_in_three_seconds(monkeypatch):
     assert [turns.is_too_soon("alice"), turns.is_too_soon("alice"), turns.is_too_soon("bob")] == [False, True, False]
     now[0] += 3
     assert not turns.is_too_soon("alice")
+
+
+@pytest.mark.parametrize("program", ["", "import this"])
+def test_by_ssh_the_verb_is_there_only_where_the_profile_says_so(monkeypatch, program):
+    site = {"questions": {}, "words": {}} | ({"look": program} if program else {})
+    monkeypatch.setattr(helper, "SITE", site)
+    if program:
+        assert helper.asked("look alice%20smith") == ("look", ["alice smith"])
+        return
+    with pytest.raises(helper.Refusal, match="not for 'look'"):
+        helper.asked("look alice")
+
+
+async def test_without_the_site_s_leave_no_command_is_run(monkeypatch):
+    access = Access(type="slurm")
+    client = Client(make_scheduler(access, Path("spool")), access, logging.getLogger("test"))
+    monkeypatch.setattr(commands, "run", None)
+    with pytest.raises(SchedulerNotSetUp, match="may not look at files"):
+        await client.look("alice", b"{}\n")
