@@ -243,11 +243,14 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     assert routes == [
         r"/api/hpcspawner/ticket",
         r"/api/hpcspawner/report",
-        r"/hpcspawner/cancel",
         r"/hpcspawner/cost",
         r"/hpcspawner/facts",
         r"/hpcspawner/script",
         r"/hpcspawner/when",
+        r"/hpcspawner/cancel",
+        r"/hpcspawner/servers",
+        r"/hpcspawner/servers/all",
+        r"/hpcspawner/servers/own",
         r"/hpcspawner/static/(.*)",
     ]
     (templates,) = c.JupyterHub.template_paths
