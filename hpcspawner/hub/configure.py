@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError, more
-from hpcspawner.hub import asks, internals, looks, peers, redact, servers, startup
+from hpcspawner.hub import asks, internals, looks, parent, peers, redact, servers, startup
 from hpcspawner.hub.help import HelpHandler
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
@@ -42,6 +42,7 @@ def configure(
     message that names every mistake. Returns the checked profile of the first cluster.
     """
     redact.install()
+    parent.remove_its_endpoint()
     paths = [_found(one) for one in ([site] if isinstance(site, str | Path) else site)]
     profiles = _loaded(paths)
     _check_address(callback_url, nodes=any(one.scheduler.has_nodes for one in profiles))

@@ -5,12 +5,6 @@ from typing import Any
 from batchspawner import BatchSpawnerBase
 from jupyterhub import apihandlers
 
-# Importing batchspawner adds an endpoint that takes more than a port from a job. Ours is `nodes/endpoints.py`;
-# `hub/startup_checks.py` proves at start-up that the other one is gone.
-apihandlers.default_handlers[:] = [
-    entry for entry in apihandlers.default_handlers if not entry[1].__module__.startswith("batchspawner")
-]
-
 OVERRIDES = {
     "start": "submits through our client and waits for the launcher's report; two clocks instead of one",
     "stop": "never raises; confirms by the listing; what could not be cancelled is tried again",
@@ -37,6 +31,17 @@ OVERRIDES = {
     "get_req_subvars": "evaluates the user database in every poll",
 }
 """Every method of the parent that we replace, and why; a test keeps it complete."""
+
+
+def remove_its_endpoint() -> None:
+    """Take away the endpoint that importing batchspawner adds, which takes more than a port from a job.
+
+    Ours is `nodes/endpoints.py`; `hub/startup_checks.py` proves at start-up that the other one is gone. Not at import:
+    JupyterHub imports every spawner that is installed, and a Hub that runs with batchspawner needs it.
+    """
+    apihandlers.default_handlers[:] = [
+        entry for entry in apihandlers.default_handlers if not entry[1].__module__.startswith("batchspawner")
+    ]
 
 
 class Parent(BatchSpawnerBase):  # type: ignore[misc]

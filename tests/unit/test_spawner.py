@@ -110,11 +110,16 @@ def test_a_link_fills_the_form_and_starts_nothing():
         pytest.param(["hpcspawner.spawner", "batchspawner", "batchspawner.api"], id="batchspawner after"),
     ],
 )
-def test_the_endpoint_of_batchspawner_is_not_among_the_hubs(imports):
+@pytest.mark.parametrize("ours", [True, False], ids=["configured", "only installed"])
+def test_the_endpoint_of_batchspawner_is_removed_from_a_hub_of_ours_alone(imports, ours, site):
     code = f"""
 import importlib
+import hpcspawner
+from traitlets.config import Config
 for name in {imports!r}:
     importlib.import_module(name)
+if {ours}:
+    hpcspawner.configure(Config(), {str(site)!r}, callback_url={URL!r})
 import sys
 from jupyterhub.apihandlers import default_handlers
 assert "batchspawner.api" in sys.modules
@@ -122,7 +127,7 @@ assert len(default_handlers) > 20
 print([entry[0] for entry in default_handlers if "batchspawner" in entry[0] + entry[1].__module__])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == ("[]\n" if ours else "['/api/batchspawner']\n")
 
 
 @pytest.mark.parametrize(
@@ -245,12 +250,14 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
     assert routes == [
         r"/api/hpcspawner/ticket",
         r"/api/hpcspawner/report",
-        r"/hpcspawner/cancel",
         r"/hpcspawner/cost",
         r"/hpcspawner/facts",
         r"/hpcspawner/script",
         r"/hpcspawner/when",
         r"/hpcspawner/help",
+        r"/hpcspawner/servers",
+        r"/hpcspawner/servers/all",
+        r"/hpcspawner/servers/own",
         r"/hpcspawner/static/(.*)",
     ]
     (templates,) = c.JupyterHub.template_paths
