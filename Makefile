@@ -46,6 +46,10 @@ test: ## All tests. Some of them: make test ARGS="unit hub -- -k form"; see test
 soak: ## Three hundred servers, started and stopped while this and that fails (as root on Debian).
 	@SOAK_CYCLES=300 SUITE_TIMEOUT=60m tests/run soak
 
+.PHONY: releases
+releases: ## Slurm 24.11 with Python 3.13 and the newest of both, in Debian's trixie and sid (as root on Debian).
+	@for suite in trixie sid; do NEWEST=$$suite IN_NEWEST=cluster-release SUITE_TIMEOUT=60m tests/run newest || exit; done
+
 .PHONY: fuzz
 fuzz: .venv/.installed ## The fuzzer at every door. SECONDS=3600
 	@tests/attack/run --seconds $(SECONDS)

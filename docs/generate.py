@@ -22,7 +22,8 @@ from hpcspawner.cli.app import HPCSpawnerApp
 from hpcspawner.errors import Reason
 from hpcspawner.hub.traits import Traits
 from hpcspawner.jobs.events import MOVES, Stage
-from hpcspawner.schedulers import openpbs, pbs, slurm_words, torque
+from hpcspawner.schedulers import openpbs, pbs_words, slurm_words, torque
+from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.site.profile import SiteProfile
 
@@ -195,11 +196,13 @@ def states() -> Iterator[str]:
     for title, table in (("Slurm", slurm_words.STATES), ("Torque", torque.STATES), ("OpenPBS", openpbs.STATES)):
         yield f"\n## States of {title}\n\n| {title} | here |\n|---|---|\n"
         yield from (f"| `{word}` | {_state(state)} |\n" for word, state in table.items())
-    yield "\n## Reasons of Slurm\n\n| Slurm | the waiting page |\n|---|---|\n"
-    yield from (f"| `{word}` | {_cell(text)} |\n" for word, text in slurm_words.REASONS.items() if text)
-    yield from (f"| `{word}`… | {_cell(text)} |\n" for word, text in slurm_words.REASON_FAMILIES.items())
-    yield "\n## Comments of PBS\n\n| PBS | the waiting page |\n|---|---|\n"
-    yield from (f"| {_cell(word)} | {_cell(text)} |\n" for word, text in pbs.REASONS.items())
+    yield "\n## Reasons of Slurm\n\n| Slurm | the waiting page | what a user can do |\n|---|---|---|\n"
+    told = {word: text for word, text in slurm_words.REASONS.items() if text}
+    advise = Slurm().advise
+    yield from (f"| `{word}` | {_cell(text)} | {_cell(advise(word))} |\n" for word, text in told.items())
+    yield from (f"| `{word}`… | {_cell(text)} | |\n" for word, text in slurm_words.REASON_FAMILIES.items())
+    yield "\n## Comments of PBS\n\n| PBS | the waiting page | what a user can do |\n|---|---|---|\n"
+    yield from (f"| {_cell(word)} | {_cell(text)} | {_cell(advice)} |\n" for word, text, advice in pbs_words.texts())
 
 
 def _state(state: JobState) -> str:

@@ -21,10 +21,25 @@ class Reason(StrEnum):
     LEDGER = "ledger"
 
 
+def more(entry: str) -> str:
+    """Where a message is explained, for logs and the command line; `entry` is one of the page about troubleshooting."""
+    return f" (more: hpcspawner explain {entry})"
+
+
 class HPCSpawnerError(Exception):
     """Root of this package's errors; its text is fit for the person who must act."""
 
     reason = Reason.SERVER_FAILED
+
+    @property
+    def entry(self) -> str:
+        """The entry of the page about troubleshooting that explains it."""
+        return self.reason.value
+
+    @property
+    def explained(self) -> str:
+        """The text, and where it is explained."""
+        return f"{self}{more(self.entry)}"
 
 
 class ProfileError(HPCSpawnerError):
@@ -32,6 +47,8 @@ class ProfileError(HPCSpawnerError):
 
     `problems` are lines "key path: what is wrong and how to write it".
     """
+
+    entry = "profile"
 
     def __init__(self, path: str, problems: Sequence[str]):
         self.path = path
@@ -61,6 +78,8 @@ class RequestError(HPCSpawnerError):
 
 class AccountRefused(RequestError):
     """The account is root's or the system's own; no job is submitted for it, and none is taken up."""
+
+    entry = "account"
 
 
 class SchedulerError(HPCSpawnerError):
@@ -93,17 +112,23 @@ class SchedulerUnreachable(SchedulerError):
 
 
 class SchedulerNotSetUp(SchedulerError):
-    """A command is missing or not allowed; the admin must act. `cure` says how, for the log."""
+    """A command is missing or not allowed; the admin must act. `cure` says how, for the log.
+
+    `entry` is the one of the page about troubleshooting.
+    """
 
     reason = Reason.NOT_SET_UP
+    entry = ""
 
-    def __init__(self, message: str, command: str, words: str, cure: str):
-        self.cure = cure
+    def __init__(self, message: str, command: str, words: str, cure: str, entry: str = Reason.NOT_SET_UP.value):
+        self.cure, self.entry = cure, entry
         super().__init__(message, command, words)
 
 
 class SecretUnusable(HPCSpawnerError):
     """The file with the Hub's own secret is missing and can't be made, or can't be trusted; the admin must act."""
+
+    entry = "hub-secret"
 
 
 class LedgerUnavailable(HPCSpawnerError):
@@ -124,6 +149,7 @@ class LedgerUnusable(HPCSpawnerError):
     """
 
     reason = Reason.LEDGER
+    entry = "ledger-unusable"
 
     def __init__(self, why: str, cure: str, place: str = ""):
         self.why, self.cure = why, cure
@@ -137,11 +163,15 @@ class LedgerUnusable(HPCSpawnerError):
 class ServerLost(HPCSpawnerError):
     """The job ended or the server failed; start again. `log` holds the last lines the job wrote.
 
-    `cause` is why the job ended, in the ledger's word, "" where it has not ended.
+    `cause` is why the job ended, in the ledger's word, "" where it has not ended. `entry` is the one of the page about
+    troubleshooting; by default that of the reason.
     """
 
-    def __init__(self, message: str, reason: Reason, log: Sequence[str] = (), cause: str = ""):
+    entry = ""
+
+    def __init__(self, message: str, reason: Reason, log: Sequence[str] = (), cause: str = "", entry: str = ""):
         self.reason = reason
         self.cause = cause
+        self.entry = entry or cause or reason.value
         self.log = tuple(log)
         super().__init__(message)

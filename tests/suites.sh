@@ -4,12 +4,30 @@
 
 # What sites have beyond Slurm and one environment: containers, other programs, OpenPBS, several clusters, plugins, names
 # of any kind.
-of_sites=(tests/cluster/test_{containers,off_cluster,openpbs,programs,several_clusters,starts,site_options,site_plugins,sites,names}.py)
+of_sites=(tests/cluster/test_{containers,off_cluster,off_cluster_hidden,openpbs,programs,several_clusters,starts,site_options,site_plugins,sites,names}.py)
 # What users, jobs and strangers try, and what the Hub may do at most.
 of_attacks=(tests/cluster/test_{attack_options,attack_reports,bad_input,impostor,least_privilege,limits}.py)
 of_attacks+=(tests/cluster/test_{scheduler_grammar,secrets,wiretap}.py)
 elsewhere=(--ignore-glob='*/test_drills*' --ignore-glob='*/test_soak*' --ignore-glob='*/test_stand_ins*')
 elsewhere+=("${of_sites[@]/#/--ignore=}" "${of_attacks[@]/#/--ignore=}")
+# What must hold on a Slurm of another release: the contract, and the drills in which most depends on what Slurm itself
+# does and prints. The Hub is killed, the controller hangs, a node or its daemon is lost; a job is put back, held,
+# suspended, out of memory or time, or followed by another. The others are milder, or about what is not Slurm's: the
+# Hub's own files, a listing that a stand-in garbles.
+drill=tests/cluster/test_drills.py::test single=tests/cluster/test_drills_single.py::test_one_server_in_trouble
+essentials=(
+    tests/contract
+    "${drill}_the_hub_goes_and_everybody_gets_what_they_asked_for[kill]"
+    "${drill}_the_controller_hangs_and_a_server_asked_for_meanwhile_gets_one_job"
+    "${drill}_a_nodes_network_is_cut"
+    "${drill}_a_nodes_daemon_is_killed"
+    "$single"\[{requeued,held,suspended,out_of_memory,out_of_time,renewed}\]
+    tests/cluster/test_drills_written_down.py
+)
+# What `make releases` runs in other Debians: all that needs Slurm, one environment and no browser.
+on_releases=(tests/contract tests/cluster/test_{first_light,init,least_privilege,limits,names,options,profiles}.py)
+on_releases+=(tests/cluster/test_{scheduler_grammar,secrets,site_options,starts,unknown_nodes,stand_ins}.py)
+on_releases+=(tests/cluster/test_drills{,_ledger,_single,_written_down}.py)
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.
 by_test=(-n 3 --dist worksteal)
 by_file=(-n 2 --dist loadfile)
@@ -25,6 +43,9 @@ suite() {
     hub-5.5) environment environment-5.5 proxy && run_pytest .venv-5.5 tests/hub -m both_hubs "${by_file[@]}" ;;
     package) environment environment proxy && run_pytest .venv tests/package ;;
     cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${elsewhere[@]}" ;;
+    cluster-essentials) environment environment proxy && on_head .venv "${essentials[@]}" ;;
+    cluster-release) environment environment proxy && on_head .venv "${on_releases[@]}" ;;
+    newest) in_release "$NEWEST" tests/run "$IN_NEWEST" ;;
     cluster-sites) environment environment proxy && on_head .venv "${of_sites[@]}" ;;
     cluster-attack) environment environment proxy && on_head .venv "${of_attacks[@]}" ;;
     cluster-5.5) environment environment-5.5 proxy && on_head .venv-5.5 tests/cluster -m both_hubs ;;
@@ -41,7 +62,7 @@ install_programs() {
     local programs=()
     ! wants lint unit || programs+=(shellcheck)
     ! wants hub hub-5.5 cluster cluster-sites cluster-attack cluster-5.5 drills || programs+=(chromium fonts-dejavu-core sudo)
-    ! wants hub hub-5.5 || programs+=(nginx-light apache2-bin)
+    ! wants hub hub-5.5 || programs+=(nginx-light apache2-bin postgresql)
     [ ${#programs[@]} -eq 0 ] || apt_install "$LOGS/apt.log" "${programs[@]}"
 }
 
@@ -52,6 +73,7 @@ why_not() {
         has_chromium || echo "there is no chromium on PATH"
         has_fronts || echo "there is no nginx or no apache2"
         ;;
+    newest) is_debian_root || echo "another Debian needs root on Debian" ;;
     cluster* | drills | soak) is_debian_root || echo "the test cluster needs root on Debian" ;;
     esac
 }
@@ -101,6 +123,12 @@ on_head() {
     local -x HPC_LAB=$LAB
     local where=("$LAB/h")
     run_pytest "$@"
+}
+
+# in_release SUITE COMMAND...: in another Debian, with a lab there; see tests/cluster/lab/release.
+in_release() {
+    timeout --foreground --kill-after=60 "$LIMIT" \
+        env -u PBS_PROGRAMS -u PYTHONPATH LAB="$FIRST_LAB-$1" LAB_PARTS=slurm tests/cluster/lab/release "$@" 3>&-
 }
 
 # No daemon may inherit the lock, nor the terminal or pipe that the run prints into.

@@ -9,9 +9,9 @@ c.JupyterHub.authenticator_class = "pam"
 
 c.BatchSpawnerBase.req_runtime = "00:20:00"
 c.BatchSpawnerBase.req_memory = "1G"
+c.BatchSpawnerBase.batchspawner_singleuser_cmd = "/opt/jupyter/bin/batchspawner-singleuser"
 c.SlurmSpawner.req_partition = "debug"
-c.SlurmSpawner.req_account = "tro100"
-c.SlurmSpawner.req_options = "--constraint=skylake"
+c.SlurmSpawner.req_options = "--constraint=skylake --account=tro100"
 c.SlurmSpawner.req_srun = ""
 c.SlurmSpawner.exec_prefix = "sudo -E -u {username}"
 c.SlurmSpawner.cmd = ["/opt/jupyter/bin/jupyterhub-singleuser"]

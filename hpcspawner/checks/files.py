@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hpcspawner.checks import images
 from hpcspawner.checks.finding import Check, Finding, good, not_checked, warning, wrong
+from hpcspawner.programs import look
 from hpcspawner.site.environments import Environment, Image
 from hpcspawner.site.profile import SiteProfile
 
@@ -92,7 +92,7 @@ def _image(image: Image) -> Iterator[Finding]:
         yield wrong(f"{image.name}: other users can't read {path}", f"chmod o+r {path}")
     elif closed := next((folder for folder in path.resolve().parents if not folder.stat().st_mode & 0o001), None):
         yield wrong(f"{image.name}: other users can't enter {closed}", f"chmod o+x {closed}")
-    elif path.is_file() and (why := images.why_not_here(path)):
+    elif path.is_file() and (why := look.why_not_here(path)):
         yield warning(f"{image.name}: {path} {why}", "make or fetch the image anew, unless the nodes differ from here")
     else:
         yield good(f"{image.name}: {path}")

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from hpcspawner.errors import SchedulerError, SchedulerNotSetUp
+from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, more
+from hpcspawner.troubles import BY_CHECK
 from hpcspawner.units import printable
 
 # Above every time limit of a command; a check that takes longer hangs.
@@ -26,11 +27,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check has found: `what` is a sentence or a part of one, `cure` what to do, "" where there is nothing."""
+    """What a check has found: `what` is a sentence or a part of one, `cure` what to do, "" where there is nothing.
+
+    `entry` is the one of the page about troubleshooting; `run_all` fills in that of the check.
+    """
 
     outcome: Outcome
     what: str
     cure: str = ""
+    entry: str = ""
 
     @property
     def ok(self) -> bool:
@@ -42,20 +47,25 @@ class Finding:
         """Both on one line."""
         return printable(f"{self.what.rstrip('.')}. {self.cure[:1].upper()}{self.cure[1:]}" if self.cure else self.what)
 
+    @property
+    def explained(self) -> str:
+        """The same, and where it is explained."""
+        return f"{self.text}{more(self.entry) if self.entry and not self.ok else ''}"
+
 
 def good(what: str) -> Finding:
     """Nothing to do."""
     return Finding(Outcome.GOOD, what)
 
 
-def warning(what: str, cure: str) -> Finding:
+def warning(what: str, cure: str, entry: str = "") -> Finding:
     """It works for now."""
-    return Finding(Outcome.WARNING, what, cure)
+    return Finding(Outcome.WARNING, what, cure, entry)
 
 
-def wrong(what: str, cure: str) -> Finding:
+def wrong(what: str, cure: str, entry: str = "") -> Finding:
     """Users will meet it."""
-    return Finding(Outcome.WRONG, what, cure)
+    return Finding(Outcome.WRONG, what, cure, entry)
 
 
 def not_checked(what: str) -> Finding:
@@ -70,7 +80,7 @@ def of_error(error: SchedulerError) -> Finding:
         filter(None, [str(error), error.command and f"Command: {error.command}.", said and f"It said: {said}"])
     )
     if isinstance(error, SchedulerNotSetUp):
-        return wrong(what, error.cure)
+        return wrong(what, error.cure, error.entry)
     return wrong(what, "run the command by hand under the Hub's account; the scheduler or the network may be down")
 
 
@@ -89,7 +99,7 @@ async def run_all(checks: Iterable[Check]) -> AsyncIterator[Checked]:
     """Run the checks one after the other: the name of each with every finding. Raises nothing."""
     for check in checks:
         for finding in await _findings(check):
-            yield check.name, finding
+            yield check.name, replace(finding, entry=finding.entry or BY_CHECK.get(check.name, ""))
 
 
 async def _findings(check: Check) -> list[Finding]:
@@ -116,12 +126,18 @@ def _begun(check: Check) -> Any:
 def lines(checked: Iterable[Checked]) -> Iterator[str]:
     """One line for each finding, for people."""
     for name, finding in checked:
-        yield f"{finding.outcome.value:<12} {name}: {finding.text}"
+        yield f"{finding.outcome.value:<12} {name}: {finding.explained}"
 
 
 def as_data(checked: Iterable[Checked]) -> list[dict[str, str]]:
     """The same for programs."""
     return [
-        {"check": name, "outcome": one.outcome.value, "what": printable(one.what), "cure": printable(one.cure)}
+        {
+            "check": name,
+            "outcome": one.outcome.value,
+            "what": printable(one.what),
+            "cure": printable(one.cure),
+            "entry": "" if one.ok else one.entry,
+        }
         for name, one in checked
     ]

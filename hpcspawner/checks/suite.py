@@ -60,7 +60,7 @@ def of_job(profile: SiteProfile, client: Client, user: str, home: Home, wait_s: 
 
 def of_profile(error: ProfileError) -> list[Finding]:
     """Every mistake of a profile."""
-    return [wrong(problem, "") for problem in error.problems]
+    return [wrong(problem, "", error.entry) for problem in error.problems]
 
 
 def described(profile: SiteProfile) -> Finding:

@@ -1,6 +1,7 @@
 """The command `hpcspawner`: the pipeline stopped early, and a demo of all of it."""
 
 import difflib
+import os
 import sys
 from typing import Any
 
@@ -35,6 +36,7 @@ class HPCSpawnerApp(Application):
             "hpcspawner.cli.rights.AuthorizedKey",
             "Print the line that forces the Hub's SSH key to the helper.",
         ),
+        "explain": ("hpcspawner.cli.explain.Explain", "Print what a message means and what to do about it."),
         "jobs": ("hpcspawner.cli.jobs.Jobs", "List the Hub's jobs, and cancel those that no server needs."),
         "demo": ("hpcspawner.cli.demo.Demo", "Start a Hub with HTTPS on this machine to try it out."),
     }
@@ -59,4 +61,9 @@ class HPCSpawnerApp(Application):
 
 def main(argv: list[str] | None = None) -> Any:
     """Entry point of the console script."""
-    return HPCSpawnerApp.launch_instance(argv)
+    try:
+        return HPCSpawnerApp.launch_instance(argv)
+    except BrokenPipeError:
+        # Whoever reads has read enough, as `head` does; Python would complain when it closes its output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return sys.exit(1)

@@ -95,7 +95,10 @@ hpcspawner check --hub=jupyterhub_config.py --user=alice --submit
 
     async def _each(self, paths: list[str], hub: "HubConfig | str | None") -> AsyncIterator[Checked]:
         if isinstance(hub, str):
-            yield "Hub settings", wrong(hub, "correct the file; `jupyterhub -f FILE` would not start either")
+            yield (
+                "Hub settings",
+                wrong(hub, "correct the file; `jupyterhub -f FILE` would not start either", "hub-settings"),
+            )
             hub = None
         profiles = []
         for path in paths:

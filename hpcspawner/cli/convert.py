@@ -70,6 +70,7 @@ _PLACEHOLDER = re.compile(r"\{\{?.*?\}?\}|\{%.*?%\}")
 _OURS = frozenset(
     {"output", "error", "job-name", "chdir", "export", "get-user-env", "parsable", "N", "o", "e", "j", "v", "V"}
 )
+_ACCOUNT = ("account", "A")
 
 Settings = Mapping[str, Any]
 
@@ -147,7 +148,9 @@ class Old:
         cpus = str(first.get("req_nprocs", ""))
         yield "cpus", cpus if cpus.isdecimal() else ""
         yield "gpus", str(_gpus(first) or "")
-        account = str(first.get("req_account", ""))
+        # Of batchspawner's own scripts that for Slurm does not ask for req_account, so sites write the option.
+        asked = dict(_pairs(str(first.get("req_options", ""))))
+        account = next((one for name in _ACCOUNT if (one := asked.get(name))), str(first.get("req_account", "")))
         if account and names.is_name(account, self.scheduler, "account"):
             yield "account", f'"{account}"'
         elif account:
@@ -159,8 +162,8 @@ class Old:
             self.lost.append(f"notebook_dir = {folder!r}: write defaults.directory with {{user}} and {{home}}")
 
     def _environments(self, first: Settings) -> tuple[DraftEnvironment, ...]:
-        command = _words(first.get("batchspawner_singleuser_cmd") or first.get("cmd"))
         # batchspawner's own program for the node stands before the server's.
+        command = [*_words(first.get("batchspawner_singleuser_cmd")), *_words(first.get("cmd"))]
         command = [word for word in command if not word.endswith("batchspawner-singleuser")]
         folder = str(PurePosixPath(command[0]).parent) if command and command[0].startswith("/") else ""
         kept = {name: text for name, text in dict(first.get("environment") or {}).items() if isinstance(text, str)}
@@ -190,7 +193,7 @@ class Old:
         for text in given:
             for option, content in _pairs(text):
                 why = rules.why_refused(option, content, rules.tags[0])
-                if _PLACEHOLDER.search(content) or option in _OURS:
+                if _PLACEHOLDER.search(content) or option in _OURS or (option in _ACCOUNT and text is given[0]):
                     continue
                 if why:
                     self.lost.append(f"the option {option}: {why}")

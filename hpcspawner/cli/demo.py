@@ -133,7 +133,7 @@ class Demo(Command):
                 path = find_shipped(path.name)
             return load(path), path
         except (ProfileError, FileNotFoundError) as error:
-            self._fail(str(error))
+            self._fail(getattr(error, "explained", str(error)))
 
     def _check_port(self) -> None:
         with socket.socket() as probe:

@@ -20,7 +20,7 @@ from hpcspawner.checks.finding import Outcome, lines, run_all
 from hpcspawner.checks.suite import of_cluster
 from hpcspawner.cli.command import Command
 from hpcspawner.cli.draft import Draft, DraftEnvironment
-from hpcspawner.errors import ProfileError, SchedulerError
+from hpcspawner.errors import ProfileError, SchedulerError, more
 from hpcspawner.schedulers import survey
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.factory import make_scheduler
@@ -130,7 +130,7 @@ hpcspawner init --from=/etc/jupyterhub/jupyterhub_config.py > site.toml
             return asyncio.run(survey.inventory(client))
         except SchedulerError as error:
             cure = getattr(error, "cure", "") or f"--scheduler={client.scheduler.name} may be the wrong one"
-            self._fail(f"{error} {getattr(error, 'words', '')} ({cure})")
+            self._fail(f"{error} {getattr(error, 'words', '')} ({cure}){more(error.entry)}")
 
     def _report(self, text: str, client: Client, draft: Draft) -> None:
         """What the checks say of the new profile, and the next step."""

@@ -94,7 +94,7 @@ hpcspawner jobs --hub=jupyterhub_config.py --orphans --cancel
             known = ledger(hub)
             mine = keys(hub)
         except (ProfileError, SecretUnusable, SQLAlchemyError, OSError) as error:
-            self._fail(str(getattr(error, "orig", None) or error))
+            self._fail(getattr(error, "explained", "") or str(getattr(error, "orig", None) or error))
         self.exit(asyncio.run(self._shown(clusters, known, mine)))
 
     async def _shown(self, clusters: Clusters, known: list[dict[str, Any]], mine: Keys) -> int:
@@ -104,7 +104,7 @@ hpcspawner jobs --hub=jupyterhub_config.py --orphans --cancel
             try:
                 listed = (await cluster.client.listing()).jobs
             except SchedulerError as error:
-                print(f"{self.name}: {cluster.name}: {error}", file=sys.stderr)
+                print(f"{self.name}: {cluster.name}: {error.explained}", file=sys.stderr)
                 listed, code = None, 1
             rows += joined(cluster, known, listed, mine)
         rows = [row for row in rows if not self.orphans or row.kind == ORPHAN]
@@ -119,7 +119,7 @@ hpcspawner jobs --hub=jupyterhub_config.py --orphans --cancel
             if cluster is not None:
                 await cluster.client.cancel(row.owner, row.job_id)
         except SchedulerError as error:
-            print(f"{self.name}: job {row.job_id} could not be cancelled: {error}", file=sys.stderr)
+            print(f"{self.name}: job {row.job_id} could not be cancelled: {error.explained}", file=sys.stderr)
             return 1
         print(f"cancelled job {row.job_id} of {row.owner}", file=sys.stderr)
         return 0

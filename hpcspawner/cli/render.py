@@ -46,7 +46,7 @@ class Render(Command):
             self._check_account(profile.scheduler.min_uid)
             request = make(options, profile, LocalAccount(user, f"/home/{user}", user))
         except (ProfileError, RequestError) as error:
-            print(f"hpcspawner render: {error}", file=sys.stderr)
+            print(f"hpcspawner render: {error.explained}", file=sys.stderr)
             return self.exit(1)
         home = CallHome("https://hub.example.org/hub/api/hpcspawner", "A-TICKET-STANDS-HERE")
         scheduler = make_scheduler(profile.scheduler, Path("hpcspawner-spool"), profile.job.leave_out)

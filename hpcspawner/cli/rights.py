@@ -9,7 +9,7 @@ from typing import NoReturn
 from traitlets import Bool, Unicode
 
 from hpcspawner.cli.command import Command
-from hpcspawner.errors import ProfileError, SchedulerNotSetUp
+from hpcspawner.errors import ProfileError, SchedulerNotSetUp, more
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.sudo import RightsError, authorized_key, program, sudoers
 from hpcspawner.site.profile import SiteProfile, load
@@ -31,9 +31,11 @@ class _Printer(Command):
                 )
             print(self.text(profile), end="")
         except SchedulerNotSetUp as error:
-            self._fail(f"{error} Run this on the Hub's machine; {error.cure}")
-        except (ProfileError, RightsError) as error:
-            self._fail(str(error))
+            self._fail(f"{error} Run this on the Hub's machine; {error.cure}{more(error.entry)}")
+        except ProfileError as error:
+            self._fail(error.explained)
+        except RightsError as error:
+            self._fail(f"{error}{more('sudo-rule')}")
 
     @abstractmethod
     def text(self, profile: SiteProfile) -> str:

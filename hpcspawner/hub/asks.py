@@ -27,7 +27,7 @@ _AT_ONCE = 2
 _LABEL = JobLabel("jupyter", "example")
 
 
-class _Asked(JsonHandler):
+class Asked(JsonHandler):
     """A question of the form's."""
 
     def spawner(self) -> Doors:
@@ -45,7 +45,34 @@ class _Asked(JsonHandler):
             raise web.HTTPError(HTTPStatus.NOT_FOUND) from None
 
 
-class FactsHandler(_Asked):
+class Turns:
+    """Who may ask the cluster when: each user once in a few seconds, and few of them at once."""
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self._asked_at: dict[str, float] = {}
+        self._at_once: asyncio.Semaphore | None = None
+
+    def is_too_soon(self, name: str) -> bool:
+        """Whether this user has asked a moment ago; else the time counts from now."""
+        now = time.monotonic()
+        if now - self._asked_at.get(name, float("-inf")) < _GAP_S:
+            return True
+        self._asked_at[name] = now
+        return False
+
+    @property
+    def one(self) -> asyncio.Semaphore:
+        """To be held while it is asked."""
+        if self._at_once is None:
+            self._at_once = asyncio.Semaphore(_AT_ONCE)
+        return self._at_once
+
+
+TOO_SOON = {"message": "Please wait a moment before you ask again."}
+
+
+class FactsHandler(Asked):
     """`GET hpcspawner/facts?cluster=NAME`: what is free, by partition. Never waits for the scheduler."""
 
     @web.authenticated
@@ -56,20 +83,17 @@ class FactsHandler(_Asked):
         self.tell(in_words(spawner.facts_of(cluster), [one.name for one in cluster.profile.partitions]))
 
 
-class WhenHandler(_Asked):
+class WhenHandler(Asked):
     """`POST hpcspawner/when` with the form's fields: when this request could start, by the scheduler's own word."""
 
-    _asked_at: dict[str, float] = {}
-    _turns: asyncio.Semaphore | None = None
+    _turns = Turns()
 
     @web.authenticated
     async def post(self) -> None:
         """One sentence; nothing is submitted."""
-        user = self.current_user
         options = read({name: self.get_arguments(name) for name in self.request.arguments})
-        if time.monotonic() - self._asked_at.get(user.name, float("-inf")) < _GAP_S:
-            return self.tell({"message": "Please wait a moment before you ask again."}, HTTPStatus.TOO_MANY_REQUESTS)
-        self._asked_at[user.name] = time.monotonic()
+        if self._turns.is_too_soon(self.current_user.name):
+            return self.tell(TOO_SOON, HTTPStatus.TOO_MANY_REQUESTS)
         cluster = self.cluster(options)
         try:
             account = await self.spawner().account_on(cluster)
@@ -81,9 +105,7 @@ class WhenHandler(_Asked):
             return self.tell({"message": f"The scheduler does not tell: {error}"}, HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _sentence(self, cluster: Cluster, account: str, wanted: Resources) -> str:
-        if WhenHandler._turns is None:
-            WhenHandler._turns = asyncio.Semaphore(_AT_ONCE)
-        async with WhenHandler._turns:
+        async with self._turns.one:
             estimate = await cluster.client.estimate(account, cluster.client.scheduler.options(wanted, _LABEL))
         if estimate.refusal:
             return f"The scheduler would not take this job: {estimate.refusal}"
@@ -93,7 +115,7 @@ class WhenHandler(_Asked):
         return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
 
 
-class CostHandler(_Asked):
+class CostHandler(Asked):
     """`POST hpcspawner/cost` with the form's fields: what this request costs at most, and what the account has left."""
 
     @web.authenticated
@@ -113,7 +135,7 @@ class CostHandler(_Asked):
         return self.tell({"message": " ".join(filter(None, [costs, has])) or "This site names no cost."})
 
 
-class ScriptHandler(_Asked):
+class ScriptHandler(Asked):
     """`POST hpcspawner/script` with the form's fields: the page that shows what they would submit. Nothing is."""
 
     @web.authenticated

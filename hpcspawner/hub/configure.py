@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from tornado.web import StaticFileHandler
 
-from hpcspawner.errors import ProfileError
-from hpcspawner.hub import asks, internals, peers, redact, servers, startup
+from hpcspawner.errors import ProfileError, more
+from hpcspawner.hub import asks, internals, looks, peers, redact, servers, startup
+from hpcspawner.hub.help import HelpHandler
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
 from hpcspawner.nodes.endpoints import handlers
@@ -20,6 +21,7 @@ from hpcspawner.request.presets import load
 from hpcspawner.site.profile import SiteProfile, find_shipped
 
 _DAY_S = 24 * 3600
+_MORE = more("configuration")
 
 
 def configure(
@@ -52,6 +54,8 @@ def configure(
     c.JupyterHub.extra_handlers = [
         *handlers(hub_ledger),
         *asks.HANDLERS,
+        *looks.HANDLERS,
+        (r"/hpcspawner/help", HelpHandler),
         *servers.HANDLERS,
         (r"/hpcspawner/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),
     ]
@@ -79,14 +83,14 @@ def _loaded(paths: Sequence[Path]) -> list[SiteProfile]:
         try:
             profiles.append(load(path))
         except ProfileError as error:
-            problems.append(str(error))
+            problems.append(error.explained)
     names = [one.name for one in profiles]
     problems += [
-        f"two clusters have the name {name!r}: give one of the profiles another `name`"
+        f"two clusters have the name {name!r}: give one of the profiles another `name`{_MORE}"
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
     if not paths:
-        problems.append("configure() was called with an empty list: name at least one profile")
+        problems.append("configure() was called with an empty list: name at least one profile" + _MORE)
     if problems:
         sys.exit("\n".join(f"hpcspawner: {problem}" for problem in problems))
     return profiles
@@ -99,7 +103,7 @@ def _found(site: str | Path) -> Path:
     try:
         return find_shipped(str(site))
     except FileNotFoundError as error:
-        sys.exit(f"hpcspawner: {path.absolute()} does not exist, and {error}")
+        sys.exit(f"hpcspawner: {path.absolute()} does not exist, and {error}{_MORE}")
 
 
 def _check_address(url: object, *, nodes: bool) -> None:
@@ -108,7 +112,7 @@ def _check_address(url: object, *, nodes: bool) -> None:
     if problem:
         sys.exit(
             f"hpcspawner: callback_url is {url!r}, but {problem}. Write the Hub's public address as compute nodes "
-            "reach it, such as 'https://hub.example.org' or 'https://hub.example.org:8443'."
+            f"reach it, such as 'https://hub.example.org' or 'https://hub.example.org:8443'.{more('callback-url')}"
         )
 
 
@@ -151,7 +155,7 @@ def _readable(path: Path) -> Path:
     try:
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"hpcspawner: ca_file {path} can't be read: {error}")
+        sys.exit(f"hpcspawner: ca_file {path} can't be read: {error}{more('ca-file')}")
     if "BEGIN CERTIFICATE" not in text:
-        sys.exit(f"hpcspawner: ca_file {path} holds no certificate in PEM form")
+        sys.exit(f"hpcspawner: ca_file {path} holds no certificate in PEM form{more('ca-file')}")
     return path.absolute()

@@ -11,11 +11,21 @@ from typing import Any
 from jupyterhub import apihandlers
 from traitlets import default
 
-from hpcspawner.errors import AccountRefused, LedgerUnusable, Problem, Reason, RequestError, SchedulerError, ServerLost
+from hpcspawner.errors import (
+    AccountRefused,
+    LedgerUnusable,
+    Problem,
+    Reason,
+    RequestError,
+    SchedulerError,
+    ServerLost,
+    more,
+)
 from hpcspawner.hub import audit, startup
 from hpcspawner.hub.hub_ledger import open_ledger
 from hpcspawner.hub.traits import Traits
 from hpcspawner.jobs import secret
+from hpcspawner.jobs.causes import entry_of
 from hpcspawner.jobs.job import Job
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.ledger import Ledger
@@ -23,6 +33,7 @@ from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages.failure import Failure, failure
+from hpcspawner.pages.history import PastJob, past_jobs
 from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, for_the_log, render_form
 from hpcspawner.request import accounts
 from hpcspawner.request.form import read
@@ -94,7 +105,7 @@ class Doors(Traits):
             return open_ledger(self.ledger_url, self.keys, self._make_clusters, self.log)
         except LedgerUnusable as error:
             # Before JupyterHub drops the servers that it can't find in there.
-            self.log.critical("hpcspawner: %s The Hub stops.", error)
+            self.log.critical("hpcspawner: %s The Hub stops.%s", error, more(error.entry))
             raise SystemExit(1) from None
 
     def _make_clusters(self) -> Clusters:
@@ -147,7 +158,12 @@ class Doors(Traits):
         if job is None or job.end is None:
             return None
         message = f"Your last server ended at {job.end.when}. {job.end.message}"
-        return failure(message, job.end.cause, job.cluster.profile, choices_of(job), job.end.log)
+        shown = failure(message, job.end.cause, job.cluster.profile, choices_of(job), job.end.log)
+        return replace(shown, entry=entry_of(job.end, reported=job.report is not None))
+
+    def history(self, username: str) -> list[PastJob]:
+        """The last jobs of a user, for the pages; reads memory."""
+        return past_jobs(self.ledger.past(username))
 
     def _from_form(self, form_data: Mapping[str, list[Any]]) -> Awaitable[dict[str, Any]]:
         """Judge before the Hub has made a token or a job, so that a refusal leaves nothing behind."""

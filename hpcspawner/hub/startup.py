@@ -9,6 +9,7 @@ from jupyterhub.app import JupyterHub
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
+from hpcspawner.errors import more
 from hpcspawner.hub import audit, double_start, servers, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
@@ -52,7 +53,9 @@ async def _after_init() -> None:
         await startup_checks.reachable(app)
     except Exception:
         app.log.critical(
-            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.", exc_info=True
+            "hpcspawner: start-up checks could not be completed (traceback below). The Hub stops.%s",
+            more("startup"),
+            exc_info=True,
         )
         app.exit(1)
     app.log.addFilter(_is_no_link)
@@ -96,7 +99,8 @@ async def _keep_house(app: JupyterHub, *, looks: bool) -> None:
     # Not a server's: it stands for what all of them share.
     spawner = app.spawner_class(config=app.config, hub=app.hub)
     for name in ("jinja2_env", "jinja2_env_sync"):
-        app.tornado_application.settings[name].globals["hpcspawner_last_end"] = spawner.last_failure
+        shared = app.tornado_application.settings[name].globals
+        shared.update(hpcspawner_last_end=spawner.last_failure, hpcspawner_history=spawner.history)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
     if looks:
         in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from jupyterhub.app import JupyterHub
 
 from hpcspawner.checks import suite
-from hpcspawner.checks.finding import Check, Finding, Outcome, run_all, warning
-from hpcspawner.errors import SecretUnusable
+from hpcspawner.checks.finding import Check, Finding, Outcome, run_all, warning, wrong
+from hpcspawner.errors import SecretUnusable, more
 from hpcspawner.hub import peers, settings_checks
 from hpcspawner.nodes import certificates, resolvers, server_names
 from hpcspawner.schedulers.cluster import Cluster
@@ -19,6 +19,8 @@ from hpcspawner.schedulers.cluster import Cluster
 _FORBIDDEN = "batchspawner"
 # JupyterHub makes them for five years and does not renew them.
 _TELL_BEFORE_DAYS = 60
+# Of the page about troubleshooting.
+_TLS = "tls-to-nodes"
 
 
 def endpoint_absent(app: JupyterHub) -> None:
@@ -27,8 +29,9 @@ def endpoint_absent(app: JupyterHub) -> None:
     if found:
         app.log.critical(
             "hpcspawner: the endpoint of the batchspawner package is served at %s, which it must not be. Remove the "
-            "setting that adds it to JupyterHub's handlers. The Hub stops.",
+            "setting that adds it to JupyterHub's handlers. The Hub stops.%s",
             ", ".join(found),
+            more("foreign-endpoint"),
         )
         app.exit(1)
     app.log.info("hpcspawner: the endpoint of the batchspawner package is not served")
@@ -60,7 +63,7 @@ def secret_is_fit(app: JupyterHub) -> None:
     try:
         app.spawner_class(config=app.config, hub=app.hub).keys()
     except SecretUnusable as error:
-        app.log.critical("hpcspawner: %s The Hub stops.", error)
+        app.log.critical("hpcspawner: %s The Hub stops.%s", error, more(error.entry))
         app.exit(1)
 
 
@@ -75,9 +78,10 @@ def tell_whose_jobs(app: JupyterHub, clusters: Iterable[Cluster], *, allow_root:
         app.log.warning(
             "hpcspawner: ALL USERS' JOBS RUN AS THE HUB'S OWN ACCOUNT (scheduler.type is %r, its command_prefix "
             "empty), so each user can read the other users' files and the Hub's, and end the other users' jobs. That "
-            "account is %s.",
+            "account is %s.%s",
             access.type,
             account,
+            more("one-account"),
         )
 
 
@@ -94,10 +98,10 @@ async def reachable(app: JupyterHub) -> None:
         return
     for finding in await _tls(app):
         if finding.outcome is Outcome.WRONG:
-            app.log.critical("hpcspawner: %s. The Hub stops.", finding.text)
+            app.log.critical("hpcspawner: %s. The Hub stops.%s", finding.text, more(finding.entry))
             app.exit(1)
         elif not finding.ok:
-            app.log.warning("hpcspawner: %s", finding.text)
+            app.log.warning("hpcspawner: %s", finding.explained)
 
 
 async def _tls(app: JupyterHub) -> list[Finding]:
@@ -106,14 +110,14 @@ async def _tls(app: JupyterHub) -> list[Finding]:
             "THERE IS NO TLS TO THE COMPUTE NODES. Everything that users type and see crosses the cluster's network "
             "unencrypted"
         )
-        return [warning(what, "to switch TLS on, leave tls_to_nodes=False out of hpcspawner.configure()")]
+        return [warning(what, "to switch TLS on, leave tls_to_nodes=False out of hpcspawner.configure()", _TLS)]
     own, found = app.spawner_class(config=app.config), []
     if own.certificate_names == "host":
         what = (
             "CERTIFICATES NAME THE NODE ALONE (certificate_names = 'host'). A user with a server on a node can pose as "
             "any other server on that node"
         )
-        found.append(warning(what, "use this only where users never share nodes"))
+        found.append(warning(what, "use this only where users never share nodes", _TLS))
     why = (
         _names_lead_nowhere(app, own)
         or _not_by_https(app)
@@ -121,12 +125,12 @@ async def _tls(app: JupyterHub) -> list[Finding]:
         or await asyncio.to_thread(_authorities_have_one_name, app)
     )
     if why:
-        return [*found, Finding(Outcome.WRONG, f"the Hub can't reach any server by TLS: {why}")]
+        return [*found, wrong(f"the Hub can't reach any server by TLS: {why}", "", _TLS)]
     left = await asyncio.to_thread(certificates.days_left, app.internal_ssl_cert)
     if left < _TELL_BEFORE_DAYS:
         what = f"THE CERTIFICATES IN {app.internal_certs_location} EXPIRE IN {left} DAYS: no server can be reached then"
         cure = "set JupyterHub.recreate_internal_certs = True for one start while no server is running"
-        found.append(warning(what, cure))
+        found.append(warning(what, cure, "internal-certificates"))
     return found
 
 
@@ -141,7 +145,7 @@ async def look_around(app: JupyterHub, clusters: Iterable[Cluster]) -> None:
 async def _say(before: str, checks: Iterable[Check], app: JupyterHub) -> None:
     async for name, finding in run_all(checks):
         if not finding.ok:
-            app.log.warning("hpcspawner: check: %s%s: %s", before, name, finding.text)
+            app.log.warning("hpcspawner: check: %s%s: %s", before, name, finding.explained)
 
 
 def _names_lead_nowhere(app: JupyterHub, spawner: Any) -> str:

@@ -1,12 +1,18 @@
 """The settings of HPCSpawner."""
 
 from pathlib import Path
+from typing import Any
 
-from traitlets import Bool, Enum, Float, List, Unicode, default
+from traitlets import Any as AnyValue
+from traitlets import Bool, Enum, Float, List, Unicode, default, observe
 
 from hpcspawner.hub import startup
 from hpcspawner.hub.parent import Parent
 from hpcspawner.nodes.server_names import ZONE
+from hpcspawner.site.renamed import SETTINGS, told
+
+# Each server of each user has a spawner; the log has one line of it.
+_told: set[str] = set()
 
 
 class Traits(Parent):
@@ -22,6 +28,24 @@ class Traits(Parent):
         when the Hub starts.
         """,
     )
+    site = AnyValue(
+        config=True,
+        help="""
+        The old name of `sites`.
+
+        It works until release 0.3, with a warning in the log.
+        """,
+    )
+
+    @observe(*SETTINGS)
+    def _use_new_name(self, change: Any) -> None:
+        to = SETTINGS[change.name]
+        if change.name not in _told:
+            _told.add(change.name)
+            self.log.warning("hpcspawner: %s", told(f"HPCSpawner.{change.name}", to))
+        is_list = isinstance(self.traits()[to.new], List) and not isinstance(change.new, list | tuple)
+        setattr(self, to.new, [change.new] if is_list else change.new)
+
     callback_url = Unicode(
         config=True,
         help="""

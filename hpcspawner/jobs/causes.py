@@ -41,6 +41,18 @@ _UNTOLD = {
     codes.NO_PYTHON_CODE: "The job's launcher needs Python, and the node has none that runs: {python} "
     "(job.python of the site's profile).",
 }
+# The same exit codes, and the entries of the page about troubleshooting.
+_ENTRIES = {
+    codes.BROKEN_CODE: "no-python",
+    codes.REFUSED_CODE: "job-refused",
+    codes.UNTRUSTED_CODE: "node-trust",
+    codes.UNANSWERED_CODE: "node-to-hub",
+    codes.SETTINGS_CODE: "callback-url",
+    codes.WRONG_NAME_CODE: "node-trust",
+    codes.WRONG_TIME_CODE: "node-trust",
+    codes.NOT_RUN_CODE: "no-python",
+    codes.NO_PYTHON_CODE: "no-python",
+}
 _RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
 
 
@@ -62,6 +74,15 @@ def explain_end(job: Job, record: Record | None, status: JobStatus, settings: Jo
         message = f"{message} {where_its_log_is(job, settings, record.node if record else '')}"
     log = report.log if report and cause in _EXPLAINED_BY_LOG else ()
     return End(cause, message, time.time(), code, log)
+
+
+def entry_of(end: End, *, reported: bool) -> str:
+    """The entry of the page about troubleshooting for this end.
+
+    `reported` tells that the launcher has said why, so the exit code is not the launcher's own.
+    """
+    own = "" if reported or end.cause is not Cause.NOT_STARTED else _ENTRIES.get(end.exit_code or 0)
+    return own or end.cause.value
 
 
 def where_its_log_is(job: Job, settings: JobSettings, node: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpcspawner.errors import LedgerUnavailable, ProfileError
+from hpcspawner.errors import LedgerUnavailable, ProfileError, more
 from hpcspawner.jobs.events import Event, Outside
 from hpcspawner.jobs.job import Job, digest, now
 from hpcspawner.jobs.keys import Keys
@@ -26,6 +26,8 @@ from hpcspawner.schedulers.cluster import Cluster, Clusters
 
 _KEEP_ENDED_S = 30 * 24 * 3600
 _LONGEST_PAUSE_S = 30.0
+# Of each user; the pages list them.
+_PAST = 10
 
 
 ServerName = tuple[str, str]
@@ -47,6 +49,7 @@ class Ledger:
         self._by_hash: dict[str, Job] = {}
         self._hashes: dict[str, tuple[str, str]] = {}
         self._ends: dict[ServerName, Job] = {}
+        self._past: dict[str, list[Job]] = {}
         self._of_server: dict[ServerName, dict[str, Job]] = {}
         self._warn_of_other_hubs()
         try:
@@ -108,9 +111,10 @@ class Ledger:
             self._log.warning(
                 "hpcspawner: %s unfinished jobs have tags from another secret, so the Hub does not recognise their "
                 "servers. Put the "
-                "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s",
+                "old secret file back (HPCSpawner.secret_file), or cancel these jobs: %s%s",
                 len(lost),
                 ", ".join(one.job_id or f"one of {one.owner}" for one in lost),
+                more("hub-secret"),
             )
 
     def new_job(self, server: ServerName, owner: str, cluster: Cluster, follows: Job | None = None) -> Job:
@@ -161,6 +165,8 @@ class Ledger:
         """Drop what ended long ago."""
         before = time.time() - _KEEP_ENDED_S
         self._ends = {key: job for key, job in self._ends.items() if job.end and job.end.at >= before}
+        young = {user: [job for job in jobs if job.end and job.end.at >= before] for user, jobs in self._past.items()}
+        self._past = {user: jobs for user, jobs in young.items() if jobs}
         self._ended = {tag: at for tag, at in self._ended.items() if at >= before}
         await self._store.prune(before)
 
@@ -233,6 +239,10 @@ class Ledger:
         job = self._ends.get((username, server))
         return job if job and job.end and job.end.shown_to_user else None
 
+    def past(self, username: str) -> list[Job]:
+        """The last ten jobs of a user that ended in the last month, of all servers, the newest end first."""
+        return list(self._past.get(username, ()))
+
     def by_ticket(self, ticket: str) -> Job | None:
         """The job that this ticket was made for, or None."""
         wanted = digest(ticket)
@@ -265,6 +275,9 @@ class Ledger:
         last = self._ends.get(server)
         if last is None or last.end is None or last.end.at <= job.end.at:
             self._ends[server] = job
+        others = [one for one in self._past.get(job.record.username, ()) if one.tag != job.tag]
+        others = sorted([*others, job], key=lambda one: one.end.at if one.end else 0.0, reverse=True)
+        self._past[job.record.username] = others[:_PAST]
 
     def _forget(self, job: Job, server: ServerName) -> None:
         of_server = self._of_server.get(server, {})

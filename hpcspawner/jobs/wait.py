@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
-from hpcspawner.jobs.causes import KILLED, explain_end, where_its_log_is
+from hpcspawner.jobs.causes import KILLED, entry_of, explain_end, where_its_log_is
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.news import News, Wait
 from hpcspawner.jobs.record import End, JobRecord, Report
@@ -209,7 +209,8 @@ class Waiting:
             return ServerLost(f"{job.report.message} (job {job.record.job_id})", Reason.SERVER_FAILED, job.report.log)
         end = await finish(job, status)
         reason = Reason.SERVER_FAILED if job.report else Reason.JOB_ENDED
-        return ServerLost(f"{end.message} (job {job.record.job_id})", reason, end.log, end.cause.value)
+        text = f"{end.message} (job {job.record.job_id})"
+        return ServerLost(text, reason, end.log, end.cause.value, entry_of(end, reported=job.report is not None))
 
     async def _tell(self, status: JobStatus, *, details: bool) -> None:
         job, news = self.job, self.news

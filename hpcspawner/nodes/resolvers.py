@@ -17,6 +17,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.netutil import DefaultLoopResolver, Resolver
 from traitlets.config.loader import DeferredConfig, LazyConfigValue
 
+from hpcspawner.errors import more
 from hpcspawner.nodes.server_names import node_behind
 
 HOOK = Path(__file__).parent / "proxy" / "names.js"
@@ -79,8 +80,9 @@ def missing_resolver(app: JupyterHub) -> str:
         # Another program starts the proxy, so the Hub can't see how.
         app.log.warning(
             "hpcspawner: the Hub does not start the proxy itself. Start the proxy with the environment variable "
-            "NODE_OPTIONS=%s, or it can't reach any server.",
+            "NODE_OPTIONS=%s, or it can't reach any server.%s",
             node_options(),
+            more("proxy-hook"),
         )
         return ""
     if not any(is_required(str(word)) for word in command):

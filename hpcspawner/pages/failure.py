@@ -36,6 +36,7 @@ _OTHER = "Start again; if it happens again, please tell {contact}."
 class Failure:
     """One end. `more_memory` is what to start again with, "" where that would not help or is not allowed.
 
+    `entry` is the one of the page about troubleshooting, `help_url` the site's own such page, "" where the Hub's is.
     `choices` are the options of the request, as pairs of a form.
     """
 
@@ -43,6 +44,8 @@ class Failure:
     advice: str
     log: tuple[str, ...] = ()
     more_memory: str = ""
+    entry: str = ""
+    help_url: str = ""
     choices: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -52,7 +55,15 @@ def failure(
     """What a page says of an end for this cause or reason, of a job with these choices."""
     advice = (_BY_CAUSE.get(why) if isinstance(why, Cause) else _BY_REASON.get(why)) or _OTHER
     more = more_memory(profile, choices) if why is Cause.OUT_OF_MEMORY else ""
-    return Failure(message, advice.format(contact=profile.contact), tuple(log), more, tuple(_pairs(choices)))
+    return Failure(
+        message,
+        advice.format(contact=profile.contact),
+        tuple(log),
+        more,
+        entry=why.value,
+        help_url=profile.contact.help_url or "",
+        choices=tuple(_pairs(choices)),
+    )
 
 
 def more_memory(profile: SiteProfile, choices: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from hpcspawner.errors import (
     SchedulerNotSetUp,
     SchedulerUnreachable,
     ServerLost,
+    more,
 )
 from hpcspawner.pages.cards import cards
 from hpcspawner.pages.failure import Failure, failure
@@ -82,6 +83,7 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             is_open=not above or bool(shown.problems) or shown.filled_in,
             tells_facts=cluster.board.offered,
             can_estimate=cluster.client.can_estimate,
+            can_look=profile.scheduler.look,
             free=in_words(facts, [one.name for one in profile.partitions]),
             gpus_allowed=_gpus_allowed,
             offer=offer_here.as_json,
@@ -149,7 +151,7 @@ def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[
     shown.jupyterhub_message = text
     log = error.log if isinstance(error, ServerLost) else ()
     why = Cause(error.cause) if isinstance(error, ServerLost) and error.cause in _SAY_MORE else error.reason
-    shown.hpcspawner_failure = failure(text, why, profile, choices, log)
+    shown.hpcspawner_failure = replace(failure(text, why, profile, choices, log), entry=error.entry)
     if log:
         lines = Markup("\n").join(escape(line) for line in log)
         shown.jupyterhub_html_message = Markup(
@@ -178,7 +180,7 @@ def for_the_log(error: HPCSpawnerError) -> str:
     """The same with what only the admin should read: the command, the scheduler's words, the cure."""
     if isinstance(error, SchedulerError):
         cure = f"; to allow it: {error.cure}" if isinstance(error, SchedulerNotSetUp) else ""
-        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}"
+        return f"{error} [command: {error.command}] [it said: {error.words}]{cure}{more(error.entry)}"
     if isinstance(error, RequestError):
-        return f"refused: {error}"
-    return str(error)
+        return f"refused: {error.explained}"
+    return error.explained

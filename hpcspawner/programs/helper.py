@@ -1,16 +1,19 @@
 #!/usr/bin/python3 -IS
 """Hands a user's jobs to the batch system: the one program that sudo lets a JupyterHub run as that user.
 
-    hpcspawner submit | cancel | list
+    hpcspawner submit | cancel | list | look
     hpcspawner serve GROUP
 
 Everything else comes on standard input: a number of bytes in decimal, a line break, and exactly so many bytes. For a
 cancel these are the job's id, for a list a mark. For a submit they are a line of JSON, the options as a list of pairs,
-and after it the job script. Standard input then stays open until the answer is there. If it ends sooner, the caller
-has gone: the batch system's command is ended, and a script that is not whole is not submitted.
+and after it the job script; for a look a line of JSON. Standard input then stays open until the answer is there. If it
+ends sooner, the caller has gone: the batch system's command is ended, and a script that is not whole is not submitted.
 
 Options become words of the submit command, each checked against the site's list. The script can hold none: lines that
 a batch system would read as options are refused.
+
+`look` is there where the site's profile says so (scheduler.look). It runs the program that is written into it, which
+looks at files with the user's rights alone.
 
 Output, error output and exit code are the command's own; it is SIGKILL for one that was ended here. What this program
 says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h. Its last line says how a
@@ -47,8 +50,10 @@ SAYS = "hpcspawner helper: "
 FAILED, ENDED = "the command's exit code is ", "ended: "
 BAD_USAGE, BAD_INPUT, NO_USER, UNAVAILABLE, NOT_PERMITTED = 64, 65, 67, 69, 77
 SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
+LOOK_BYTES = 20000
 WORD_BYTES = 300
 VERBS = ("submit", "cancel", "list")
+LOOK = "look"
 SERVE, HELLO, WHO = "serve", "hello", "who"
 # What `hello` prints: that SSH leads to this program, and to one that understands the Hub.
 GREETING = "hpcspawner 1"
@@ -124,7 +129,7 @@ def main(words: "list[str]") -> int:
         os.umask(UMASK)
         os.chdir("/")
         watch = Watch(SITE["limit_s"])
-        given = read_input(watch, SUBMIT_BYTES if verb == "submit" else WORD_BYTES)
+        given = read_input(watch, {"submit": SUBMIT_BYTES, LOOK: LOOK_BYTES}.get(verb, WORD_BYTES))
         argv, script = command(verb, given)
         child = start(argv, script)
     except Refusal as refusal:
@@ -148,10 +153,10 @@ def serve(words: "list[str]") -> int:
             answer = GREETING if verb == HELLO else described(person(given[0], group))
             sys.stdout.write(answer + "\n")
             return 0
-        if verb in VERBS:
+        if verb in verbs():
             become(person(given[0], group), verb)
         watch = Watch(SITE["limit_s"])
-        child = start(question(verb, given), b"")
+        child = start(question(verb, given), b"", tuple(SITE["questions"][verb][2].items()))
     except Refusal as refusal:
         say(str(refusal))
         return refusal.code
@@ -161,8 +166,8 @@ def serve(words: "list[str]") -> int:
 def asked(line: str) -> "tuple[str, list[str]]":
     """A verb and its words, as many as it needs, from the line that the caller gave to ssh."""
     verb, *encoded = line.split(" ")
-    kinds = {HELLO: [], WHO: ["user"], **{name: ["user"] for name in VERBS}}  # type: Dict[str, List[str]]
-    kinds.update((name, kinds_of) for name, (kinds_of, _) in SITE["questions"].items())
+    kinds = {HELLO: [], WHO: ["user"], **{name: ["user"] for name in verbs()}}  # type: Dict[str, List[str]]
+    kinds.update((name, kinds_of) for name, (kinds_of, _, _) in SITE["questions"].items())
     if verb not in kinds:
         raise Refusal(BAD_USAGE, "the key is for one of %s, not for %s" % (", ".join(kinds), ascii(verb[:60])))
     if len(encoded) != len(kinds[verb]):
@@ -186,7 +191,7 @@ def decoded(word: str) -> str:
 
 def question(verb: str, given: "list[str]") -> "list[str]":
     """The command of a question of the Hub's own, with the words that vary put in."""
-    kinds, argv = SITE["questions"][verb]
+    kinds, argv, _ = SITE["questions"][verb]
     for kind, word in zip(kinds, given):
         argv = [part.replace("{%s}" % kind, word) for part in argv]
     return list(argv)
@@ -288,10 +293,15 @@ def account() -> "pwd.struct_passwd":
         raise Refusal(UNAVAILABLE, "there is no account with the number %d" % os.geteuid()) from None
 
 
+def verbs() -> "tuple[str, ...]":
+    """What it may be asked for as a user."""
+    return (*VERBS, LOOK) if SITE.get(LOOK) else VERBS
+
+
 def verb_of(words: "list[str]") -> str:
     """The one word that it is called with."""
-    if len(words) != 1 or words[0] not in VERBS:
-        raise Refusal(BAD_USAGE, "expected one argument, one of: %s" % ", ".join(VERBS))
+    if len(words) != 1 or words[0] not in verbs():
+        raise Refusal(BAD_USAGE, "expected one argument, one of: %s" % ", ".join(verbs()))
     return words[0]
 
 
@@ -308,6 +318,8 @@ def command(verb: str, given: bytes) -> "tuple[list[str], bytes]":
     if verb == "submit":
         options, script = unpacked(given)
         return [*SITE["submit"], *option_words(options, SITE)], checked_script(script)
+    if verb == LOOK:
+        return [sys.executable, "-IS", "-c", SITE[LOOK]], given
     word = checked(given, SITE["given"][verb])
     return [part.replace(GIVEN, word) for part in SITE[verb]], b""
 
@@ -406,11 +418,11 @@ def checked(given: bytes, pattern: str) -> str:
     return word
 
 
-def start(argv: "list[str]", script: bytes) -> "subprocess.Popen[bytes]":
-    """The batch system's command, in a group of its own."""
+def start(argv: "list[str]", script: bytes, further: "Tuple[Tuple[str, str], ...]" = ()) -> "subprocess.Popen[bytes]":
+    """The batch system's command, in a group of its own, with `further` variables after the site's."""
     try:
         with whole(script) as stdin:
-            return subprocess.Popen(argv, stdin=stdin, env=environment(), cwd="/", start_new_session=True)
+            return subprocess.Popen(argv, stdin=stdin, env=environment(further), cwd="/", start_new_session=True)
     except OSError as error:
         raise Refusal(UNAVAILABLE, "%s can't be started: %s" % (argv[0], error.strerror)) from error
 
@@ -432,11 +444,12 @@ def unnamed() -> "IO[bytes]":
     return tempfile.TemporaryFile()  # before Python 3.8
 
 
-def environment() -> "dict[str, str]":
+def environment(further: "Tuple[Tuple[str, str], ...]" = ()) -> "dict[str, str]":
     """What a command gets, and a job inherits: the user's own, by the system's word, and nothing of the caller's."""
     who = account()
     return {
         **SITE["variables"],
+        **dict(further),
         "PATH": SITE["path"],
         "HOME": who.pw_dir,
         "USER": who.pw_name,

@@ -151,6 +151,11 @@ def _interface(profile: SiteProfile) -> Field:
 def _environment(profile: SiteProfile) -> Field:
     options = _listed(profile.environments)
     chosen = (profile.default_environment.name,)
+    if profile.own_environments:
+        words = f"The folder of an environment of your own, or one of: {', '.join(one.value for one in options)}."
+        suggested = tuple(one.value for one in options)
+        about = f"{words} {_help_lines(options)}".rstrip()
+        return _field("environment", "text", values=chosen, help=about, suggested=suggested)
     return _field("environment", "select", values=chosen, options=options, help=_help_lines(options))
 
 

@@ -107,7 +107,11 @@ class Client:
         words = self.scheduler.estimate_words
         if not self.can_estimate:
             raise SchedulerNotSetUp(
-                f"{self.scheduler.title} does not say when a job could start.", "", "", "leave the question out"
+                f"{self.scheduler.title} does not say when a job could start.",
+                "",
+                "",
+                "leave the question out",
+                "no-estimate",
             )
         try:
             argv = [*sudo.submit_words(self.scheduler, options, self._directives), *words]
@@ -124,6 +128,17 @@ class Client:
     def can_estimate(self) -> bool:
         """Whether `estimate` may be asked for. The helper has no verb for it."""
         return bool(self.scheduler.estimate_words) and not self.access.helper
+
+    async def look(self, user: str, asked: bytes) -> str:
+        """What `programs/look.py` prints for a line of JSON, run as this user. The user may have had a hand in it."""
+        if not self.access.look:
+            raise SchedulerNotSetUp("The Hub may not look at files here.", "", "", "write look = true in [scheduler]")
+        if self.access.helper:
+            command = self._by_helper(user, sudo.LOOK, asked)
+        else:
+            argv = ["python3", "-IS", "-c", sudo.look_program()]
+            command = Command([*self._bounded(), *self._directly(user, argv)], asked)
+        return (await self._checked(command)).out
 
     async def cancel(self, user: str, job_id: str) -> None:
         """End a job as its owner; a job that ended before is no error."""
@@ -152,6 +167,7 @@ class Client:
                 shlex.join(argv),
                 answer.message[:200],
                 "leave job.requeue out of the profile: this installation does not say when a job runs again",
+                "runs-unknown",
             ) from error
 
     async def record(self, job_id: str) -> Record | None:
@@ -267,6 +283,7 @@ class Client:
                 shlex.join(question.argv),
                 "scheduler.ssh is set",
                 "run this on a login node, with a profile without scheduler.ssh",
+                "login-node",
             )
         if self._login:
             return Command([question.verb, *question.words])
@@ -298,6 +315,7 @@ class Client:
                 str(self.access.helper),
                 "scheduler.helper names it, but it does not exist or can't be executed",
                 "install there, with mode 0755, what `hpcspawner helper` prints for the site's profile",
+                "helper",
             )
         return [str(self.access.helper)]
 
@@ -328,8 +346,8 @@ class Client:
         self.log.warning("command failed (exit code %s): %s: %s", answer.code, command, answer.message)
         fault = None if started else self._not_started(argv, answer)
         if fault := fault or self._not_set_up(answer):
-            message, cure = fault
-            return SchedulerNotSetUp(message, command, answer.message, cure)
+            message, cure, entry = fault
+            return SchedulerNotSetUp(message, command, answer.message, cure, entry)
         if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
             return SchedulerUnreachable("The scheduler is not answering.", command, answer.message)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
@@ -342,33 +360,38 @@ class Client:
         said = (_COMMAND_FAILED, _COMMAND_ENDED, self._commands_words)
         return any(pattern.search(answer.err) for pattern in said)
 
-    def _not_started(self, argv: Sequence[str], answer: Answer) -> tuple[str, str] | None:
-        """What is wrong, and the cure, where the words are of those who were to start the scheduler's command."""
+    def _not_started(self, argv: Sequence[str], answer: Answer) -> tuple[str, str, str] | None:
+        """Message, cure and entry, where the words are of those who were to start the scheduler's command."""
         by_helper = answer.code > 0 and (self._login is not None or self.access.helper in argv)
         if by_helper and _HELPER_SAYS.search(answer.err):
             again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
-            return "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.", again
+            return (
+                "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.",
+                again,
+                "helper",
+            )
         by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
         if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
-            return "The Hub may not run the scheduler's commands as this user.", self.cure()
+            return "The Hub may not run the scheduler's commands as this user.", self.cure(), "sudo-rule"
         return None
 
-    def _not_set_up(self, answer: Answer) -> tuple[str, str] | None:
-        """What is wrong, and the cure, where the scheduler's command is not fit to ask the scheduler."""
+    def _not_set_up(self, answer: Answer) -> tuple[str, str, str] | None:
+        """Message, cure and entry, where the scheduler's command is not fit to ask the scheduler."""
         if cure := self.scheduler.wrong_type(answer):
             name = self.scheduler.name
-            return f"The commands on the Hub are not those of the scheduler in the profile, {name}.", cure
+            message = f"The commands on the Hub are not those of the scheduler in the profile, {name}."
+            return message, cure, "wrong-scheduler"
         if cure := self.scheduler.not_set_up(answer):
-            return "The scheduler's commands are not set up on the Hub.", cure
+            return "The scheduler's commands are not set up on the Hub.", cure, "scheduler-configuration"
         if _NO_LIBRARY in answer.err:
             cure = "name the folder of the library as LD_LIBRARY_PATH in scheduler.variables, or have ldconfig know it"
-            return "A command of the scheduler lacks a library on the Hub.", cure
+            return "A command of the scheduler lacks a library on the Hub.", cure, "command-missing"
         if answer.code in _NO_PROGRAM:
             cure = (
                 "check that the program and the files it needs exist and can be executed; scheduler.path names its "
                 "folder"
             )
-            return "A command of the scheduler can't be run on the Hub.", cure
+            return "A command of the scheduler can't be run on the Hub.", cure, "command-missing"
         return None
 
     def _missing_configuration(self) -> str:
@@ -422,7 +445,8 @@ class Client:
             return await run(command, environment, self.access.command_timeout_s)
         except GivenUp as error:
             if fault := self._missing_configuration():
-                raise SchedulerNotSetUp(fault, line, str(error), "correct SLURM_CONF in scheduler.variables") from error
+                cure, entry = "correct SLURM_CONF in scheduler.variables", "scheduler-configuration"
+                raise SchedulerNotSetUp(fault, line, str(error), cure, entry) from error
             raised = SchedulerUnreachable(str(error), line)
             raised.lingering = error.lingering
             raise raised from error
@@ -436,6 +460,7 @@ class Client:
                 line,
                 str(error),
                 "check that the Hub's account may run it",
+                "command-missing",
             ) from error
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hpcspawner.schedulers import pbs, pbs_facts
+from hpcspawner.schedulers import pbs, pbs_facts, pbs_words
 from hpcspawner.schedulers.backend import Backend, Size, of_pbs
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.nodes import Node, Queued
@@ -60,20 +60,6 @@ _PROVISIONING = frozenset({71, 72})  # its nodes are being set up, or join the j
 _TERMINATED, _FINISHED = 91, 92
 # At the end of the comment, which users can't write.
 _BY = re.compile(r" and terminated by ([^\s@]+)@\S+\Z", re.ASCII)
-_NEVER = "Can Never Run:"
-
-_REASONS = {
-    "Insufficient amount of resource": "Other jobs are using what you asked for",
-    "Insufficient amount of queue resource": "Jobs in this queue already use all that they may use at once",
-    "Insufficient amount of server resource": "The running jobs already use all that they may use at once",
-}
-_PLAIN_REASONS = {
-    "Job would conflict with reservation or top job": "PBS is keeping nodes free for a reservation or for a job with "
-    "a higher priority. With a shorter wall time this job may start sooner.",
-    "Not enough free nodes available": "Other jobs are using the nodes that you need.",
-    "Job is requesting an exclusive node and node is in use": "Other jobs are using the nodes that you need.",
-}
-
 _RULES = pbs.rules(
     {
         "J": "each server is one job",
@@ -223,17 +209,6 @@ class OpenPBS(Pbs):
             )
         return ""
 
-    def explain(self, reason: str) -> str:
-        """The scheduler's comment as a sentence."""
-        text = reason.strip()
-        if text.startswith(_NEVER):
-            return f"No node has what the job asks for, so it will not start. ({text.rstrip('.')}.)"
-        text = text.removeprefix("Not Running:").strip().rstrip(".")
-        kind, _, rest = text.partition(": ")
-        if kind in _REASONS:
-            return f"{_REASONS[kind]} ({rest.partition(' (')[0].strip()})."
-        return _PLAIN_REASONS.get(text) or super().explain(reason)
-
 
 def _chunk(wanted: Resources) -> Iterator[str]:
     """What each node gives."""
@@ -310,5 +285,5 @@ def _status(job: Mapping[str, Any]) -> JobStatus:
         tag=_text(job, "Job_Name"),
         starts_at=_seconds(_text(job, "stime") or expected),
         native_state=word,
-        hopeless=state is JobState.PENDING and comment.startswith(_NEVER),
+        hopeless=state is JobState.PENDING and comment.startswith(pbs_words.NEVER),
     )

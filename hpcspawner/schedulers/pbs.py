@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers import pbs_words
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources, Scheduler
 from hpcspawner.schedulers.records import cancelled, exited
 from hpcspawner.schedulers.state import Cause, JobState, Record
@@ -42,23 +43,6 @@ _HOST_OF_OWNER = re.compile(r"@[^@]*\Z")
 # that runs the script.
 _SIGNALS, _SHELL_SIGNALS, _LAST_SIGNAL = 256, 128, 64
 _TERM = 15
-
-# OpenPBS names the queue: `Queue debug job limit has been reached`.
-_QUEUE_NAME = re.compile(r"(?<=[Qq])ueue \S+(?= (?:running )?job limit)")
-# Comments of the schedulers, without "Not Running: " and the full stop; names of queues and users are left out.
-REASONS = {
-    "Draining system to allow starving job to run": "The scheduler is keeping nodes free for a job that has waited a "
-    "long time.",
-    "Job would cross dedicated time boundary": "The job would not end before a time that is reserved for other work.",
-    "No available resources on nodes": "Other jobs are using what you asked for.",
-    "Not enough of the right type of nodes are available": "The nodes that you asked for are busy or down.",
-    "Queue job limit has been reached": "This queue has reached its limit of running jobs.",
-    "Queue not started": "The queue does not start jobs at the moment.",
-    "Server job limit has been reached": "The cluster has reached its limit of running jobs.",
-    "User has reached queue running job limit": "You have reached the limit of running jobs that one user may have "
-    "in this queue.",
-    "User has reached server running job limit": "You have reached the limit of running jobs that one user may have.",
-}
 
 _SELF_LOG = "the job script opens its own log; job.log names the folder"
 _AS_USER = "the job is submitted as its user"
@@ -191,10 +175,11 @@ class Pbs(Scheduler):
 
     def explain(self, reason: str) -> str:
         """The scheduler's comment as a sentence."""
-        text = reason.strip().removeprefix("Not Running:").strip().rstrip(".")
-        if not text or text.startswith(("Job started on", "Job run at")):
-            return ""
-        return REASONS.get(_QUEUE_NAME.sub("ueue", text), f"{text}.")
+        return pbs_words.explain(reason)
+
+    def advise(self, reason: str) -> str:
+        """What a user can do about the comment."""
+        return pbs_words.advise(reason)
 
     def ended_with(self, status: int, node: str) -> Record:
         """How a job ended that has run, by its exit_status."""

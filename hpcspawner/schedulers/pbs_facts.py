@@ -22,24 +22,30 @@ _QUEUED = re.compile(r"\b(?:Queued|Held|Waiting):(\d{1,9})", re.ASCII)
 
 
 def torque_nodes(out: str) -> Iterator[Node]:
-    """By pbsnodes' XML, read in slices, so that no step takes long. Torque does not tie nodes to queues."""
+    """By pbsnodes' XML. Torque does not tie nodes to queues."""
+    found = False
+    for said in torque_fields(out):
+        found = True
+        yield _torque_node(said)
+    if not found:
+        raise ValueError(f"pbsnodes describes no node: {out[:200]!r}")
+
+
+def torque_fields(out: str) -> Iterator[dict[str, str]]:
+    """What pbsnodes' XML says of each node, read in slices, so that no step takes long."""
     if "<!" in out:
         raise ValueError("pbsnodes' XML holds a declaration")
     parser: ElementTree.XMLPullParser[ElementTree.Element] = ElementTree.XMLPullParser(["end"])
-    found = False
     try:
         for start in range(0, len(out), _SLICE):
             parser.feed(out[start : start + _SLICE])
             for _, element in cast("Iterator[tuple[str, ElementTree.Element]]", parser.read_events()):
                 if element.tag == "Node":
-                    found = True
-                    yield _torque_node({child.tag: child.text or "" for child in element})
+                    yield {child.tag: child.text or "" for child in element}
                     element.clear()
         parser.close()
     except ElementTree.ParseError as error:
         raise ValueError(f"pbsnodes' XML can't be read: {error}") from error
-    if not found:
-        raise ValueError(f"pbsnodes describes no node: {out[:200]!r}")
 
 
 def _torque_node(said: dict[str, str]) -> Node:
@@ -101,14 +107,14 @@ def _openpbs_node(said: dict[str, str]) -> Node:
     cores = _number(has("ncpus"))
     idle = max(cores - _number(used("ncpus")), 0)
     gpus = _number(has("ngpus"))
-    memory = _mebibytes(has("mem"))
+    memory = mebibytes(has("mem"))
     queues = said.get("queue") or has("Qlist")
     return Node(
         partitions=tuple(filter(None, queues.split(","))) if queues else None,
         state=_state(said["state"], cores, idle),
         cores=cores,
         idle_cores=idle,
-        idle_memory=max(memory - (_mebibytes(used("mem")) or 0), 0) if memory else None,
+        idle_memory=max(memory - (mebibytes(used("mem")) or 0), 0) if memory else None,
         gpus={ANY_GPU: gpus} if gpus else {},
         idle_gpus={ANY_GPU: max(gpus - _number(used("ngpus")), 0)} if gpus else {},
     )
@@ -148,6 +154,7 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else 0
 
 
-def _mebibytes(text: str) -> int | None:
+def mebibytes(text: str) -> int | None:
+    """Of `4gb` or `1024kb`; None for what is no size."""
     match = _SIZE.fullmatch(text)
     return int(int(match[1]) * _MIB[(match[2] or "").lower()]) if match else None

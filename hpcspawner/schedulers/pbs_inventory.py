@@ -4,14 +4,12 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
-from xml.etree import ElementTree
 
 from hpcspawner.schedulers.inventory import Inventory, InventoryReader, PartitionLimits, largest
+from hpcspawner.schedulers.pbs_facts import mebibytes, torque_fields
 from hpcspawner.site.profile import ANY_GPU
 from hpcspawner.units import Memory, Walltime
 
-_UNITS = {"b": 1 / 1048576, "kb": 1 / 1024, "mb": 1, "gb": 1024, "tb": 1048576}
-_SIZE = re.compile(r"(\d{1,18})([kmgt]?b)", re.ASCII | re.IGNORECASE)
 # What pbsnodes says of every node, and no user chooses by.
 _NO_FEATURES = frozenset({"arch", "host", "mem", "ncpus", "vnode", "ngpus", "naccelerators", "hbmem"})
 # A node without jobs may still be one that takes none.
@@ -31,13 +29,9 @@ class TorqueInventory(InventoryReader):
 
     def parse(self, outs: Mapping[str, str]) -> Inventory:
         """Raises ValueError for what is not XML."""
-        try:
-            nodes = list(ElementTree.fromstring(outs["nodes"]).iter("Node"))  # noqa: S314 - the scheduler's own words
-        except ElementTree.ParseError as error:
-            raise ValueError(f"pbsnodes printed no XML: {error}") from error
-        sizes = [_of_torque({field.tag: field.text or "" for field in node}) for node in nodes]
-        names = tuple(node.findtext("name", "") for node in nodes)
-        return _inventory(_queues_in_text(outs["queues"]), sizes, names)
+        nodes = list(torque_fields(outs["nodes"]))
+        names = tuple(node.get("name", "") for node in nodes)
+        return _inventory(_queues_in_text(outs["queues"]), [_of_torque(node) for node in nodes], names)
 
 
 class OpenPBSInventory(InventoryReader):
@@ -142,6 +136,5 @@ def _walltime(text: str) -> Walltime | None:
 
 
 def _memory(text: str) -> Memory | None:
-    match = _SIZE.fullmatch(text)
-    mib = int(int(match[1]) * _UNITS[match[2].lower()]) if match else 0
+    mib = mebibytes(text)
     return Memory(mib) if mib else None

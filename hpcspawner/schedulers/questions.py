@@ -1,7 +1,7 @@
 """The Hub's own questions to a scheduler, as a closed list: each a verb, its words, and the command that asks it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcspawner.schedulers.base import Scheduler
@@ -25,10 +25,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The command of a verb: `kinds` are those of its words, which stand in it as `{job}` and `{mark}`."""
+    """The command of a verb: `kinds` are those of its words, which stand in it as `{job}` and `{mark}`.
+
+    `variables` are what its environment has besides the site's.
+    """
 
     kinds: tuple[str, ...]
     template: list[str]
+    variables: Mapping[str, str]
 
 
 def questions(scheduler: Scheduler) -> dict[str, Template]:
@@ -47,7 +51,11 @@ def questions(scheduler: Scheduler) -> dict[str, Template]:
     for number, argv in enumerate(scheduler.end_commands(job_id, _SAMPLE_MARK)):
         asked[f"{END}{number}"] = (("job", "mark"), argv)
     return {
-        verb: Template(kinds, [word.replace(job_id, "{job}").replace(_SAMPLE_MARK, "{mark}") for word in argv])
+        verb: Template(
+            kinds,
+            [word.replace(job_id, "{job}").replace(_SAMPLE_MARK, "{mark}") for word in argv],
+            scheduler.query_variables if verb == JOBS else {},
+        )
         for verb, (kinds, argv) in asked.items()
         if argv
     }

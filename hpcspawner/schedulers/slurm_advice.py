@@ -2,87 +2,93 @@
 
 import re
 
-_LESS = "Cancel, and ask for less."
-_THEIR_TURN = "Nothing to do. A shorter wall time or a smaller request may start sooner."
-_USE_LESS_AT_ONCE = "It starts when some of those jobs end. Stop servers and jobs that you no longer need."
+from hpcspawner.schedulers.advice import (
+    ANOTHER_PARTITION,
+    ASK,
+    LESS,
+    PASSES,
+    SHORTER,
+    THEIR_TURN,
+    USE_LESS_AT_ONCE,
+)
+
 _ANOTHER_ACCOUNT = "Choose another account, or ask the people who manage this one for more time."
 _ANOTHER_QOS = "Cancel, and choose another QOS."
-_ANOTHER_PARTITION = "Wait until it opens again, or cancel and choose another partition."
-_SHORTER = "A shorter wall time may fit in before; or cancel and choose another partition."
-_ASK = "Ask the administrators of the cluster."
 _AGAIN = "Cancel, and start again; ask the administrators of the cluster if it happens again."
-_PASSES = "Nothing to do: it passes by itself."
 _MORE = "Cancel, and ask for more, or choose another QOS."
 
 _OF = {
     "AccountNotAllowed": "Cancel, and choose another account or partition.",
-    "AccountingPolicy": _ASK,
-    "AssociationJobLimit": _USE_LESS_AT_ONCE,
-    "AssociationResourceLimit": _USE_LESS_AT_ONCE,
+    "AccountingPolicy": ASK,
+    "AssociationJobLimit": USE_LESS_AT_ONCE,
+    "AssociationResourceLimit": USE_LESS_AT_ONCE,
     "AssociationTimeLimit": _ANOTHER_ACCOUNT,
     "BadConstraints": "Cancel, and choose other node features, fewer GPUs or another partition.",
-    "BeginTime": _PASSES,
-    "BurstBufferOperation": _ASK,
-    "BurstBufferResources": _PASSES,
-    "BurstBufferStageIn": _PASSES,
-    "Cleaning": _PASSES,
+    "BeginTime": PASSES,
+    "BurstBufferOperation": ASK,
+    "BurstBufferResources": PASSES,
+    "BurstBufferStageIn": PASSES,
+    "Cleaning": PASSES,
     "Constraints": "Cancel, and choose other node features, fewer GPUs or another partition.",
     "DeadLine": "Cancel, and ask for a shorter wall time.",
-    "Dependency": _PASSES,
+    "Dependency": PASSES,
     "DependencyNeverSatisfied": "Cancel, and start again.",
-    "FedJobLock": _PASSES,
-    "FrontEndDown": _ASK,
+    "FedJobLock": PASSES,
+    "FrontEndDown": ASK,
     "InactiveLimit": "Cancel, and start again.",
     "InvalidAccount": "Cancel, and choose another account, or ask the administrators of the cluster.",
     "InvalidQOS": _ANOTHER_QOS,
     "Job's QOS not permitted to use this partition": _ANOTHER_QOS,
     "Job's account not permitted to use this partition": "Cancel, and choose another account or partition.",
-    "JobArrayTaskLimit": _PASSES,
-    "JobHeldAdmin": _ASK,
+    "JobArrayTaskLimit": PASSES,
+    "JobHeldAdmin": ASK,
     "JobHeldUser": "Release it (scontrol release), or cancel.",
     "JobHoldMaxRequeue": _AGAIN,
     "JobLaunchFailure": _AGAIN,
     "Licenses": "It starts when a licence becomes free.",
     "MaxMemPerLimit": "Cancel, and ask for less memory or more CPUs.",
+    "MaxPoweredUpNodes": PASSES,
+    "MpiPortsBusy": PASSES,
     "NodeDown": "Cancel, and choose another partition or other node features.",
-    "Nodes required for job are DOWN": _SHORTER,
+    "Nodes required for job are DOWN": SHORTER,
     "NonZeroExitCode": "Cancel, and start again.",
+    "NvidiaImexChannels": PASSES,
     "OutOfMemory": "Cancel, and ask for more memory.",
     "PartitionConfig": "Cancel, and ask for less or choose another partition.",
-    "PartitionDown": _ANOTHER_PARTITION,
-    "PartitionInactive": _ANOTHER_PARTITION,
+    "PartitionDown": ANOTHER_PARTITION,
+    "PartitionInactive": ANOTHER_PARTITION,
     "PartitionNodeLimit": "Cancel, and ask for fewer nodes or choose another partition.",
     "PartitionTimeLimit": "Cancel, and ask for a shorter wall time or choose another partition.",
-    "PowerNotAvail": _PASSES,
-    "PowerReserved": _PASSES,
-    "Priority": _THEIR_TURN,
-    "Prolog": _PASSES,
-    "QOSJobLimit": _USE_LESS_AT_ONCE,
+    "PowerNotAvail": PASSES,
+    "PowerReserved": PASSES,
+    "Priority": THEIR_TURN,
+    "Prolog": PASSES,
+    "QOSJobLimit": USE_LESS_AT_ONCE,
     "QOSNotAllowed": _ANOTHER_QOS,
-    "QOSResourceLimit": _USE_LESS_AT_ONCE,
+    "QOSResourceLimit": USE_LESS_AT_ONCE,
     "QOSTimeLimit": _ANOTHER_QOS,
     "QOSUsageThreshold": _ANOTHER_QOS,
     "RaisedSignal": "Cancel, and start again.",
-    "ReqNodeNotAvail": _SHORTER,
+    "ReqNodeNotAvail": SHORTER,
     "Reservation": "It starts when the reservation begins.",
     "ReservationDeleted": "Cancel, and choose no reservation or another one.",
     "ReservationInvalid": "Cancel, and choose no reservation or another one.",
-    "Resources": _THEIR_TURN,
-    "SchedDefer": _PASSES,
-    "SystemFailure": _ASK,
+    "Resources": THEIR_TURN,
+    "SchedDefer": PASSES,
+    "SystemFailure": ASK,
     "TimeLimit": "Cancel, and start again.",
     "job requeued in held state": "Release it (scontrol release), or cancel.",
     "launch failed requeued held": _AGAIN,
-    "user env retrieval failed requeued held": _ASK,
+    "user env retrieval failed requeued held": ASK,
 }
 
 # The names that are made of parts, the first that fits.
 _BY_PARTS = (
     (re.compile(r"QOSMin"), _MORE),
-    (re.compile(r"(Assoc|QOS)Max\w*Per(Job|Node)"), _LESS),
+    (re.compile(r"(Assoc|QOS)Max\w*Per(Job|Node)"), LESS),
     (re.compile(r"Assoc\w*(Minutes|Wall|Billing)"), _ANOTHER_ACCOUNT),
     (re.compile(r"QOS\w*(Minutes|Wall|Billing)"), _ANOTHER_QOS),
-    (re.compile(r"(Assoc|QOS)(Grp|Max)|Max\w*PerAccount"), _USE_LESS_AT_ONCE),
+    (re.compile(r"(Assoc|QOS)(Grp|Max)|Max\w*Per(Account|User)"), USE_LESS_AT_ONCE),
 )
 
 SENTENCES = {
@@ -98,7 +104,10 @@ SENTENCES = {
     "FedJobLock": "The clusters of the federation are deciding which of them runs the job.",
     "FrontEndDown": "No front end of the cluster is up.",
     "JobLaunchFailure": "The job could not be started on its node.",
+    "MaxPoweredUpNodes": "The cluster has as many nodes powered up as it may have at once.",
+    "MpiPortsBusy": "The nodes that the job needs have no ports left for MPI at the moment.",
     "NonZeroExitCode": "The job's script has failed.",
+    "NvidiaImexChannels": "The job is waiting for a channel between GPUs of several nodes.",
     "OutOfMemory": "The job used more memory than it asked for.",
     "PowerNotAvail": "The cluster has no power left for more jobs at the moment.",
     "PowerReserved": "The cluster's power is reserved for other jobs at the moment.",

@@ -97,7 +97,7 @@ def _node(line: str) -> Node:
         said.setdefault(name, value)
     cores = _number(said.get("CPUEfctv") or said.get("CPUTot", ""))
     idle = max(cores - _number(said.get("CPUAlloc", "")), 0)
-    gpus, used = _gpus(said.get("Gres", "")), _gpus(said.get("GresUsed", ""))
+    gpus, used = gpus_of(said.get("Gres", "")), gpus_of(said.get("GresUsed", ""))
     memory = _number(said.get("RealMemory", "")) - _number(said.get("AllocMem", ""))
     return Node(
         partitions=tuple(filter(None, said.get("Partitions", "").split(","))),
@@ -124,7 +124,8 @@ def _state(text: str, cores: int, idle: int) -> NodeState:
     return state_by_use(cores, idle) if words & _PRESENT else NodeState.UNKNOWN
 
 
-def _gpus(text: str) -> dict[str, int]:
+def gpus_of(text: str) -> dict[str, int]:
+    """GPUs by type, of `gpu:v100:4(S:0-1),lscratch:100`; those without a type are `any`."""
     counts: dict[str, int] = {}
     for kind, count in _GPUS.findall(_IN_BRACKETS.sub("", text)):
         counts[kind or ANY_GPU] = counts.get(kind or ANY_GPU, 0) + int(count)

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from hpcspawner.schedulers.inventory import Inventory, InventoryReader, PartitionLimits, largest
-from hpcspawner.site.profile import ANY_GPU
+from hpcspawner.schedulers.slurm_facts import gpus_of
 from hpcspawner.units import Memory, Walltime
 
 # Partition, with a star where it is the default; state, wall time, nodes of a job, CPUs, MiB, generic resources,
 # features; features come last, for they may hold a bar.
 _COLUMNS = ("%P", "%a", "%l", "%s", "%c", "%m", "%G", "%f")
-_GPU = re.compile(r"gpu(?::(?P<kind>[^:(,]+))??:(?P<count>\d{1,5})(?:\(.*\))?", re.ASCII)
 _NOTHING = frozenset({"", "(null)", "N/A", "n/a", "ALL", "NONE"})
 _CLOCK = re.compile(r"^sdiag output at .*\((\d{9,11})\)", re.MULTILINE | re.ASCII)
 
@@ -71,17 +70,6 @@ def _row(line: str) -> PartitionLimits:
         gpus=gpus_of(gres),
         features=tuple(one for one in features.split(",") if one not in _NOTHING),
     )
-
-
-def gpus_of(gres: str) -> dict[str, int]:
-    """GPUs of a node by type, of `gpu:v100:4(S:0-1),lscratch:100`; those without a type are `any`."""
-    found: dict[str, int] = {}
-    # A comma in parentheses belongs to a list of sockets or indices.
-    for one in re.split(r",(?![^(]*\))", gres):
-        if match := _GPU.fullmatch(one.strip()):
-            kind = match["kind"] or ANY_GPU
-            found[kind] = found.get(kind, 0) + int(match["count"])
-    return {kind: count for kind, count in found.items() if count}
 
 
 def _walltime(text: str) -> Walltime | None:

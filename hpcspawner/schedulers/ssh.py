@@ -16,6 +16,8 @@ from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.site.away import LoginNode
 from hpcspawner.site.profile import Access
 
+# Of the page about troubleshooting.
+_ENTRY = "login-node"
 _CONNECT_S = 10
 # Seconds until a connection counts as lost on which nothing comes: a node that is off sends no word of it.
 _ALIVE_EVERY_S, _ALIVE_TIMES = 5, 3
@@ -60,7 +62,7 @@ class LoginNodes:
         What has been asked is asked again elsewhere after a loss, but for a submit: that is SchedulerUnreachable, with
         the time until which it may still come to something. Raises SchedulerError.
         """
-        async with self._of_users if words[0] in helper.VERBS else self._of_hub:
+        async with self._of_users if words[0] in (*helper.VERBS, helper.LOOK) else self._of_hub:
             return await self._run(words, stdin)
 
     async def _run(self, words: Sequence[str], stdin: bytes) -> Answer:
@@ -180,6 +182,7 @@ class _Node:
             f"install what `hpcspawner helper SITE.toml` prints at {self._access.helper} there, and what "
             f"`hpcspawner authorized-key` prints in the authorized_keys of {self._address.account}, whose shell must "
             "be able to run a command, such as /bin/sh",
+            _ENTRY,
         )
 
     def _no_connection(self, line: str, answer: Answer) -> SchedulerError:
@@ -190,7 +193,7 @@ class _Node:
                 f"{self._access.ssh_known_hosts}; if they have not changed it, somebody else answers in its place"
             )
             return SchedulerNotSetUp(
-                f"{where} did not show the host key that the Hub knows.", line, answer.message, cure
+                f"{where} did not show the host key that the Hub knows.", line, answer.message, cure, _ENTRY
             )
         if _KEY_REFUSED.search(answer.err):
             cure = (
@@ -198,7 +201,7 @@ class _Node:
                 f"into the authorized_keys of {where.account} there; {self._access.ssh_key} must belong to the Hub's "
                 "account, with mode 0600 and without a passphrase"
             )
-            return SchedulerNotSetUp(f"{where} does not accept the Hub's SSH key.", line, answer.message, cure)
+            return SchedulerNotSetUp(f"{where} does not accept the Hub's SSH key.", line, answer.message, cure, _ENTRY)
         return SchedulerUnreachable(f"The Hub can't reach {where}.", line, answer.message)
 
     async def _ssh(self, words: Sequence[str], stdin: bytes, limit_s: float, *, before: bool = False) -> Answer:
@@ -214,6 +217,7 @@ class _Node:
                 argv[0],
                 str(error),
                 "install OpenSSH's client there (Debian: openssh-client)",
+                _ENTRY,
             ) from error
 
     def _argv(self) -> list[str]:

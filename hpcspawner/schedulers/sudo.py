@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hpcspawner.errors import SchedulerNotSetUp
-from hpcspawner.programs import helper
+from hpcspawner.programs import helper, look
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.questions import questions
 from hpcspawner.site import names
@@ -23,6 +23,7 @@ MARK = r"[0-9a-f]{16}"
 """What the mark of a listing looks like."""
 
 SUBMIT, CANCEL, LIST = helper.VERBS
+LOOK = helper.LOOK
 # The Hub stops the command at its own limit. The helper's limit counts after the Hub has ended.
 _GRACE_S = 1.0
 _SITE_LINE = "SITE: Dict[str, Any] = {}\n"
@@ -77,6 +78,7 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         "path": pathsep.join(access.path),
         "variables": dict(access.variables),
         "limit_s": access.command_timeout_s + _GRACE_S,
+        **({LOOK: look_program()} if access.look else {}),
         **(served(access, scheduler) if access.ssh else {}),
     }
     text = Path(helper.__file__).read_text(encoding="utf-8")
@@ -88,13 +90,20 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
     return f"#!{python} -IS\n{rest}"
 
 
+def look_program() -> str:
+    """What looks at files as a user, as text for a Python."""
+    return Path(look.__file__).read_text(encoding="utf-8")
+
+
 def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:
     """What `serve` needs: the questions that a Hub elsewhere may ask, each with the kinds of its words."""
     return {
         "helper": str(access.helper),
         "prefix": list(access.prefix),
         "words": {"job": scheduler.job_id_pattern, "mark": MARK},
-        "questions": {verb: [list(one.kinds), one.template] for verb, one in questions(scheduler).items()},
+        "questions": {
+            verb: [list(one.kinds), one.template, dict(one.variables)] for verb, one in questions(scheduler).items()
+        },
     }
 
 
@@ -107,6 +116,7 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
             shlex.join(argv),
             f"not found in {', '.join(access.path)}",
             f"install it on the Hub's machine, or add its folder to scheduler.path (now {list(access.path)})",
+            "command-missing",
         )
     return [path, *argv[1:]]
 
@@ -148,7 +158,7 @@ _POWERFUL_GROUPS = frozenset(
 )
 
 _SUDOERS = """\
-# The account {account} may submit and cancel{also} jobs as any member of the group {group}, and nothing else:
+# The account {account} may submit and cancel{also} jobs{look} as any member of the group {group}, and nothing else:
 # never as root, with no other words, with nothing of its own environment. Install it with mode 0440 as a file of
 # /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
 Cmnd_Alias {alias} = {commands}
@@ -181,7 +191,7 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
             "capitals alone, which sudo reads as the name of a list"
         )
     helper_path = str(access.helper)
-    verbs = [SUBMIT, CANCEL, LIST] if listing else [SUBMIT, CANCEL]
+    verbs = [SUBMIT, CANCEL, *([LIST] if listing else []), *([LOOK] if access.look else [])]
     sudo_rs = sudo_rs or program_name == "sudo-rs"
     written = _in_sudo_rs if sudo_rs else _in_sudoers
     return _SUDOERS.format(
@@ -189,6 +199,7 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
         group=written(_checked_group(group), "group"),
         further="" if sudo_rs else _OF_SUDO_ALONE,
         also=" and list" if listing else "",
+        look=", and look at files," if access.look else "",
         helper=helper_path,
         alias=_alias(helper_path),
         commands=", \\\n    ".join(f"{helper_path} {verb}" for verb in verbs),

@@ -13,7 +13,9 @@ async def inventory(client: Client) -> Inventory:
     reader = client.scheduler.inventory
     if reader is None:
         name = client.scheduler.name
-        raise SchedulerNotSetUp(f"{name} does not list its partitions.", "", "", "write the profile by hand")
+        raise SchedulerNotSetUp(
+            f"{name} does not list its partitions.", "", "", "write the profile by hand", "partitions"
+        )
     asked = [
         (client.quietly if name in reader.optional else client.output)(argv) for name, argv in reader.commands.items()
     ]

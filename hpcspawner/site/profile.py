@@ -35,6 +35,7 @@ from hpcspawner.site.fields import (
 from hpcspawner.site.interfaces import DEFAULT_INTERFACES, Interface
 from hpcspawner.site.parallel import Parallel
 from hpcspawner.site.presets import Preset
+from hpcspawner.site.renamed import with_new_keys
 from hpcspawner.units import Walltime, shown
 
 ANY_GPU = "any"
@@ -61,6 +62,9 @@ class Access(away.Reach):
     type: Annotated[str, AfterValidator(_known_scheduler)]
     command_prefix: Annotated[tuple[Line, ...] | None, Field(description="argv put before submit and cancel.")] = None
     helper: Annotated[HelperPath | None, Field(description="Program that the prefix runs in place of them.")] = None
+    look: Annotated[
+        bool, Field(description="The Hub may look at files as its users: own environments, a check of a choice.")
+    ] = False
     path: Annotated[tuple[PathText, ...], Field(description="Folders with the scheduler's commands.")] = (
         "/usr/local/bin",
         "/usr/bin",
@@ -228,6 +232,13 @@ class Contact(Frozen):
 
     name: Line = "the administrators of this JupyterHub"
     email: Line | None = None
+    help_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(?:https?:/)?/[^\s\"'<>#]*$",
+            description="Your own page about troubleshooting, to which pages link; default: the Hub's.",
+        ),
+    ] = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.email})" if self.email else self.name
@@ -369,6 +380,7 @@ def _shipped_folders() -> Iterator[Path]:
 
 def parse(data: dict[str, Any], path: str) -> SiteProfile:
     """Check what a profile holds; `path` names it in errors. Raises ProfileError with every mistake in it."""
+    data = with_new_keys(data)
     problems = list(repeated_names(data))
     try:
         profile = SiteProfile.model_validate(data)

@@ -395,7 +395,7 @@ _ATTRIBUTES = {
     ),
     *(
         f"data-hpc-{name}"
-        for name in ("as-of", "card", "closed", "cluster", "estimate", "free", "now", "offer", "unknown")
+        for name in ("as-of", "card", "closed", "cluster", "estimate", "free", "look", "now", "offer", "unknown")
     ),
 }
 

@@ -129,7 +129,10 @@ def shown(job_id):
     if "." in job_id:
         return attributes(on_head(torque("qstat"), "-x", job_id))[job_id]
     words = on_head("scontrol", "show", "job", job_id).split()
-    return dict(word.split("=", 1) for word in words if "=" in word)
+    record = dict(word.split("=", 1) for word in words if "=" in word)
+    # Newer Slurms tell what was given from what was asked.
+    given, asked = record.get("AllocTRES", "(null)"), record.get("ReqTRES", "")
+    return {"TRES": asked if given == "(null)" else given} | record
 
 
 def script_of(job_id):

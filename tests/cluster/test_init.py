@@ -1,23 +1,13 @@
 """`hpcspawner init` and `check` on the real cluster: what is printed starts a server as it stands."""
 
 import json
-import subprocess
-import sys
 import tomllib
 
 import pytest
-from cluster.conftest import NODES, jobs_of, queue_is_empty_within, shown
-from support.hub import EXAMPLES, Hub
+from cluster.conftest import NODES, jobs_of, queue_is_empty_within
+from support.commands import hpcspawner
+from support.hub import Hub
 from support.schedulers import PATHS, SCHEDULERS
-
-
-def hpcspawner(*words):
-    """Exit code, output and error output of the command, on the head."""
-    code = "from hpcspawner.cli.app import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False, timeout=300
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def findings(*words):
@@ -63,30 +53,6 @@ async def test_what_init_prints_starts_a_server_and_check_finds_nothing_wrong(sc
         for line in METRICS:
             wanted = line.replace("{partition}", tomllib.loads(text)["defaults"]["partition"])
             assert any(one.startswith(wanted) for one in numbers), wanted
-    queue_is_empty_within(40, "alice")
-
-
-RUNNING = "import os; print(os.environ['FROM_BEFORE'], os.environ['SLURM_JOB_PARTITION'])"
-
-
-async def test_a_hub_of_batchspawner_is_converted_and_the_same_users_job_starts(lab, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("from-batchspawner")
-    old = folder / "old_config.py"
-    example = (EXAMPLES / "from-batchspawner/batchspawner_config.py").read_text()
-    assert "/opt/jupyter/bin" in example
-    old.write_text(example.replace("/opt/jupyter/bin", f"{lab}/env/bin"))
-    code, text, said = hpcspawner("init", f"--from={old}")
-    assert code == 0, said
-    assert "# ? not carried over: start_timeout" in text
-    site = folder / "site.toml"
-    site.write_text(text)
-    with Hub(folder, site, host="10.77.0.1", users=("alice",)) as hub:
-        hub.spawn("alice", {})
-        assert await hub.run("alice", RUNNING) == "kept debug"
-        (job_id,) = jobs_of("alice")
-        record = shown(job_id)
-        assert (record["TimeLimit"], record["Account"], record["Features"]) == ("00:20:00", "tro100", "skylake")
-        hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
 
 

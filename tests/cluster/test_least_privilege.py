@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pwd
+import re
 import shutil
 import sys
 import tempfile
@@ -72,6 +73,8 @@ class Place:
         text = profile(scheduler, lab)
         helper = HELPER if scheduler == "slurm" else f"{HELPER}-torque"
         ours = f'type = "{scheduler}"\nhelper = "{helper}"\ncommand_timeout_s = 15\n'
+        # Torque's helper has the other verb that a site may add.
+        ours += "look = true\n" if scheduler == "slurm" else ""
         site = self.folder / f"{scheduler}.toml"
         write(site, text.replace(f'type = "{scheduler}"\n', ours), 0o644)
         return site
@@ -170,6 +173,30 @@ if HAS_TORQUE:
         queue_is_empty_within(40, "alice")
 
 
+def check_of(hub, session, **choices):
+    """The answer to a check of these choices, by the form's own button."""
+    xsrf = re.search(r"_xsrf=([^\"&]*)", session.get(f"{hub.url}/hub/spawn", timeout=60).text)[1]
+    answer = session.post(f"{hub.url}/hub/hpcspawner/check", data={"_xsrf": xsrf, **choices}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["message"]
+
+
+def test_a_look_is_with_the_rights_of_the_user_who_asks_and_no_others(hub, secret):
+    message = check_of(hub, hub.log_in("alice"), partition="debug", directory=str(hub.folder))
+    assert f"The directory {hub.folder} can't be opened on head: Permission denied" in message
+    question = b'{"check": {"directory": "%s", "image": "%s"}}\n' % (b"/root", bytes(secret))
+    code, out, err = as_alice("look", frame(question))
+    assert (code, err) == (0, "")
+    told = {one["field"]: one["message"] for one in json.loads(out)["problems"]}
+    # Her own file can be read; no byte of it is told.
+    assert told[
+        "image"
+    ] == f"The image {secret} is no image that Apptainer knows. Choose another image, or make it " + (
+        "for these machines."
+    )
+    assert told["directory"].startswith("The directory /root can't be opened on head: Permission denied")
+
+
 # --- what it can't do
 
 TORQUES_VERBS = ("submit", "cancel", "list")
@@ -180,7 +207,7 @@ def test_sudo_tells_of_nothing_but_the_verbs(place):
     assert code == 0
     rules = " ".join(out.partition("may run the following commands")[2].partition(":")[2].split())
     run_as = f"(%{GROUP}, !root, !#0) NOSETENV: NOPASSWD: "
-    wanted = {"slurm": (HELPER, ("submit", "cancel")), "torque": (f"{HELPER}-torque", TORQUES_VERBS)}
+    wanted = {"slurm": (HELPER, ("submit", "cancel", "look")), "torque": (f"{HELPER}-torque", TORQUES_VERBS)}
     lines = (", ".join(f"{helper} {verb}" for verb in verbs) for helper, verbs in map(wanted.get, place.sites))
     assert rules == " ".join(f"{run_as}{line}" for line in lines)
 
@@ -197,6 +224,9 @@ SUDO_REFUSES = [
     pytest.param("-u #4294967295 {helper} submit", id="as number -1"),
     pytest.param("{helper} submit", id="as the default, which is root"),
     pytest.param("-u bob {helper} submit", id="as a user outside the group"),
+    pytest.param("-u root {helper} look", id="a look as root"),
+    pytest.param("-u bob {helper} look", id="a look as a user outside the group"),
+    pytest.param("-u alice {helper} look /home/alice", id="a look with a word more"),
     pytest.param("-u hubber {helper} submit", id="as itself"),
     pytest.param("-u alice -g root {helper} submit", id="with root's group"),
     pytest.param("-u %hpcusers {helper} submit", id="as a group"),

@@ -26,12 +26,18 @@ def running_hub(make_hub):
         yield hub
 
 
+# Fifteen seconds from the job's start, and as long again for its queue and for a machine with much to do.
+SOON_S = 30
+
+
 def asked(**more):
     return {"partition": "debug", "environment": "jupyter", "memory": "1G", **more}
 
 
 def refused(hub, **more):
-    _, message, _ = start(hub, asked(**more))
+    """Why the start failed, which is known soon after the job's start."""
+    _, message, seconds = start(hub, asked(**more))
+    assert seconds < SOON_S, f"after {seconds:.1f} s: {message}"
     queue_is_empty_within(40, "alice")
     return html.unescape(message)
 
@@ -72,6 +78,32 @@ export OWN_LINES="as $(id -un) on $(uname -n)"
 async def test_own_lines_run_in_the_job_as_the_user(hub):
     hub.spawn("alice", asked(own_setup=LINES))
     assert await hub.run("alice", "import os; print(os.environ['OWN_LINES'])") == "as alice on n1"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+def sent(hub, session, lines):
+    """What the form answers to these lines."""
+    page = session.get(f"{hub.url}/hub/spawn", timeout=60).text
+    xsrf = re.search(r"_xsrf=([^\"&]*)", page)[1]
+    form = asked(own_setup=lines)
+    return session.post(f"{hub.url}/hub/spawn?_xsrf={xsrf}", data=form, allow_redirects=False, timeout=60)
+
+
+async def test_own_lines_of_the_form_are_text_on_the_page_and_run_as_they_were_typed(hub):
+    session = hub.log_in("alice")
+    lines = "export MARKUP='</textarea><script>alert(1)</script>&amp;'\r\n"
+    too_long = sent(hub, session, lines + "#" * 500)
+    assert too_long.status_code == 400
+    assert "500 are allowed" in too_long.text
+    assert "<script>alert(1)" not in too_long.text
+    shown_again = re.search(r'<textarea[^>]* name="own_setup"[^>]*>\n(.*?)</textarea>', too_long.text, re.DOTALL)
+    assert html.unescape(shown_again[1]).replace("\r\n", "\n") == lines.replace("\r\n", "\n") + "#" * 500
+    assert hub.servers("alice") == {}
+    assert sent(hub, session, lines).status_code == 302
+    hub.wait_ready("alice")
+    told = await hub.run("alice", "import os; print(os.environ['MARKUP'])")
+    assert told == "</textarea><script>alert(1)</script>&amp;"
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
 

@@ -1,12 +1,12 @@
 """What every scheduler must do, asked through the real client and queue of whatever scheduler is at hand.
 
 Anywhere that is the embedded one. On the head of the test cluster, with `HPC_LAB` set, it is Slurm, Torque and OpenPBS,
-for the
-users u001 and u002.
+each by commands beside the Hub and by SSH, for the users u001 and u002.
 """
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import pwd
@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.entrance import Entrance, ground
 from support.schedulers import IN_LAB, PATHS, openpbs, torque
 
 from hpcspawner.errors import SchedulerError, SchedulerRejected
@@ -37,6 +38,9 @@ from hpcspawner.units import Walltime
 
 LAB = bool(os.environ.get("HPC_LAB"))
 KINDS = IN_LAB if LAB else ["local"]
+BY_SSH = " by ssh"
+ROWS = [*KINDS, *(f"{kind}{BY_SSH}" for kind in IN_LAB)] if LAB else KINDS
+"""Each scheduler, and each way to it."""
 ME = pwd.getpwuid(os.geteuid())
 USER, OTHER = (pwd.getpwnam("u001"), pwd.getpwnam("u002")) if LAB else (ME, None)
 
@@ -59,6 +63,9 @@ WAITS = {
 }
 
 
+# Of its own: all labs share the machine's accounts, and other tests may have theirs at the same time.
+ACCOUNT, GROUP = "hpccontract", "hpccontracted"
+
 LISTS_NO_ENDS = ("openpbs",)
 """Their listings have no job that has ended: its absence from two shows it, and the history how."""
 
@@ -69,16 +76,23 @@ def new_label(follows=""):
 
 
 class Site:
-    """One scheduler as the Hub holds it, and the jobs that a test has submitted."""
+    """One scheduler as the Hub holds it, and the jobs that a test has submitted.
 
-    def __init__(self, kind, folder, waits=False, job=None):
+    `entrance` lets the Hub in where the scheduler is reached by SSH.
+    """
+
+    def __init__(self, kind, folder, waits=False, job=None, entrance=None):
         self.kind, self.folder = kind, folder
         scheduler, job = WAITS[kind] if waits else ({}, job or {})
         path = {"path": PATHS[kind]} if kind in PATHS else {}
         # The commands' zone is not the Hub's: no time may depend on it.
         zone = {"variables": {"TZ": "Pacific/Kiritimati"}}
-        data = PROFILE | {"scheduler": {"type": kind} | zone | path | scheduler, "job": job}
+        away = entrance.access if entrance else {}
+        data = PROFILE | {"scheduler": {"type": kind} | zone | path | scheduler | away, "job": job}
         self.profile = SiteProfile.model_validate(data)
+        if entrance:
+            # Each profile has a helper of its own: the site's options are in it.
+            entrance.install_for(self.profile, GROUP, listing=True)
         self.cluster = Cluster.of(self.profile, folder / "spool", logging.getLogger("test"))
         self.client, self.queue = self.cluster.client, self.cluster.queue
         self.jobs = []
@@ -93,6 +107,9 @@ class Site:
         return replace(whole, script="\n".join(["#!/bin/bash", *lines, ""]))
 
     async def submit(self, *lines, follows="", **options):
+        if self.client.people:
+            # As the Hub does: it learns who somebody is before it submits for them.
+            await self.client.people.find(USER.pw_name)
         label = new_label(follows)
         job_id = await self.client.submit(USER.pw_name, self.submission(*lines, label=label, **options))
         self.jobs.append(OwnedJob(job_id, USER.pw_name, label.tag, time.monotonic()))
@@ -148,16 +165,43 @@ def folder(tmp_path):
     shutil.rmtree(made)
 
 
-@pytest.fixture(params=KINDS)
-async def site(request, folder):
-    made = Site(request.param, folder)
+@pytest.fixture(scope="module")
+def entrances():
+    """Of each scheduler that is reached by SSH the login node, made when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        ground_of_all = functools.cache(lambda: stack.enter_context(ground(ACCOUNT, GROUP, ("u001", "u002"))))
+
+        @functools.cache
+        def entrance(kind):
+            folder = ground_of_all() / kind
+            folder.mkdir()
+            port = 2300 + KINDS.index(kind)
+            return stack.enter_context(Entrance(folder, [port], ACCOUNT, f"hpcspawner-{kind}").started())
+
+        yield entrance
+
+
+@pytest.fixture
+def make_site(entrances, folder):
+    """The scheduler of a row, by the row's way."""
+
+    def make(row, **more):
+        kind = row.removesuffix(BY_SSH)
+        return Site(kind, folder, entrance=entrances(kind) if row != kind else None, **more)
+
+    return make
+
+
+@pytest.fixture(params=ROWS)
+async def site(request, make_site):
+    made = make_site(request.param)
     yield made
     await made.end()
 
 
-@pytest.fixture(params=KINDS)
-async def waiting_site(request, folder):
-    made = Site(request.param, folder, waits=True)
+@pytest.fixture(params=ROWS)
+async def waiting_site(request, make_site):
+    made = make_site(request.param, waits=True)
     yield made
     await made.end()
 
@@ -277,10 +321,12 @@ async def test_a_job_that_was_cancelled_says_by_whom(site):
 
 
 if LAB:
+    SLURM = [row for row in ROWS if row.removesuffix(BY_SSH) == "slurm"]
 
+    @pytest.mark.parametrize("row", SLURM)
     @pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])
-    async def test_a_job_that_an_administrator_cancelled_says_so(folder, waits):
-        site = Site("slurm", folder, waits=waits)
+    async def test_a_job_that_an_administrator_cancelled_says_so(make_site, row, waits):
+        site = make_site(row, waits=waits)
         job = await site.submit("sleep 300")
         await site.reaches(job, JobState.HELD if waits else JobState.RUNNING)
         subprocess.run(["scancel", job.job_id], check=True)
@@ -289,8 +335,9 @@ if LAB:
         assert (record.cause, record.cancelled_by) == (Cause.CANCELLED, "root")
         assert record.message == "The job was cancelled by root (an administrator)."
 
-    async def test_a_job_that_took_too_much_memory_says_so(folder):
-        site = Site("slurm", folder)
+    @pytest.mark.parametrize("row", SLURM)
+    async def test_a_job_that_took_too_much_memory_says_so(make_site, row):
+        site = make_site(row)
         job = await site.submit("python3 -c 'print(len(bytearray(10**9)))'")
         await site.reaches(job, JobState.ENDED)
         assert (await site.client.record(job.job_id)).cause is Cause.OUT_OF_MEMORY
@@ -428,21 +475,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "words"),
-    [pytest.param(kind, *case.values, id=case.id) for kind in KINDS for case in REFUSED[kind]],
+    ("row", "changes", "words"),
+    [
+        pytest.param(row, *case.values, id=row.replace(row.removesuffix(BY_SSH), case.id))
+        for row in ROWS
+        for case in REFUSED[row.removesuffix(BY_SSH)]
+    ],
 )
-async def test_a_refusal_keeps_the_schedulers_words(folder, kind, changes, words):
+async def test_a_refusal_keeps_the_schedulers_words(make_site, row, changes, words):
     # What else than the form's options stands in a job is the admin's to say.
     extra = [{"option": option, "value": value} for option, value in changes.get("directives", ())]
-    site = Site(kind, folder, job={"directives": extra})
+    site = make_site(row, job={"directives": extra})
     with pytest.raises(SchedulerRejected, match=f"(?i){words}") as caught:
         await site.client.submit(USER.pw_name, site.submission("sleep 300", changes=changes))
     assert re.search(words, caught.value.words, re.IGNORECASE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_an_empty_script_is_refused(folder, kind):
-    site = Site(kind, folder)
+@pytest.mark.parametrize("row", ROWS)
+async def test_an_empty_script_is_refused(make_site, row):
+    site = make_site(row)
     empty = replace(site.submission(), script="")
     with pytest.raises(SchedulerRejected):
         await site.client.submit(USER.pw_name, empty)
@@ -498,7 +549,7 @@ if LAB:
 
     @pytest.mark.parametrize(
         ("site", "name"),
-        [pytest.param(kind, name, id=f"{kind} {name}") for kind in KINDS for name in FORGERIES[kind]],
+        [pytest.param(row, name, id=f"{row} {name}") for row in ROWS for name in FORGERIES[row.removesuffix(BY_SSH)]],
         indirect=["site"],
     )
     async def test_what_another_users_job_is_called_changes_nothing_of_ours(site, name):

@@ -14,6 +14,7 @@ from support.jobs import a_cluster
 
 from hpcspawner.errors import Problem, Reason, ServerLost
 from hpcspawner.pages.failure import failure
+from hpcspawner.pages.history import PastJob
 from hpcspawner.pages.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
@@ -106,7 +107,11 @@ def not_running(text):
     end = failure(text, Cause.EXITED, profile(text), choices, (text, text))
     end = replace(end, more_memory=text)
     return PAGES.get_template("not_running.html").render(
-        OF_EVERY_PAGE, hpcspawner_last_end=lambda *_: end, server_name="", spawn_url="/hub/spawn/alice"
+        OF_EVERY_PAGE,
+        hpcspawner_last_end=lambda *_: end,
+        hpcspawner_history=lambda _: [PastJob(*[text] * 8)],
+        server_name="",
+        spawn_url="/hub/spawn/alice",
     )
 
 

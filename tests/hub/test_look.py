@@ -52,7 +52,17 @@ def test_the_form_and_the_page_of_a_failure(hub):
         assert look_at(page, "failed") == []
         page.click("#hpc-again")
         page.wait_for_selector("#hpc-advice", timeout=60_000)
+        page.click("#hpc-explained")
+        page.wait_for_url(re.compile("/hub/hpcspawner/help#not-started$"))
+        assert "The job ran, and the server in it did not start." in page.locator("#not-started + p").inner_text()
+        assert look_at(page, "help") == []
         page.goto(f"{hub.url}/hub/spawn")
+        page.click("#hpc-history summary")
+        assert page.locator("#hpc-history tbody tr").count() == 2
+        newest = page.locator("#hpc-history tbody tr").first
+        assert "was not found in the environment" in newest.inner_text()
+        assert re.fullmatch(r"(\d+[dhms] ?)+|did not run", newest.locator("td").nth(1).inner_text())
+        assert look_at(page, "history") == []
         last = page.locator("[data-hpc-card]").first
         assert last.get_attribute("data-hpc-card") == "last"
         assert "Python without Jupyter" in last.inner_text()

@@ -144,7 +144,11 @@ def test_a_hub_stops_with_one_line_where_its_ledger_can_not_be_used(hub, spoil, 
     with pytest.raises(RuntimeError, match="the Hub ended at its start"):
         hub.start()
     log = hub.log_file.read_text(errors="replace")[began:]
-    assert re.search(rf"hpcspawner: The ledger {file} {words}.* The Hub stops\.$", log, re.MULTILINE)
+    assert re.search(
+        rf"hpcspawner: The ledger {file} {words}.* The Hub stops\. \(more: hpcspawner explain ledger-unusable\)$",
+        log,
+        re.MULTILINE,
+    )
     assert log.count("The Hub stops.") == 1
     assert "Traceback" not in log
     hub.stop()

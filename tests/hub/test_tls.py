@@ -119,7 +119,7 @@ def test_a_hub_that_could_reach_no_server_says_why_and_stops(with_certificates, 
     everything = ended_with(with_certificates, line)
     (said,) = [line for line in everything.splitlines() if line.startswith("[C")]
     assert "the Hub can't reach any server by TLS" in said
-    assert said.endswith("The Hub stops.")
+    assert said.endswith("The Hub stops. (more: hpcspawner explain tls-to-nodes)")
     for word in words:
         assert word in said
     assert "Traceback" not in everything

@@ -1,12 +1,16 @@
 """The wheel, installed in an empty environment, brings all that a site needs and nothing that it must guess."""
 
+import email
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import hpcspawner
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +22,7 @@ def run(*argv, **kwargs):
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
+def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     # From a copy of what git knows: what lies about in the checkout must not get in, and building must not touch it.
     source = folder / "source"
@@ -28,9 +32,28 @@ def wheel(tmp_path_factory):
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, source)
-    (made,) = folder.glob("hpcspawner-*.whl")
+    # The wheel is built from the source distribution, as `build` does by default: what one lacks, the other lacks.
+    run(sys.executable, "-m", "build", "--outdir", folder, source)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(built):
+    (made,) = built.glob("hpcspawner-*.whl")
     return made
+
+
+@pytest.fixture(scope="session")
+def sdist(built):
+    (made,) = built.glob("hpcspawner-*.tar.gz")
+    return made
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_string(archive.read(name).decode())
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +65,51 @@ def python(wheel, tmp_path_factory):
     return home / "bin" / "python"
 
 
-def test_the_wheel_declares_every_requirement(wheel):
+def test_an_index_would_take_both(wheel, sdist):
+    assert run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist).count("PASSED") == 2
+
+
+def test_the_version_stands_in_one_place(metadata, wheel, sdist, python):
+    assert metadata["Version"] == hpcspawner.__version__
+    assert f"hpcspawner-{hpcspawner.__version__}-" in wheel.name
+    assert sdist.name == f"hpcspawner-{hpcspawner.__version__}.tar.gz"
+    assert run(python.parent / "hpcspawner", "--version").strip() == hpcspawner.__version__
+    assert f"\n## {hpcspawner.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_pythons_that_are_named_are_those_that_the_tests_run_on(metadata):
+    named = [line.rpartition(" ")[2] for line in metadata.get_all("Classifier") if ":: Python :: 3." in line]
+    assert named == ["{}.{}".format(*sys.version_info)]
+
+
+def test_the_source_distribution_has_the_package_and_none_of_its_tests(sdist, wheel):
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()} - {""}
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-        metadata = archive.read(name).decode()
-    lines = [line.split()[1] for line in metadata.splitlines() if line.startswith("Requires-Dist")]
-    required = {re.split("[<>=]", line)[0] for line in lines}
+        modules = {name for name in archive.namelist() if name.startswith("hpcspawner/")}
+    assert modules <= inside
+    assert {"README.md", "LICENSE", "setup.cfg", "pyproject.toml", "docs/howto/troubleshooting.md"} <= inside
+    assert {f"profiles/{path.name}" for path in (ROOT / "profiles").glob("*.toml")} <= inside
+    tops = {name.partition("/")[0] for name in inside}
+    assert tops == {
+        *("PKG-INFO", "README.md", "LICENSE", "setup.cfg", "pyproject.toml", "hpcspawner", "hpcspawner.egg-info"),
+        *("docs", "profiles"),
+    }
+
+
+def test_the_wheel_has_every_file_of_the_package(wheel):
+    listed = run("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "hpcspawner").split()
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name for name in listed if (ROOT / name).is_file()} <= set(archive.namelist())
+
+
+def test_a_message_is_explained_without_the_sources(python):
+    said = run(python.parent / "hpcspawner", "explain", "sudo-rule")
+    assert "Cure: Install what `hpcspawner sudoers` prints" in said
+
+
+def test_the_wheel_declares_every_requirement(metadata):
+    required = {re.split("[<>= ;]", line)[0] for line in metadata.get_all("Requires-Dist")}
     assert {"jupyterhub", "batchspawner", "traitlets", "tornado", "jinja2", "pydantic"} <= required
 
 

@@ -27,7 +27,9 @@ class Lab:
     def pid(self, daemon):
         """The id of `slurmctld` or of `slurmd.n1`, as its daemon wrote it down."""
         pid = int((self.folder / "run" / f"{daemon}.pid").read_text())
-        assert Path(f"/proc/{pid}/comm").read_text().strip() == daemon.split(".")[0], f"{daemon} is not {pid}"
+        # Newer Slurms' daemons are called slurmd-wlm once they have been reconfigured.
+        name = Path(f"/proc/{pid}/comm").read_text().strip().removesuffix("-wlm")
+        assert name == daemon.split(".")[0], f"{daemon} is not {pid} but {name}"
         return pid
 
     def on(self, host, *argv):

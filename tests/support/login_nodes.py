@@ -32,20 +32,23 @@ def make_key(path):
 
 
 class LoginNode:
-    """One sshd. `keys` is the authorized_keys of the Hub's account, which all nodes have in common."""
+    """One sshd. `keys` is the authorized_keys of the Hub's account, which all nodes have in common.
 
-    def __init__(self, folder, port, keys):
-        self.folder, self.port = folder, port
+    `further` are lines of its configuration.
+    """
+
+    def __init__(self, folder, port, keys, account=ACCOUNT, further=""):
+        self.folder, self.port, self.account = folder, port, account
         folder.mkdir()
         self.public_key = make_key(folder / "host_key")
-        text = _CONFIG.format(host=HOST, port=port, folder=folder, keys=keys, account=ACCOUNT)
-        (folder / "sshd_config").write_text(text, encoding="ascii")
+        text = _CONFIG.format(host=HOST, port=port, folder=folder, keys=keys, account=account)
+        (folder / "sshd_config").write_text(text + further, encoding="ascii")
         self.process = None
 
     @property
     def address(self):
         """As scheduler.ssh has it."""
-        return f"{ACCOUNT}@{HOST}:{self.port}"
+        return f"{self.account}@{HOST}:{self.port}"
 
     @property
     def known_host(self):
@@ -93,7 +96,7 @@ class LoginNode:
             self.process = None
 
 
-def nothing_is_left():
+def nothing_is_left(account=ACCOUNT):
     """Wait until the Hub's account has no process on the login nodes, so that it can be removed."""
-    argv = ["pgrep", "--uid", ACCOUNT]
+    argv = ["pgrep", "--uid", account]
     within(30, lambda: subprocess.run(argv, capture_output=True, check=False).returncode == 1, "sessions are left")

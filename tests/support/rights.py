@@ -48,8 +48,8 @@ def remove_accounts(account, group):
 
 
 @contextlib.contextmanager
-def accounts(account, group, shell="/usr/sbin/nologin"):
-    """The Hub's own account, and the group of those whom it may act for: alice, and not bob."""
+def accounts(account, group, shell="/usr/sbin/nologin", members=("alice",)):
+    """The Hub's own account, and the group of those whom it may act for: alice, and not bob, unless it is said."""
     with accounts_stay():
         remove_accounts(account, group)
     try:
@@ -58,7 +58,8 @@ def accounts(account, group, shell="/usr/sbin/nologin"):
             must("useradd", "--system", "--user-group", "--home-dir", "/", "--shell", shell, account)
             # Without a password, and yet not locked, which sshd would heed.
             must("usermod", "--password", "*", account)
-            must("usermod", "--append", "--groups", group, "alice")
+            for member in members:
+                must("usermod", "--append", "--groups", group, member)
         yield
     finally:
         with accounts_stay():

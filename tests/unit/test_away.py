@@ -184,6 +184,8 @@ def test_a_question_is_the_command_that_the_hub_would_run_itself(scheduler):
         for verb, one in questions(scheduler).items()
     }
     assert made == {verb: list(argv) for verb, argv in wanted.items() if argv}
+    # What makes a listing print its times so that they can be read.
+    assert questions(scheduler)["jobs"].variables == scheduler.query_variables
 
 
 def test_the_key_is_forced_to_the_helper():

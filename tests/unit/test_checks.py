@@ -379,6 +379,11 @@ CASES = [
 ]
 
 
+def test_there_are_more_than_twenty_faults():
+    assert len(CASES) > 40
+    assert len({name for _, _, name, *_ in CASES}) > 10
+
+
 @pytest.mark.parametrize(("sabotage", "name", "cause", "cure"), [pytest.param(*case[1:], id=case[0]) for case in CASES])
 async def test_a_fault_is_found_with_its_cause_and_its_cure(set_up, sabotage, name, cause, cure):
     sabotage(set_up)
@@ -469,7 +474,8 @@ async def test_a_check_that_fails_is_a_finding_and_the_others_go_on():
         "ok           three: fine",
         "wrong        three: bad. Do it",
     ]
-    assert as_data(found)[1] == {"check": "two", "outcome": "warning", "what": "late", "cure": "hurry"}
+    told_of = {"check": "two", "outcome": "warning", "what": "late", "cure": "hurry", "entry": ""}
+    assert as_data(found)[1] == told_of
 
 
 def test_what_others_have_written_stays_on_its_line():

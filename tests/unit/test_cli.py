@@ -81,7 +81,7 @@ def test_a_command_that_there_is_not_is_answered_with_the_nearest(word, hint):
     assert (
         done.stderr
         == f"hpcspawner: There is no command {word!r}.{hint} The commands are: init, check, render, helper, "
-        "sudoers, authorized-key, jobs, demo.\n"
+        "sudoers, authorized-key, explain, jobs, demo.\n"
     )
 
 
@@ -137,11 +137,13 @@ def test_the_findings_are_there_for_programs(site, commands):
         "outcome": "ok",
         "what": "Test cluster (slurm): debug, long",
         "cure": "",
+        "entry": "",
     }
     by_name = {one["check"]: one for one in said["findings"]}
     assert {"commands", "version", "listing", "partitions", "sudo rule", "environments", "ports"} <= set(by_name)
     assert by_name["listing"]["outcome"] == "wrong"
     assert by_name["listing"]["cure"]
+    assert by_name["listing"]["entry"] == "command-missing"
 
 
 def test_a_hubs_configuration_that_can_not_be_read_is_a_finding(tmp_path, site):

@@ -1,5 +1,6 @@
 """The documentation names what there is."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers import slurm_words
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
+from hpcspawner.troubles import troubles
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +57,6 @@ def test_every_row_of_threats_is_read():
     assert all("`tests/" in row for row in table), table
 
 
-TROUBLE = (ROOT / "docs/howto/troubleshooting.md").read_text(encoding="utf-8")
 # As it is shown: strings of Python that stand beside each other are one.
 SOURCES = re.sub(
     r"\"\s*\n\s*f?\"",
@@ -70,9 +71,8 @@ SOURCES = re.sub(
 THEIRS = {"Invalid account or account/partition combination"}
 QUOTED = [
     part
-    for row in TROUBLE.splitlines()
-    if row.startswith("| ")
-    for quoted in re.findall(r'"([^"]+)"', row.split(" | ")[0])
+    for one in troubles().values()
+    for quoted in re.findall(r'"([^"]+)"', one.symptom)
     for part in quoted.split(" … ")
 ]
 
@@ -92,6 +92,15 @@ def test_the_pages_made_from_the_code_have_every_key_setting_command_and_state()
     settings = [name for name, trait in vars(Traits).items() if getattr(trait, "metadata", {}).get("config")]
     assert [name for name in settings if f"## `{name}`" not in pages["settings"]] == []
     assert [name for name in HPCSpawnerApp.subcommands if f"`hpcspawner {name}`" not in pages["commands"]] == []
+    for name, (path, _) in HPCSpawnerApp.subcommands.items():
+        module, _, found = path.rpartition(".")
+        command = getattr(importlib.import_module(module), found)
+        section = pages["commands"].partition(f"## `hpcspawner {name}`")[2].partition("\n## ")[0]
+        options = [one for one in (*command.aliases, *command.flags) if isinstance(one, str) and len(one) > 1]
+        ours = {
+            one for one in options if one not in ("debug", "show-config", "show-config-json", "log-level", "config")
+        }
+        assert [one for one in sorted(ours) if f"| `--{one}" not in section] == [], name
     models = [model for _, model in generate._models("", SiteProfile, set())]
     assert len(models) > 10
     assert [key for model in models for key in model.model_fields if f"| `{key}` |" not in pages["profile-keys"]] == []

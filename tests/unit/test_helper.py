@@ -643,3 +643,38 @@ def test_it_is_a_program_for_python_3_6():
     }
     assert imported | modules <= known
     assert text.startswith("#!/usr/bin/python3 -IS\n")
+
+
+def test_a_look_runs_the_program_written_into_it_with_the_user_s_rights(desk):
+    desk.make(look=True)
+    question = b'{"check": {"directory": "/nowhere"}}\n'
+    code, out, err = desk.ask("look", given=b"%d\n%s" % (len(question), question))
+    assert (code, err) == (0, "")
+    (problem,) = json.loads(out)["problems"]
+    assert problem["message"].startswith("The directory /nowhere can't be opened on ")
+    assert not desk.calls()
+
+
+def test_without_the_site_s_leave_the_helper_looks_at_nothing(desk):
+    desk.make()
+    code, out, err = desk.ask("look", given=b"2\n{}")
+    assert (code, out) == (64, "")
+    assert err == "hpcspawner helper: expected one argument, one of: submit, cancel, list\n"
+
+
+def test_a_question_that_is_too_long_is_not_read(desk):
+    desk.make(look=True)
+    code, out, err = desk.ask("look", given=b"20001\n" + b"x" * 20001)
+    assert (code, out) == (65, "")
+    assert "at most 20000 are taken" in err
+
+
+def test_the_rule_has_the_verb_only_where_the_profile_says_so():
+    access = WITH_HELPER.model_copy(update={"look": True})
+    helper_path = str(WITH_HELPER.helper)
+    text = sudo.sudoers(access, "jupyterhub", "hpcusers", listing=False)
+    assert f"{helper_path} look" in text
+    assert (
+        "may submit and cancel jobs, and look at files, as any member of the group hpcusers, and nothing else" in text
+    )
+    assert f"{helper_path} look" not in sudo.sudoers(WITH_HELPER, "jupyterhub", "hpcusers", listing=True)

@@ -103,6 +103,7 @@ def test_batchspawners_settings_become_a_profile():
             "req_prologue": "module load anaconda3\nexport X='1'",
             "req_epilogue": "echo over",
             "cmd": ["/sw/jupyter/bin/jupyterhub-singleuser"],
+            "batchspawner_singleuser_cmd": "/sw/jupyter/bin/batchspawner-singleuser",
             "req_ngpus": "1",
         },
     )
@@ -121,6 +122,13 @@ def test_batchspawners_settings_become_a_profile():
     (environment,) = profile.environments
     assert (environment.path, environment.variables) == (("/sw/jupyter/bin",), {"A": "b"})
     assert "not carried over: start_timeout = '600' (configure() sets it)" in text
+
+
+@pytest.mark.parametrize("options", ["--account=tro100", "--mail-type=NONE -A tro100"])
+def test_an_account_among_the_options_becomes_the_default(options):
+    text = converted(SlurmSpawner={"req_options": options, "req_account": "ddp363"})
+    assert loaded(text).defaults.account == "tro100"
+    assert "the option" not in text
 
 
 def test_a_site_script_gives_its_own_lines_and_options():

@@ -12,7 +12,8 @@ from hpcspawner.errors import SchedulerUnreachable
 from hpcspawner.schedulers import survey
 from hpcspawner.schedulers.inventory import PartitionLimits
 from hpcspawner.schedulers.pbs_inventory import OpenPBSInventory, TorqueInventory
-from hpcspawner.schedulers.slurm_inventory import SlurmInventory, gpus_of
+from hpcspawner.schedulers.slurm_facts import gpus_of
+from hpcspawner.schedulers.slurm_inventory import SlurmInventory
 from hpcspawner.units import Memory, Walltime
 
 WORDS = [

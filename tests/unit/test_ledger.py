@@ -313,6 +313,27 @@ async def test_an_end_that_its_user_asked_for_is_no_news_and_hides_older_ones(ke
     assert kept.last_end("alice", "lab") is None
 
 
+async def test_the_last_ten_jobs_of_a_user_are_told_the_newest_first(kept, reopened):
+    start = time.time() - 100
+    for number in (5, 11, 0, 3, 1, 9, 7, 2, 10, 4, 8, 6):
+        await opened_row(
+            kept, "odd" if number % 2 else "", end=End(Cause.STOPPED, "", start + number), job_id=f"{number}"
+        )
+    await opened_row(kept, end=End(Cause.STOPPED, "", start), username="bob")
+    for ledger_ in (kept, reopened()):
+        assert [job.record.job_id for job in ledger_.past("alice")] == [f"{number}" for number in range(11, 1, -1)]
+        assert len(ledger_.past("bob")) == 1
+        assert ledger_.past("carol") == []
+
+
+async def test_a_job_that_is_saved_again_is_listed_once_and_an_old_one_never(kept):
+    job = await opened_row(kept, end=End(Cause.IDLE, "", time.time() - 5))
+    await opened_row(kept, end=End(Cause.IDLE, "", time.time() - 31 * DAY_S))
+    await kept.save(job)
+    await kept.prune()
+    assert kept.past("alice") == [job]
+
+
 # --- keeping
 
 
@@ -416,7 +437,7 @@ async def test_a_hub_whose_secret_is_lost_says_which_servers_it_does_not_recogni
         store = ledger_module.Store(f"sqlite:///{ledger_file}", "hub", logging.getLogger("test"))
         ledger_module.Ledger(store, Keys(secret, "hub"), logging.getLogger("test"), kept.clusters, OUTSIDE).close()
         assert caplog.text.count("1 unfinished jobs have tags from another secret") == told
-    assert caplog.text.endswith("or cancel these jobs: 12\n")
+    assert caplog.text.endswith("or cancel these jobs: 12 (more: hpcspawner explain hub-secret)\n")
 
 
 async def test_jobs_of_the_version_before_are_recognised(kept, ledger_file, caplog):

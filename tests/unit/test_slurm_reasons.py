@@ -1,4 +1,4 @@
-"""Every reason for waiting that Slurm 22.05 to 25.11 has is a sentence of ours, with what a user can do about it."""
+"""Every reason for waiting that Slurm 22.05 to 26.05 has is a sentence of ours, with what a user can do about it."""
 
 from pathlib import Path
 
@@ -31,6 +31,8 @@ def test_every_reason_is_a_sentence_with_advice(name):
         ("QOSMaxGRESPerUser", "when some of those jobs end"),
         ("QOSMaxMemoryPerJob", "ask for less"),
         ("QOSMinGRES", "ask for more"),
+        ("MaxCpuRunMinsPerUser", "when some of those jobs end"),
+        ("MaxPoweredUpNodes", "passes by itself"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "shorter wall time"),
         ("launch_failed_requeued_held", "start again"),
         ("(null)", ""),

@@ -28,6 +28,7 @@ from hpcspawner.hub.watch import Watch
 from hpcspawner.nodes import resolvers
 from hpcspawner.nodes.endpoints import handlers
 from hpcspawner.pages.pages import LinkFillsForm, draft
+from hpcspawner.site.renamed import SETTINGS
 from hpcspawner.spawner import HPCSpawner
 
 URL = "https://hub.example.org"
@@ -182,6 +183,7 @@ def test_a_number_names_its_unit(name):
 
 def test_the_traits_are_the_documented_ones():
     assert set(TRAITS) == {
+        *SETTINGS,
         "sites",
         "callback_url",
         "ca_file",
@@ -247,6 +249,9 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
         r"/hpcspawner/facts",
         r"/hpcspawner/script",
         r"/hpcspawner/when",
+        r"/hpcspawner/environments",
+        r"/hpcspawner/check",
+        r"/hpcspawner/help",
         r"/hpcspawner/cancel",
         r"/hpcspawner/servers",
         r"/hpcspawner/servers/all",

@@ -1,5 +1,6 @@
 // The form: limits follow the choice of partition, and what is free is kept up to date.
 // What counts is the gate's judgement on the Hub; this only says earlier what it would say.
+import { checking, ownEnvironments } from "./own.js";
 import { mebibytesOf, secondsOf } from "./units.js";
 
 const options = document.getElementById("hpc-options");
@@ -161,6 +162,11 @@ function begin(offer) {
   link(document.getElementById("hpc-link"), answer);
   ask("when", document.getElementById("hpc-when"), answer, "hpcEstimate" in options.dataset);
   ask("cost", document.getElementById("hpc-cost"), answer, "hpcCost" in options.dataset);
+  // Asked as the user who is logged in, so not where somebody starts another one's server.
+  if (asks && "hpcLook" in options.dataset && "hpcOwn" in form.dataset) {
+    checking(form, `${asks}check?_xsrf=${encodeURIComponent(new URL(form.action).searchParams.get("_xsrf") ?? "")}`);
+    ownEnvironments(control("environment"), `${asks}environments?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
+  }
   follow();
   keepUpToDate(asks && `${asks}facts?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
 

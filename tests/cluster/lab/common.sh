@@ -47,9 +47,11 @@ pid_of() {
 }
 
 # is_ours PID NAME: a live process of that name that this lab has started, for it sees the lab's /etc/slurm. (A zombie
-# sees nothing, which is as well: it may wait long for its parent.)
+# sees nothing, which is as well: it may wait long for its parent.) Newer Slurms' daemons start themselves anew when
+# they are reconfigured, by Debian's name for the program: slurmd-wlm.
 is_ours() {
-    [ "$(cat "/proc/$1/comm" 2>/dev/null)" = "$2" ] && [ "/proc/$1/root/etc/slurm" -ef "$LAB/etc/slurm" ]
+    local comm
+    comm=$(cat "/proc/$1/comm" 2>/dev/null) && [ "${comm%-wlm}" = "$2" ] && [ "/proc/$1/root/etc/slurm" -ef "$LAB/etc/slurm" ]
 }
 
 # stop PIDFILE NAME: ask it to end, wait 15 s, then insist. Nothing to do when it is gone.

@@ -1,0 +1,123 @@
+"""What is asked of `programs/look.py`, and its answers judged: they come from a process of the user's."""
+
+import json
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hpcspawner.programs import look
+from hpcspawner.request.folders import directory_of, shortened
+from hpcspawner.request.images import own_environment
+from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.site.profile import SiteProfile
+from hpcspawner.units import printable
+
+_BLIND = "{host}, where the Hub looks, does not have your home."
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+_Kind = TypeVar("_Kind", bound=_Answer)
+
+
+class _Found(_Answer):
+    path: Annotated[str, Field(max_length=look.LONGEST_PATH, pattern="^/")]
+    kind: Literal["conda", "venv"]
+    lacks: Annotated[list[Literal["jupyterhub", "jupyterlab", "ipykernel"]], Field(max_length=3)]
+
+
+class _Environments(_Answer):
+    host: Annotated[str, Field(max_length=255)]
+    home: bool
+    found: Annotated[list[_Found], Field(max_length=look.MOST)]
+
+
+class _Problem(_Answer):
+    field: Literal["environment", "image", "directory"]
+    message: Annotated[str, Field(max_length=3 * look.LONGEST_PATH)]
+
+
+class _Problems(_Answer):
+    host: Annotated[str, Field(max_length=255)]
+    home: bool
+    problems: Annotated[list[_Problem], Field(max_length=3)]
+
+
+class AnswerUnreadable(Exception):
+    """What came back is no answer of the program's; the text says so."""
+
+
+def find(profile: SiteProfile, user: LocalAccount) -> bytes:
+    """The question for a user's own environments."""
+    variables = profile.directories.variables
+    return _line({"find": [directory_of(folder, user, variables) for folder in profile.own_environments.folders]})
+
+
+def environments(profile: SiteProfile, user: LocalAccount, answer: str) -> dict[str, object]:
+    """For the form: `environments`, each with `name` (what is filled in) and `note`, and a `message`.
+
+    One that lies where the site allows none is left out. Raises AnswerUnreadable.
+    """
+    told = _read(_Environments, answer)
+    entries = [
+        {"name": shortened(one.path, user), "note": _note(one, profile)}
+        for one in told.found
+        if _is_allowed(one.path, profile, user)
+    ]
+    return {"environments": entries, "message": "" if told.home else _blind(told.host)}
+
+
+def _is_allowed(path: str, profile: SiteProfile, user: LocalAccount) -> bool:
+    if not path.isprintable():
+        return False
+    variables = profile.directories.variables
+    try:
+        found = own_environment(path, profile.own_environments, lambda text: directory_of(text, user, variables))
+    except ValidationError:
+        return False
+    # A path with `{user}` or the like in it would be read as another one.
+    return found is not None and found.name == path
+
+
+def _note(one: _Found, profile: SiteProfile) -> str:
+    # A Jupyter without jupyterhub may stand behind the site's proxy.
+    missing = [name for name in one.lacks if name != "jupyterhub" or not profile.job.proxy]
+    kind = "conda" if one.kind == "conda" else "virtual environment"
+    return f"{kind}, without {', '.join(missing)}" if missing else kind
+
+
+def check(profile: SiteProfile, user: LocalAccount, request: JobRequest) -> bytes:
+    """The question whether the paths of a request are usable."""
+    conda = directory_of(request.environment.conda or "", user, profile.directories.variables)
+    image = request.image.path if request.image else ""
+    paths = {"directory": request.directory, "environment": conda, "image": image}
+    return _line({"check": {name: path for name, path in paths.items() if path.startswith("/")}})
+
+
+def problems(answer: str) -> dict[str, object]:
+    """For the form: `problems`, each with `field` and `message`, and a `message`. Raises AnswerUnreadable."""
+    told = _read(_Problems, answer)
+    host = printable(told.host)
+    if not told.home:
+        return {"problems": [], "message": f"{_blind(told.host)} A start looks on the node."}
+    listed = [{"field": one.field, "message": printable(one.message)} for one in told.problems]
+    sentences = " ".join(str(one["message"]) for one in listed)
+    good = f"Checked on {host}: directory, environment and image are usable."
+    return {"problems": listed, "message": sentences or good}
+
+
+def _blind(host: str) -> str:
+    return _BLIND.format(host=printable(host))
+
+
+def _line(asked: dict[str, object]) -> bytes:
+    return json.dumps(asked).encode() + b"\n"
+
+
+def _read(kind: type[_Kind], answer: str) -> _Kind:
+    try:
+        return kind.model_validate_json(answer)
+    except ValidationError:
+        raise AnswerUnreadable("The answer could not be read.") from None
