@@ -71,6 +71,7 @@ def versions(lock, python):
 def test_there_is_a_lock_for_each_environment():
     assert [lock.stem for lock in LOCKS] == [
         "docs",
+        "lab-batchspawner",
         "lab-classic",
         "lab-env",
         "lab-parallel",

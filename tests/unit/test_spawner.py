@@ -21,7 +21,7 @@ import hpcspawner
 from hpcspawner.hub import startup
 from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
-from hpcspawner.hub.parent import OVERRIDES, Parent
+from hpcspawner.hub.parent import OVERRIDES, Parent, remove_its_endpoint
 from hpcspawner.hub.startup_checks import forbidden_routes
 from hpcspawner.hub.traits import Traits
 from hpcspawner.hub.watch import Watch
@@ -151,6 +151,7 @@ def test_the_check_at_start_finds_the_endpoint_behind_a_host_name():
 
 
 def test_the_check_at_start_finds_nothing_in_the_hubs_own_handlers_and_ours():
+    remove_its_endpoint()
     application = Application([*((route, handler) for route, handler, *_ in default_handlers), *handlers(hub_ledger)])
     assert forbidden_routes(application) == []
 
@@ -254,7 +255,10 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
         r"/hpcspawner/facts",
         r"/hpcspawner/script",
         r"/hpcspawner/when",
+        r"/hpcspawner/environments",
+        r"/hpcspawner/check",
         r"/hpcspawner/help",
+        r"/hpcspawner/cancel",
         r"/hpcspawner/servers",
         r"/hpcspawner/servers/all",
         r"/hpcspawner/servers/own",
