@@ -96,6 +96,7 @@ def stable(text, user):
     nobody knows whether it still came through.
     """
     for pattern, word in (
+        (r" More about this(?= |$)", ""),
         (r"The last lines of its log .*?(?=(Start again with \S+ of memory )?Start again Change and try again|$)", ""),
         (r" (Launch Server|(Start again with \S+ of memory )?Start again Change and try again)$", ""),
         (rf"\b{user}\b", "USER"),
