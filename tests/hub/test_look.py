@@ -167,3 +167,15 @@ def test_the_job_script_needs_no_script_and_says_why_a_request_is_refused(hub):
             page.click("#hpc-script")
         assert "wall time" in opened.value.locator("#hpc-refused").inner_text().lower()
     assert hub.servers("alice") == {}
+
+
+def test_enter_in_a_field_sends_the_fields_and_not_the_first_card(hub):
+    with a_page(javascript=False) as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        page.locator("#hpc-more summary").first.click()
+        page.fill("#hpc-cpus", "99")
+        page.press("#hpc-cpus", "Enter")
+        page.locator("#hpc-cpus-error").wait_for()
+        assert page.locator("#hpc-cpus").input_value() == "99"
+    assert hub.servers("alice") == {}

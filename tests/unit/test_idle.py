@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcspawner.programs import idle, launcher
+from hpcspawner.programs import idle
+from hpcspawner.programs.launcher import codes
 
 SOURCE = Path(idle.__file__).read_text(encoding="utf-8")
 
@@ -107,7 +108,7 @@ async def test_a_server_without_work_ends_and_says_why(extension, tmp_path, capl
     extension._load_jupyter_server_extension(server)
     assert await server.ends(within_s=30)
     assert "The server was idle for 1 seconds" in caplog.text
-    assert (tmp_path / launcher.IDLE_END).exists()
+    assert (tmp_path / codes.IDLE_END).exists()
 
 
 async def test_a_server_that_is_worked_in_goes_on(extension):
@@ -183,4 +184,4 @@ async def test_kernels_do_not_inherit_its_folder(extension, monkeypatch, tmp_pat
 
 def test_it_is_python_3_6_and_leaves_the_mark_that_the_launcher_looks_for():
     ast.parse(SOURCE, feature_version=(3, 6))
-    assert idle.ENDED == launcher.IDLE_END
+    assert idle.ENDED == codes.IDLE_END

@@ -4,9 +4,12 @@
   const form = document.getElementById("spawn_form");
   // Another page shows the job script; this one stays as it is.
   const buttons = [...form.querySelectorAll("[type=submit]:not([formtarget])")];
+  const start = document.getElementById("hpc-start");
   const texts = buttons.map((button) => button.textContent);
 
-  function show(pressed) {
+  function show(button) {
+    // Enter in a field presses a hidden button; Start shows it.
+    const pressed = button?.id === "hpc-enter" ? start : button;
     buttons.forEach((button, index) => {
       button.disabled = Boolean(pressed);
       button.textContent = button === pressed ? "Starting…" : texts[index];
