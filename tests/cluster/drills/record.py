@@ -92,13 +92,16 @@ def matched(log, pattern):
 def stable(text, user):
     """The text without what differs from run to run.
 
-    That is numbers of jobs, names of nodes, times, which of two jobs is next in line, and a program's log, of which
-    nobody knows whether it still came through.
+    That is numbers of jobs, names of nodes, times, which of two jobs is next in line, the list of the last jobs, and a
+    program's log, which may come through or not.
     """
     for pattern, word in (
         (r" More about this(?= |$)", ""),
         (r"The last lines of its log .*?(?=(Start again with \S+ of memory )?Start again Change and try again|$)", ""),
-        (r" (Launch Server|(Start again with \S+ of memory )?Start again Change and try again)$", ""),
+        (
+            r" (Launch Server|(Start again with \S+ of memory )?Start again Change and try again)( The last jobs .*)?$",
+            "",
+        ),
         (rf"\b{user}\b", "USER"),
         (r"/\S*/light-server\b", "light-server"),
         (r"\b([Jj]ob|id) \d+(\.head)?\b", r"\1 N"),
