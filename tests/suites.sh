@@ -4,7 +4,8 @@
 
 # What sites have beyond Slurm and one environment: containers, other programs, OpenPBS, several clusters, plugins, names
 # of any kind.
-of_sites=(tests/cluster/test_{containers,off_cluster,off_cluster_hidden,openpbs,programs,several_clusters,starts,site_options,site_plugins,sites,names}.py)
+of_sites=(tests/cluster/test_{containers,conversion,off_cluster,off_cluster_hidden,openpbs,own_environments,programs}.py)
+of_sites+=(tests/cluster/test_{several_clusters,starts,site_options,site_plugins,sites,names}.py)
 # What users, jobs and strangers try, and what the Hub may do at most.
 of_attacks=(tests/cluster/test_{attack_options,attack_reports,bad_input,impostor,least_privilege,limits}.py)
 of_attacks+=(tests/cluster/test_{scheduler_grammar,secrets,wiretap}.py)

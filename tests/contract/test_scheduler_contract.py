@@ -39,7 +39,9 @@ from hpcspawner.units import Walltime
 LAB = bool(os.environ.get("HPC_LAB"))
 KINDS = IN_LAB if LAB else ["local"]
 BY_SSH = " by ssh"
-ROWS = [*KINDS, *(f"{kind}{BY_SSH}" for kind in IN_LAB)] if LAB else KINDS
+# By SSH Torque's commands go the way of OpenPBS's: one of the two shows it.
+BY_SSH_TOO = [kind for kind in IN_LAB if kind != "torque"]
+ROWS = [*KINDS, *(f"{kind}{BY_SSH}" for kind in BY_SSH_TOO)] if LAB else KINDS
 """Each scheduler, and each way to it."""
 ME = pwd.getpwuid(os.geteuid())
 USER, OTHER = (pwd.getpwnam("u001"), pwd.getpwnam("u002")) if LAB else (ME, None)
