@@ -1,7 +1,7 @@
 """What every scheduler must do, asked through the real client and queue of whatever scheduler is at hand.
 
 Anywhere that is the embedded one. On the head of the test cluster, with `HPC_LAB` set, it is Slurm, Torque and OpenPBS,
-each by commands beside the Hub and by SSH, for the users u001 and u002.
+each by commands beside the Hub, and Slurm and OpenPBS by SSH too, for the users u001 and u002.
 """
 
 import asyncio
