@@ -29,8 +29,6 @@ essentials=(
 on_releases=(tests/contract tests/cluster/test_{first_light,init,least_privilege,limits,names,options,profiles}.py)
 on_releases+=(tests/cluster/test_{scheduler_grammar,secrets,site_options,starts,unknown_nodes,stand_ins}.py)
 on_releases+=(tests/cluster/test_drills{,_ledger,_single,_written_down}.py)
-# The way by SSH is tried on the oldest release alone.
-by_commands=(-k "not ssh")
 # Processes and timers: most of these tests wait. Tests of a file share its Hub.
 by_test=(-n 3 --dist worksteal)
 by_file=(-n 2 --dist loadfile)
@@ -46,8 +44,8 @@ suite() {
     hub-5.5) environment environment-5.5 proxy && run_pytest .venv-5.5 tests/hub -m both_hubs "${by_file[@]}" ;;
     package) environment environment proxy && run_pytest .venv tests/package ;;
     cluster) environment environment proxy && on_head .venv tests/cluster tests/contract "${elsewhere[@]}" ;;
-    cluster-essentials) environment environment proxy && on_head .venv "${essentials[@]}" "${by_commands[@]}" ;;
-    cluster-release) environment environment proxy && on_head .venv "${on_releases[@]}" "${by_commands[@]}" ;;
+    cluster-essentials) environment environment proxy && on_head .venv "${essentials[@]}" ;;
+    cluster-release) environment environment proxy && on_head .venv "${on_releases[@]}" ;;
     newest) in_release "$NEWEST" tests/run "$IN_NEWEST" ;;
     cluster-sites) environment environment proxy && on_head .venv "${of_sites[@]}" ;;
     cluster-attack) environment environment proxy && on_head .venv "${of_attacks[@]}" ;;
