@@ -73,7 +73,8 @@ class LoginNode:
         """Ids of sshd's own processes that serve connections: for each one that is root's and one that is not."""
         found, new = [], [self.process.pid]
         while new:
-            argv = ["pgrep", "--parent", ",".join(map(str, new)), "--exact", "sshd"]
+            # Newer releases have programs of their own for a connection: sshd-session, sshd-auth.
+            argv = ["pgrep", "--parent", ",".join(map(str, new)), "--exact", "sshd(-session|-auth)?"]
             new = [int(word) for word in subprocess.run(argv, capture_output=True, check=False).stdout.split()]
             found += new
         return found
@@ -87,16 +88,20 @@ class LoginNode:
     def stop(self):
         """The node dies: nothing listens, and no connection is left."""
         if self.process is not None:
-            pids = self.connections()
+            # One that came after the count would outlive its node.
+            self.process.send_signal(signal.SIGSTOP)
+            self.cut()
             self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)
             self.process.wait(20)
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             self.process = None
 
 
 def nothing_is_left(account=ACCOUNT):
     """Wait until the Hub's account has no process on the login nodes, so that it can be removed."""
-    argv = ["pgrep", "--uid", account]
-    within(30, lambda: subprocess.run(argv, capture_output=True, check=False).returncode == 1, "sessions are left")
+    argv = ["ps", "-o", "pid,ppid,etime,args", "--user", account, "--no-headers"]
+
+    def left():
+        return subprocess.run(argv, capture_output=True, check=False, text=True).stdout
+
+    within(60, lambda: not left(), lambda: f"sessions are left:\n{left()}")
