@@ -59,6 +59,9 @@ def _helper(profile: SiteProfile, client: Client) -> Iterable[Finding]:
         else:
             yield warning("the Hub would run as root", "run it as an ordinary account with a helper (scheduler.helper)")
         return
+    if access.ssh:
+        yield not_checked("the helper is on the login nodes; run check there, with a profile without scheduler.ssh")
+        return
     path = Path(access.helper)
     if not path.exists():
         yield wrong(f"{path} is not there", _install(path))

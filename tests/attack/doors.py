@@ -381,6 +381,7 @@ _ATTRIBUTES = {
     *("aria-describedby", "autocomplete", "checked", "class", "for", "id", "inputmode", "name", "open", "placeholder"),
     *(
         "aria-current",
+        "aria-hidden",
         "aria-label",
         "aria-live",
         "hidden",

@@ -490,3 +490,18 @@ def test_what_was_not_checked_is_no_fault():
     assert good("x").ok
     assert not warning("x", "y").ok
     assert not wrong("x", "y").ok
+
+
+async def test_of_a_cluster_by_ssh_nothing_is_looked_for_on_the_hubs_machine(set_up):
+    for path in (set_up.helper, *(set_up.bin / name for name in ("sbatch", "squeue", "scancel", "scontrol", "sinfo"))):
+        path.unlink()
+    key = set_up.folder / "key"
+    lines_ = f'ssh = ["hub@login1"]\nssh_key = "{key}"\nssh_known_hosts = "{key}"\ntype = "slurm"\n'
+    set_up.change('type = "slurm"\n', lines_)
+    profile = set_up.profile
+    named = {"commands", "version", "helper"}
+    checks = (one for one in suite.of_cluster(profile, _client(profile), "") if one.name in named)
+    found = [one async for one in run_all(checks)]
+    assert {name for name, _ in found} == named
+    assert {one.outcome for _, one in found} == {Outcome.NOT_CHECKED}
+    assert "login nodes" in found[0][1].what
