@@ -114,6 +114,12 @@ def stable(text, user):
             r"this one",
             "Others come first",
         ),
+        # Whether the Hub gives a silent server up before Slurm gives its node up is a matter of seconds.
+        (
+            r"Your server (did not start|has stopped Your last server ended at TIME\.) "
+            r"(Node NODE failed, which ended the job \(NODE_FAIL\)\.)( \(job N\))?",
+            r"\2",
+        ),
     ):
         text = re.sub(pattern, word, text.strip())
     return " ".join(text.split())
