@@ -118,6 +118,8 @@ class WhenHandler(Asked):
 class CostHandler(Asked):
     """`POST hpcspawner/cost` with the form's fields: what this request costs at most, and what the account has left."""
 
+    _turns = Turns()
+
     @web.authenticated
     async def post(self) -> None:
         """A sentence or two; nothing is submitted."""
@@ -131,7 +133,11 @@ class CostHandler(Asked):
         except SchedulerError as error:
             return self.tell({"message": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
         costs = sentence(cluster.profile, request.resources, request.renewals)
-        has = await cluster.balances.sentence(account.name, request.resources.account or "")
+        # Another account at each question would be another command each time.
+        if self._turns.is_too_soon(self.current_user.name):
+            return self.tell(TOO_SOON, HTTPStatus.TOO_MANY_REQUESTS)
+        async with self._turns.one:
+            has = await cluster.balances.sentence(account.name, request.resources.account or "")
         return self.tell({"message": " ".join(filter(None, [costs, has])) or "This site names no cost."})
 
 
