@@ -12,23 +12,34 @@ loop for each start and each login. For upstream: say there too that it was gene
 `Spawner._spawn_pending` and `_spawn_future`: JupyterHub has no start that costs nothing while its job waits. A Hub that
 starts again would make a token, an OAuth client and seven commits for each job in the queue, 25 ms on the loop. For
 upstream: a spawner's state "waiting", in which a server is shown as pending and can be cancelled.
+
+`ConfigurableHTTPProxy._check_previous_process`: a Hub that was killed has left its proxy, and JupyterHub ends whatever
+process has the number in the proxy's file, then sleeps for a second or two. For upstream: look whether that process is
+a proxy, and whether it has ended, every 10 ms; one that has ended but whose parent has not noticed is gone.
 """
 
 import asyncio
+import os
+import signal
 import ssl
+import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jupyterhub import objects, orm, user, utils
 from jupyterhub.oauth.provider import JupyterHubOAuthServer
+from jupyterhub.proxy import ConfigurableHTTPProxy
 
 _Stamp = tuple[Any, ...]
 _kept: dict[Any, tuple[_Stamp, ssl.SSLContext]] = {}
 _add_client = JupyterHubOAuthServer.add_client
 # What JupyterHub calls the OAuth clients of users' servers.
 _SERVERS = "jupyterhub-user-"
+_check_previous_process = ConfigurableHTTPProxy._check_previous_process
+_PROXY_ENDS_S = 1.0
 
 
 def install() -> None:
@@ -37,6 +48,7 @@ def install() -> None:
     for module in (user, objects):
         module.make_ssl_context = ssl_context
     JupyterHubOAuthServer.add_client = add_client
+    ConfigurableHTTPProxy._check_previous_process = check_previous_proxy
 
 
 def hold(spawner: Any, work: Coroutine[Any, Any, None], over: Callable[[asyncio.Task[None]], None]) -> None:
@@ -77,6 +89,38 @@ def quick_hash(token: str) -> str:
     """What JupyterHub keeps of a token that was made at random, in the form that it compares with."""
     known = orm.APIToken
     return str(utils.hash_token(token, salt=known.generated_salt_bytes, rounds=known.generated_rounds))
+
+
+def check_previous_proxy(proxy: Any) -> None:
+    """As JupyterHub's, which has nothing left to wait for where the proxy of an earlier Hub ends at once."""
+    pid = _proxy_in(proxy.pid_file)
+    if pid is not None:
+        proxy.log.warning("hpcspawner: ending the proxy of an earlier Hub, process %d", pid)
+        with suppress(OSError):  # it ends just now, or is another account's
+            os.kill(pid, signal.SIGTERM)
+        over = time.monotonic() + _PROXY_ENDS_S
+        while _is_proxy(pid) and time.monotonic() < over:
+            time.sleep(0.01)
+        if not _is_proxy(pid):
+            proxy._remove_process_files()
+    _check_previous_process(proxy)
+
+
+def _proxy_in(file: str) -> int | None:
+    """The process that a proxy's file names, where it is a proxy that runs."""
+    try:
+        pid = int(Path(file).read_text())
+    except (OSError, ValueError):
+        return None
+    return pid if _is_proxy(pid) else None
+
+
+def _is_proxy(pid: int) -> bool:
+    # Of a process that has ended nothing is left there.
+    try:
+        return b"configurable-http-proxy" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def ssl_context(keyfile: str, certfile: str, cafile: str | None = None, **more: Any) -> ssl.SSLContext | None:

@@ -12,6 +12,9 @@ from hpcspawner.schedulers.commands import Client, Listing
 from hpcspawner.schedulers.state import JobState, JobStatus
 
 _SHORTEST_GAP_S = 1.0
+# So many listings of a quick scheduler may follow one another at once, after as many gaps without one: a job that
+# starts as soon as it was submitted does not wait for a gap to be over.
+_AT_ONCE = 3
 # A listing that takes long shows a busy controller: leave it four times as long in peace.
 _GAP_PER_DURATION = 5.0
 # One that failed, after a long time-out perhaps, says nothing of the load; whether it is back is worth a question.
@@ -53,7 +56,7 @@ class Found:
 
 
 class Queue:
-    """The last two successful listings of one cluster, refreshed on demand, never twice at once."""
+    """The newest listing of one cluster and one from a gap before it, refreshed on demand, never twice at once."""
 
     def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic):
         self.client = client
@@ -61,12 +64,14 @@ class Queue:
         self._clock = clock
         self._newest: Listing | None = None
         self._previous: Listing | None = None
+        self._spaced: Listing | None = None
         self._counts: Mapping[JobState, int] = {}
         self._asking: asyncio.Task[None] | None = None
         self._owners_seen: set[str] = set()
         self._sees_all = False
         self._visibility_due = float("-inf")
         self._last_attempt = float("-inf")
+        self._due = float("-inf")
         self._durations_s = (0.0, 0.0)
 
     @property
@@ -153,8 +158,8 @@ class Queue:
         gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * min(self._durations_s)), _LONGEST_GAP_S)
         if self.error is not None:
             gap = min(gap, _GAP_AFTER_FAILURE_S)
-        await asyncio.sleep(max(0.0, min(gap, self._last_attempt + gap - self._clock())))
-        begun = self._clock()
+        await asyncio.sleep(self._pause_s(gap))
+        begun = self._begins(gap)
         try:
             # The promise is as old as the listing that it is to vouch for.
             listing, _ = await asyncio.gather(self.client.listing(), self._refresh_visibility())
@@ -169,10 +174,25 @@ class Queue:
         else:
             self.error = None
             self._durations_s = (self._durations_s[1], self._clock() - begun)
-            self._previous, self._newest, self._counts = self._newest, listing, counts
+            # Of those that followed one another at once the first counts: a job is gone where two looks, a gap apart,
+            # did not see it. A sleep may end a little early.
+            if self._spaced is None or begun - self._spaced.begun_at >= 0.9 * _SHORTEST_GAP_S:
+                self._previous, self._spaced = self._spaced, listing
+            self._newest, self._counts = listing, counts
             self._owners_seen.update(job.owner for job in listing.jobs.values())
-        finally:
-            self._last_attempt = begun
+
+    def _pause_s(self, gap: float) -> float:
+        """How long to leave the scheduler in peace: no more than a listing for each gap, in the long run."""
+        now = self._clock()
+        if gap == _SHORTEST_GAP_S and self.error is None:
+            return max(0.0, min(gap, self._due - (_AT_ONCE - 1) * gap - now))
+        return max(0.0, min(gap, self._last_attempt + gap - now))
+
+    def _begins(self, gap: float) -> float:
+        """Note that a listing begins; return the time."""
+        self._last_attempt = now = self._clock()
+        self._due = max(self._due, now) + gap
+        return now
 
     async def _refresh_visibility(self) -> None:
         if self._clock() < self._visibility_due:

@@ -21,6 +21,7 @@ from hpcspawner.script.layers import (
     OwnSetUp,
     Path,
     Program,
+    QuickImports,
     SetUp,
     StatusBar,
     Step,
@@ -109,6 +110,8 @@ def _layers(request: JobRequest, job: Job) -> Iterator[Layer]:
         yield IdleEnd(idle_limit_s)
     if not job.kernel_token and _is_jupyter(request.interface):
         yield NoToken()
+    if _is_jupyter(request.interface):
+        yield QuickImports()
     if job.status_bar and _is_jupyter(request.interface):
         yield StatusBar(request.resources, job.reminders)
 

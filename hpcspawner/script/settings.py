@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-SETTINGS_VERSION = 2
+SETTINGS_VERSION = 3
 BIND = "--bind="
 
 
@@ -55,6 +55,8 @@ class LauncherSettings:
     idle_limit_s: seconds after which an idle server ends by itself; None: never.
     status: what the server's status bar shows of the job (`StatusBar`); None: nothing.
     extensions: names of Jupyter extensions among the files.
+    modules: name of a folder among the files where a server with extensions looks first for Python's modules; empty:
+        none. What the server starts does not look there.
     beside: name of a program among the files that runs beside the server, and writes variables for it as JSON into
         the file `variables.json`; empty: none.
     files: texts for a folder on the node that only the user can enter, by file name.
@@ -83,6 +85,7 @@ class LauncherSettings:
     idle_limit_s: int | None
     status: Mapping[str, object] | None
     extensions: tuple[str, ...] = ()
+    modules: str = ""
     beside: str = ""
     files: Mapping[str, str]
 

@@ -1,16 +1,25 @@
 """What we replace in JupyterHub: the names are there, and what takes their place does the same, at less cost."""
 
 import asyncio
+import contextlib
 import inspect
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from jupyterhub import apihandlers, objects, orm, user, utils
+from jupyterhub import proxy as proxy_module
+from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.oauth.provider import JupyterHubOAuthServer
+from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.spawner import Spawner
+from support.faults import within
 from support.internal_tls import InternalTls
 
 from hpcspawner.hub import internals
@@ -22,6 +31,8 @@ def replaced(monkeypatch):
     monkeypatch.setattr(user, "make_ssl_context", user.make_ssl_context)
     monkeypatch.setattr(objects, "make_ssl_context", objects.make_ssl_context)
     monkeypatch.setattr(JupyterHubOAuthServer, "add_client", JupyterHubOAuthServer.add_client)
+    check = ConfigurableHTTPProxy._check_previous_process
+    monkeypatch.setattr(ConfigurableHTTPProxy, "_check_previous_process", check)
     internals.install()
 
 
@@ -157,3 +168,70 @@ def test_jupyterhub_starts_servers_by_the_names_that_a_hold_uses():
     assert "spawner._spawn_future = " in source
     assert "spawner._spawn_future" in inspect.getsource(apihandlers.users.UserServerAPIHandler.delete)
     assert "spawner._spawn_future" in inspect.getsource(apihandlers.users.SpawnProgressAPIHandler.get)
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """Starts a process like a proxy that an earlier Hub has left: one whose parent has ended; by its command's name."""
+    left = []
+
+    def start(name, ignores=""):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/bash\n{ignores}\n: >'{program}.ready'\nwhile :; do read -t 1 <> <(:); done\n")
+        program.chmod(0o755)
+        code = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=2, start_new_session=True).pid)"
+        pid = int(subprocess.check_output([sys.executable, "-c", code, program], text=True))
+        (tmp_path / "proxy.pid").write_text(str(pid))
+        left.append(pid)
+        within(30, Path(f"{program}.ready").exists, "it has not begun")
+        return pid
+
+    yield start
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def proxy(tmp_path, replaced, monkeypatch):
+    """A Hub's proxy that has such a file; JupyterHub's own look at it counts as a second of sleep or more."""
+    naps = []
+    monkeypatch.setattr(
+        proxy_module.time, "sleep", lambda seconds, sleep=time.sleep: (naps.append(seconds), sleep(seconds))
+    )
+    found = ConfigurableHTTPProxy(auth_token="t", pid_file=str(tmp_path / "proxy.pid"), app=JupyterHub())
+    found.naps = naps
+    return found
+
+
+def test_the_proxy_of_an_earlier_hub_is_ended_without_a_nap_of_seconds(earlier, proxy):
+    pid = earlier("configurable-http-proxy")
+    proxy._check_previous_process()
+    assert not internals._is_proxy(pid)
+    assert not Path(proxy.pid_file).exists()
+    assert max(proxy.naps, default=0) < 1
+
+
+def test_one_that_does_not_end_is_left_to_jupyterhub(earlier, proxy, monkeypatch):
+    monkeypatch.setattr(internals, "_PROXY_ENDS_S", 0.05)
+    seen = []
+    monkeypatch.setattr(internals, "_check_previous_process", lambda one: seen.append(Path(one.pid_file).exists()))
+    pid = earlier("configurable-http-proxy", "trap '' TERM")
+    proxy._check_previous_process()
+    assert internals._is_proxy(pid)
+    assert seen == [True], "JupyterHub finds its file, and kills it in the end"
+
+
+@pytest.mark.parametrize("text", ["", "no number", "999999999"])
+def test_a_file_that_names_no_process_stops_nothing(proxy, text):
+    Path(proxy.pid_file).write_text(text)
+    proxy._check_previous_process()
+    assert not Path(proxy.pid_file).exists()
+
+
+def test_another_process_of_that_number_gets_no_signal_of_ours(earlier, proxy, monkeypatch):
+    pid = earlier("editor")
+    monkeypatch.setattr(internals, "_check_previous_process", lambda _: None)
+    proxy._check_previous_process()
+    os.kill(pid, 0)
+    assert Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -312,6 +312,7 @@ def settings(hub, authority, tmp_path):
         "idle_limit_s": None,
         "status": None,
         "extensions": [],
+        "modules": "",
         "beside": "",
         "files": {},
     }
@@ -1303,6 +1304,38 @@ def test_a_server_with_an_idle_limit_gets_its_extension(hub, program, launch, se
     assert run.ends() == 128 + 15
     assert hub.reported("ended")["reason"] == "signalled"
     assert not folder.exists()
+
+
+LOOKS_FIRST = """
+import json, subprocess, sys
+before = os.environ.get("PYTHONPATH"), sys.path[1]
+import first
+folder = os.environ["JUPYTER_CONFIG_PATH"].split(":")[0]
+exec(open(folder + "/jupyter_server_config.py").read())
+found = dict(before=before, said=first.SAID, after=os.environ.get("PYTHONPATH"), folder=folder)
+open("found.json", "w").write(json.dumps(found))
+serve()
+"""
+
+
+@pytest.mark.parametrize(
+    ("earlier", "hidden", "left"),
+    [(None, [], None), ("/site/one:/two", [], "/site/one:/two"), ("/site/one", ["PYTHONPATH"], None)],
+    ids=["alone", "the set-up's stays", "not the node's in an image"],
+)
+def test_a_server_looks_first_for_our_modules_and_what_it_starts_does_not(
+    hub, program, launch, settings, home, earlier, hidden, left
+):
+    settings.update(modules="quick", extensions=["ours"], hidden=hidden)
+    settings["files"] = {"ours.py": "", "quick/first.py": "SAID = 1"}
+    server = program("jupyterhub-singleuser", LOOKS_FIRST)
+    server.write_text(server.read_text().replace(" -IS", "", 1))  # which would heed no PYTHONPATH
+    launch(**({"HPC_SET_PYTHONPATH": earlier} if earlier else {}))
+    hub.reported("listening")
+    found = json.loads((home / "found.json").read_text())
+    ours = f"{found['folder']}/quick"
+    assert found["before"] == [f"{ours}:{left}" if left else ours, ours]
+    assert (found["said"], found["after"]) == (1, left)
 
 
 def test_a_server_that_ended_for_being_idle_says_so(hub, program, launch, settings):

@@ -166,8 +166,9 @@ def patient_desk(tmp_path):
 
 @pytest.fixture
 def desk(patient_desk, monkeypatch):
-    """The same with a shorter pause between two listings, for the tests' time."""
+    """The same with a shorter pause between any two listings, for the tests' time."""
     monkeypatch.setattr(queue_module, "_SHORTEST_GAP_S", 0.1)
+    monkeypatch.setattr(queue_module, "_AT_ONCE", 1)
     return patient_desk
 
 
@@ -336,13 +337,38 @@ async def test_an_end_that_is_listed_needs_no_proof(desk):
     assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.ENDED
 
 
-async def test_listings_have_a_second_between_them(patient_desk):
+async def test_listings_have_a_second_between_them_but_for_the_first_three(patient_desk):
     patient_desk.lists(line(12))
     begun = time.monotonic()
-    await patient_desk.queue.status(job(12), time.monotonic())
-    await asyncio.gather(*(patient_desk.queue.status(job(12), time.monotonic()) for _ in range(50)))
-    assert 1.0 <= time.monotonic() - begun < 30
-    assert patient_desk.calls == 2
+    for _ in range(5):
+        await asyncio.gather(*(patient_desk.queue.status(job(12), time.monotonic()) for _ in range(50)))
+    assert 2.0 <= time.monotonic() - begun < 30
+    assert patient_desk.calls == 5
+
+
+@pytest.mark.parametrize("gap", [1.0, 5.0], ids=["quick", "slow"])
+def test_three_at_once_cost_as_many_gaps_afterwards_and_a_slow_scheduler_gets_none(patient_desk, gap):
+    """By a clock of the test's own: when listings begin that are always wanted."""
+    seconds = [0.0]
+    queue = Queue(patient_desk.queue.client, lambda: seconds[0])
+    begun = []
+    for _ in range(6):
+        seconds[0] += queue._pause_s(gap)
+        queue._begins(gap)
+        begun.append(seconds[0])
+    assert begun == ([0, 0, 0, 1, 2, 3] if gap == 1 else [0, 5, 10, 15, 20, 25])
+    seconds[0] += 10 * gap
+    queue._begins(gap)
+    assert queue._pause_s(gap) == (0 if gap == 1 else 5), "after a time without one"
+
+
+async def test_listings_that_follow_one_another_at_once_are_one_proof_of_absence(patient_desk):
+    patient_desk.lists(OF_ALICE)
+    states = [(await patient_desk.queue.status(job(12), time.monotonic())).state for _ in range(4)]
+    assert states[0] is JobState.UNKNOWN
+    assert states[-1] is JobState.ENDED
+    newest, previous = patient_desk.queue._newest, patient_desk.queue._previous
+    assert newest.begun_at - previous.begun_at >= 0.9
 
 
 async def test_a_slow_scheduler_is_left_in_peace_for_longer(desk):

@@ -89,7 +89,7 @@ def without_launcher(text):
     for content in STATUS_FILES.values():
         text = text.replace(quote(json.dumps(content))[1:-1], '"(its text)"')
     text = text.replace(whole, "'# (hpcspawner/programs/launcher stands here)'")
-    for name in ("token.py",):
+    for name in ("token.py", "rfc3987_syntax.py"):
         inside = quote(json.dumps(source(name))[1:-1])[1:-1]
         text = text.replace(inside, f"(hpcspawner/programs/{name} stands here)")
     return without_hash(text)
@@ -320,7 +320,7 @@ def test_gpus_are_given_to_an_image_as_the_site_says(of_job, of_image, expected)
 def test_the_launcher_is_told_whom_to_call_and_what_to_run():
     told = settings_of(script("slurm", {"environment": "plain"}, home=replace(HOME, ca=PEM, limit_s=77, tls=True)))
     assert told == {
-        "version": 2,
+        "version": 3,
         "callback": "https://hub.example.org/hub/api/hpcspawner",
         "ca": PEM,
         "ticket": "TICKET-STANDS-HERE",
@@ -351,12 +351,14 @@ def test_the_launcher_is_told_whom_to_call_and_what_to_run():
             "reminders_s": [900, 300],
         },
         "extensions": ["hpcspawner_token"],
+        "modules": "quick",
         "beside": "",
-        "files": {"hpcspawner_token.py": source("token.py")} | STATUS_FILES,
+        "files": {"hpcspawner_token.py": source("token.py")} | QUICK_FILES | STATUS_FILES,
     }
 
 
 IDLE_SOURCE = source("idle.py")
+QUICK_FILES = {"quick/rfc3987_syntax.py": source("rfc3987_syntax.py")}
 
 
 def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
@@ -367,7 +369,7 @@ def test_a_jupyter_server_is_told_when_to_end_for_being_idle():
 
 def test_kernels_find_the_hub_s_token_only_where_the_site_says_so():
     told = settings_of(script("slurm", {}, profile=site("slurm", job={"kernel_token": True})))
-    assert (told["extensions"], told["files"]) == ([], dict(STATUS_FILES))
+    assert (told["extensions"], told["files"]) == ([], QUICK_FILES | STATUS_FILES)
 
 
 @pytest.mark.parametrize(

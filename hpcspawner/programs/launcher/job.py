@@ -25,12 +25,12 @@ from hpcspawner.programs.launcher.words import (
 )
 
 SETTINGS_FD = 4
-SETTINGS_VERSION = 2
+SETTINGS_VERSION = 3
 # What each is stands in `LauncherSettings` (script/settings.py), which writes them.
 Settings = namedtuple(
     "Settings",
     "version callback ca ticket tls command programs alone program proxy containers bind hidden environment image"
-    " directory writable variables ports limit_s idle_limit_s status extensions beside files",
+    " directory writable variables ports limit_s idle_limit_s status extensions modules beside files",
 )
 WARNED_TRIES = 12
 END_REPORT_S = 5.0

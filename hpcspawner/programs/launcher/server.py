@@ -15,6 +15,13 @@ from hpcspawner.programs.launcher.words import NODE, EndError, native
 
 OUR_VARIABLES = ("HPC_JOB", "HPC_LOG", "HPC_LOG_SPARE", "HPC_LOG_START", "HPC_OPENSSL", "HPC_SETUP_FAILED")
 SET_UP = "HPC_SET_"  # before the names of what the set-up has made for the server, and we do without
+# Run by the server once it has loaded its modules: what it starts inherits no folder of ours.
+FORGET = """\
+found = os.environ.pop("PYTHONPATH", "").split(os.pathsep)
+left = os.pathsep.join(folder for folder in found if folder != %r)
+if left:
+    os.environ["PYTHONPATH"] = left
+"""
 STOP_S = 10.0
 LEFTOVERS_S = 2.0
 LONGEST_FOR_SOCKET = 70
@@ -100,27 +107,39 @@ def key_makers(command, wrap):
 
 
 class Extensions:
-    """Extensions of the Jupyter server among our files: how the server is pointed to them."""
+    """Extensions of the Jupyter server among our files, and modules: how the server is pointed to them."""
 
-    def __init__(self, folder, names, idle_limit_s):
+    def __init__(self, folder, settings):
         # Not in the home: the Hub may have the server ignore what is there.
         self._folder = folder.path
-        config = "import sys\nsys.path.append(%r)\n" % self._folder
-        if idle_limit_s is not None:
-            config += "c.HPCSpawnerIdle.limit_s = %d\n" % idle_limit_s
+        self._modules = settings.modules and os.path.join(self._folder, settings.modules)
+        self._hidden = settings.hidden
+        config = "import os, sys\nsys.path.append(%r)\n" % self._folder
+        if self._modules:
+            config += FORGET % self._modules
+        if settings.idle_limit_s is not None:
+            config += "c.HPCSpawnerIdle.limit_s = %d\n" % settings.idle_limit_s
         for name, app, key in (
             ("jupyter_server", "ServerApp", "jpserver_extensions"),
             ("jupyter_notebook", "NotebookApp", "nbserver_extensions"),
         ):
             folder.write("%s_config.py" % name, config)
-            loaded = {app: {key: dict.fromkeys(names, True)}}
+            loaded = {app: {key: dict.fromkeys(settings.extensions, True)}}
             folder.write("%s_config.d/hpcspawner.json" % name, json.dumps(loaded))
 
     @property
     def variables(self):
         """What points the server to them."""
-        earlier = os.environ.get("JUPYTER_CONFIG_PATH")
-        return {"JUPYTER_CONFIG_PATH": self._folder + (os.pathsep + earlier if earlier else "")}
+        variables = {"JUPYTER_CONFIG_PATH": self._before(os.environ, self._folder, "JUPYTER_CONFIG_PATH")}
+        if self._modules:
+            found = {} if "PYTHONPATH" in self._hidden else variables_of_set_up()
+            variables["PYTHONPATH"] = self._before(found, self._modules, "PYTHONPATH")
+        return variables
+
+    @staticmethod
+    def _before(variables, folder, name):
+        """A variable that lists folders, with this one first."""
+        return os.pathsep.join(filter(None, [folder, variables.get(name)]))
 
     @property
     def ended(self):

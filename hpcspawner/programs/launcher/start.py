@@ -299,7 +299,7 @@ class Start:
         if not self.settings.extensions:
             return {}
         try:
-            self.extensions = Extensions(self.folder, self.settings.extensions, self.settings.idle_limit_s)
+            self.extensions = Extensions(self.folder, self.settings)
         except OSError as error:
             say("the server gets none of %s: %s" % (", ".join(self.settings.extensions), error))
             return {}
