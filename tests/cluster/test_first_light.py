@@ -38,6 +38,12 @@ def _agrees(record, wanted, host):
 WHERE = "import socket, os; print(socket.gethostname(), os.getcwd())"
 
 
+OURS = """
+import os, rfc3987_syntax
+print(os.environ.get("PYTHONPATH"), "site-packages" in rfc3987_syntax.__file__)
+"""
+
+
 async def test_a_kernel_answers_from_a_compute_node(hub, scheduler):
     options = {"partition": "compute", "cpus": 1, "memory": "1G", "walltime": "30m", "account": "ddp363"}
     hub.spawn("alice", options)
@@ -45,6 +51,7 @@ async def test_a_kernel_answers_from_a_compute_node(hub, scheduler):
     record = shown(job_id)
     host, directory = (await hub.run("alice", WHERE)).split()
     assert directory == "/home/alice"
+    assert await hub.run("alice", OURS) == "None True", "a kernel finds no folder and no module of ours"
     _agrees(record, RECORDS[scheduler], host)
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
