@@ -17,8 +17,14 @@ SPAWNERS = ("ours", "batchspawner")
 # batchspawner asks the scheduler for each waiting server twice a second: a thousand would measure the machine.
 MOST_OF_BATCHSPAWNER = 100
 SETS = {
-    "all": ["burst", "waiting:10", "waiting:100", "waiting:1000", "running", "start", "submits", "rounds", "form"],
-    "quick": ["burst:5", "waiting:20", "running:5", "start:1", "submits:20", "rounds:1000", "form:10"],
+    "all": [
+        *("burst", "morning", "waiting:10", "waiting:100", "waiting:1000", "running", "crowd", "start", "submits"),
+        *("rounds", "form"),
+    ],
+    "quick": [
+        *("burst:5", "morning:10", "waiting:20", "running:5", "crowd:20", "start:1", "submits:20", "rounds:1000"),
+        "form:10",
+    ],
 }
 """What `all`, which is also what is measured without a word, and `quick` stand for."""
 

@@ -12,13 +12,13 @@ from typing import Any
 from cluster.conftest import drained, nothing_starts, on_head
 from support.hub import server_path
 
+from benchmarks.crowd import crowd
 from benchmarks.form import form
-from benchmarks.hubs import Measured, measured
-from benchmarks.meters import Probe, cpu_s, until
+from benchmarks.hubs import CALLERS, Measured, measured
+from benchmarks.meters import Probe, cpu_s, memory_kib, until
 from benchmarks.rounds import rounds
 
 USERS = [f"u{number:03}" for number in range(1, 101)]
-CALLERS = 20
 WATCH_S = 20
 Found = dict[str, Any]
 
@@ -29,7 +29,7 @@ def burst(lab: Path, spawner: str, servers: int = 30) -> Found:
         _warm(hub)
         hub.loop()
         before, began = cpu_s(hub.pid), time.monotonic()
-        _ask_for(hub, [(user, "") for user in USERS[:servers]])
+        hub.ask_for([(user, "") for user in USERS[:servers]])
         until(partial(_have_started, hub, servers), 300)
         took_s = time.monotonic() - began
         time.sleep(3)
@@ -54,9 +54,13 @@ def waiting(lab: Path, spawner: str, servers: int = 1000) -> Found:
     """Servers that wait in the queue while one more comes and goes every two seconds; then kill -9, and a new start."""
     with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
         idle = _watched(hub, lambda: time.sleep(WATCH_S))
+        light = memory_kib(hub.pid)
         submitted = _submitted(hub, servers)
         time.sleep(10)
+        submitted["memory_kib_per_server"] = round((memory_kib(hub.pid) - light) / servers, 1)
+        commands, began = hub.listings(), time.monotonic()
         still = _watched(hub, lambda: time.sleep(2 * WATCH_S))
+        still["commands_per_s"] = round((hub.listings() - commands) / (time.monotonic() - began), 2)
         busy = _watched(hub, partial(_come_and_go, hub))
         restarted = _restarted(hub, servers) if spawner == "ours" else {}
         found = {"idle": idle, "still": still, "busy": busy, "restart": restarted, "submit": submitted}
@@ -70,14 +74,14 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
         hub.mark()
         for first in range(0, servers, CALLERS):
             some = USERS[first : min(first + CALLERS, servers)]
-            _ask_for(hub, [(user, "") for user in some])
+            hub.ask_for([(user, "") for user in some])
             until(partial(_have_started, hub, first + len(some)), 300)
         time.sleep(3)
         hub.hub.kill()
         began = time.monotonic()
         hub.hub.start()
         answers_s = time.monotonic() - began
-        until(lambda: _ready(hub) >= servers, 120)
+        until(lambda: hub.ready() >= servers, 120)
         used = cpu_s(hub.pid)[0]
         loop = hub.loop()
         return {
@@ -91,41 +95,59 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
 
 def start(lab: Path, spawner: str, pairs: int = 5) -> Found:
     """From the click to the open JupyterLab, and from a bare `sbatch` of `jupyter lab` to its answer, in turn."""
-    if spawner != "ours":
-        return {}
-    ours, bare = [], []
-    with measured(lab, spawner, ["alice", *USERS]) as hub, drained("n2", "n3"):
+    by_hub, bare = [], []
+    with measured(lab, spawner, ["alice", *USERS], server="jupyterhub-singleuser") as hub, drained("n2", "n3"):
         _bare_start(lab, hub)
         for number in range(pairs):
             bare.append(_bare_start(lab, hub))
-            ours.append(_hub_start(hub, USERS[number]))
+            by_hub.append(_hub_start(hub, USERS[number]))
+        phases = hub.phases() if spawner == "ours" else {}
     return {
         "pairs": pairs,
-        "ratio": round(statistics.median(ours) / statistics.median(bare), 2),
-        "ours_s": [round(seconds, 2) for seconds in ours],
+        "ratio": round(statistics.median(by_hub) / statistics.median(bare), 2),
+        "median_s": round(statistics.median(by_hub), 2),
+        "bare_median_s": round(statistics.median(bare), 2),
+        **{f"{phase}_s": round(seconds / pairs, 2) for phase, seconds in phases.items()},
+        "by_hub_s": [round(seconds, 2) for seconds in by_hub],
         "bare_s": [round(seconds, 2) for seconds in bare],
     }
+
+
+def morning(lab: Path, spawner: str, servers: int = 200) -> Found:
+    """Light servers, all asked for within seconds, two for each user: until all are submitted, and until they run."""
+    with measured(lab, spawner, ["alice", *USERS]) as hub:
+        _warm(hub)
+        hub.loop()
+        wanted = [(USERS[number % len(USERS)], f"s{number // len(USERS)}") for number in range(servers)]
+        before, began = cpu_s(hub.pid)[0], time.monotonic()
+        with Probe(hub) as probe, ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(hub.ask_for, wanted)
+            until(lambda: asking.done() or _submitted_jobs() >= servers, 300)
+            asking.result()
+            until(lambda: _submitted_jobs() >= servers, 300)
+            submitted_s = time.monotonic() - began
+        return {
+            "servers": servers,
+            "all_submitted_s": round(submitted_s, 1),
+            "failed": hub.logged("failed to start"),
+            "p99_ms": probe.percentile_ms(0.99),
+            "hub_cpu_s": round(cpu_s(hub.pid)[0] - before, 1),
+            **hub.loop(),
+        }
 
 
 def _warm(hub: Measured) -> None:
     """One server first: what is read once is not a burst's."""
     hub.mark()
-    _ask_for(hub, [("alice", "")])
+    hub.ask_for([("alice", "")])
     until(partial(_have_started, hub, 1), 120)
     hub.mark()
-
-
-def _ask_for(hub: Measured, servers: list[tuple[str, str]]) -> None:
-    with ThreadPoolExecutor(CALLERS) as pool:
-        for answer in pool.map(lambda server: hub.hub.api("POST", server_path(*server)), servers):
-            if answer.status_code not in (201, 202):
-                raise RuntimeError(f"{answer.status_code} {answer.text}")
 
 
 def _submitted(hub: Measured, servers: int) -> Found:
     wanted = [(USERS[number % len(USERS)], f"s{number // len(USERS)}") for number in range(servers)]
     before, began = cpu_s(hub.pid), time.monotonic()
-    _ask_for(hub, wanted)
+    hub.ask_for(wanted)
     until(lambda: _queued() >= servers, 300, 1)
     took_s = time.monotonic() - began
     used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
@@ -136,13 +158,13 @@ def _have_started(hub: Measured, servers: int) -> bool:
     return hub.logged("seconds to start") >= servers
 
 
+def _submitted_jobs() -> int:
+    """How many jobs the users have, whatever has become of them."""
+    return len(on_head("squeue", "--noheader", "--states=all", "--format=%i").split())
+
+
 def _queued() -> int:
     return len(on_head("squeue", "--noheader", "--format=%i").split())
-
-
-def _ready(hub: Measured) -> int:
-    users = hub.hub.api("GET", "/users?state=ready").json()
-    return sum(server["ready"] for user in users for server in user["servers"].values())
 
 
 def _watched(hub: Measured, act: Callable[[], object]) -> Found:
@@ -220,8 +242,10 @@ FIGURES = {
     "burst": burst,
     "waiting": waiting,
     "running": running,
+    "crowd": crowd,
     "start": start,
     "submits": submits,
+    "morning": morning,
     "rounds": rounds,
     "form": form,
 }

@@ -2,17 +2,20 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from cluster.conftest import on_head
 from support.faults import within
-from support.hub import Hub
+from support.hub import Hub, server_path
 
 HERE = Path(__file__).parent
+CALLERS = 20
 LIGHT_SERVER = HERE.parent / "tests" / "cluster" / "bin" / "light_server.py"
 
 # What both have alike. `jupyterhub` reads it from a folder of its own.
@@ -70,7 +73,7 @@ c.Spawner.start_timeout = 86400
 c.Spawner.cmd = [{command!r}]
 c.BatchSpawnerBase.exec_prefix = "sudo -n -E -u {{username}}"
 c.BatchSpawnerBase.batchspawner_singleuser_cmd = {wrapper!r}
-c.BatchSpawnerBase.req_memory = "100M"
+c.BatchSpawnerBase.req_memory = {memory!r}
 c.BatchSpawnerBase.req_runtime = "00:20:00"
 c.SlurmSpawner.req_srun = ""
 c.SlurmSpawner.batch_script = '''#!/bin/bash
@@ -91,8 +94,8 @@ exec /usr/bin/squeue "$@"
 class Measured:
     """A Hub, what it is called, and the folder with what its jobs need."""
 
-    def __init__(self, lab: Path, name: str):
-        self.lab, self.name = lab, name
+    def __init__(self, lab: Path, name: str, server: str):
+        self.lab, self.name, self.server = lab, name, server
         self.folder = _furnish(lab)
         self.log_from = 0
         self.hub = self._hub()
@@ -103,7 +106,10 @@ class Measured:
         extra = EXTRA.format(bench=str(HERE))
         if self.name == "batchspawner":
             env = self.lab / "batchspawner" / "bin"
-            words = {"command": f"{self.folder}/bin/light-server", "wrapper": f"{env}/batchspawner-singleuser"}
+            light = f"{self.folder}/bin/light-server"
+            command = str(env / self.server) if self.server else light
+            memory = "1G" if self.server else "100M"
+            words = {"command": command, "wrapper": f"{env}/batchspawner-singleuser", "memory": memory}
             hub = Hub(place, "", host="10.77.0.1", config=BATCHSPAWNER.format(**words), extra=extra)
             hub.programs = env
             return hub
@@ -131,6 +137,25 @@ class Measured:
         counted = self.folder / "seen" / "listings"
         return counted.stat().st_size if counted.exists() else 0
 
+    def ask_for(self, servers: list[tuple[str, str]]) -> None:
+        """Have these servers of users started, by so many callers at once; RuntimeError where the Hub refuses one."""
+        with ThreadPoolExecutor(CALLERS) as pool:
+            for answer in pool.map(lambda server: self.hub.api("POST", server_path(*server)), servers):
+                if answer.status_code not in (201, 202):
+                    raise RuntimeError(f"{answer.status_code} {answer.text}")
+
+    def ready(self) -> int:
+        """How many servers are ready. The Hub needs a while to say so of a thousand."""
+        users = self.hub.api("GET", "/users?state=ready").json()
+        return sum(server["ready"] for user in users for server in user["servers"].values())
+
+    def phases(self) -> dict[str, float]:
+        """Seconds that all starts so far have spent in each phase."""
+        headers = {"Authorization": f"token {self.hub.token}"}
+        text = self.hub.get("/hub/metrics", headers=headers).text
+        found = re.findall(r'^hpcspawner_start_phase_seconds_sum\{.*phase="(\w+)"\} (\S+)$', text, re.MULTILINE)
+        return {phase: float(seconds) for phase, seconds in found}
+
     def loop(self) -> dict[str, Any]:
         """The longest steps of the Hub's loop since the last question."""
         found: dict[str, Any] = self.hub.api("GET", "/bench/loop").json()
@@ -138,9 +163,12 @@ class Measured:
 
 
 @contextlib.contextmanager
-def measured(lab: Path, name: str, users: list[str]) -> Iterator[Measured]:
-    """A Hub with these users, "ours" or "batchspawner"; it and its jobs are gone afterwards."""
-    found = Measured(lab, name)
+def measured(lab: Path, name: str, users: list[str], server: str = "") -> Iterator[Measured]:
+    """A Hub with these users, "ours" or "batchspawner"; it and its jobs are gone afterwards.
+
+    batchspawner starts a light server, or the one that is named.
+    """
+    found = Measured(lab, name, server)
     try:
         found.hub.start()
         found.hub.api("POST", "/users", json={"usernames": users})

@@ -21,6 +21,11 @@ def cpu_s(pid: int) -> tuple[float, float]:
     return user + system, children_user + children_system
 
 
+def memory_kib(pid: int) -> int:
+    """What a process has in memory that no other has."""
+    return sum(int(line.split()[1]) for line in Path(f"/proc/{pid}/smaps_rollup").open() if line.startswith("Private_"))
+
+
 def until(condition: Callable[[], bool], limit_s: float, every_s: float = 0.2) -> float:
     """Seconds until the condition holds; TimeoutError after the limit."""
     began = time.monotonic()

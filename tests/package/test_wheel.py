@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.wheel import build
 
 import hpcspawner
 
@@ -23,18 +24,7 @@ def run(*argv, **kwargs):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    # From a copy of what git knows: what lies about in the checkout must not get in, and building must not touch it.
-    source = folder / "source"
-    source.mkdir()
-    listed = run("git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    # The wheel is built from the source distribution, as `build` does by default: what one lacks, the other lacks.
-    run(sys.executable, "-m", "build", "--outdir", folder, source)
-    return folder
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

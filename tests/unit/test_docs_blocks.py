@@ -17,6 +17,7 @@ from traitlets.config import Config
 
 import hpcspawner
 from hpcspawner.cli.app import HPCSpawnerApp
+from hpcspawner.cli.certificate import write_certificate
 from hpcspawner.site.profile import find_shipped, parse
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,7 @@ def test_json_of_the_documentation_is_json(body):
 
 CLASSES = {
     "JupyterHub": "jupyterhub.app",
+    "Authenticator": "jupyterhub.auth",
     "Spawner": "jupyterhub.spawner",
     "HPCSpawner": "hpcspawner.spawner",
     "ConfigurableHTTPProxy": "jupyterhub.proxy",
@@ -99,6 +101,7 @@ def test_settings_of_the_documentation_are_some_that_there_are(body, tmp_path, m
         source = name if name != "site.toml" else "slurm-minimal.toml"
         (tmp_path / name).write_text(find_shipped(source).read_text())
     (tmp_path / "prometheus_token").write_text("secret\n")
+    write_certificate(tmp_path, ["hub.example.org"])  # and ca.pem, its authority
     here = body.replace("/etc/jupyterhub/", f"{tmp_path}/").replace("/var/log/jupyterhub/", f"{tmp_path}/")
     config = Config()
     # `here` is the configuration's own folder in the examples.
