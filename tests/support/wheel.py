@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 def build(folder):
     """Build both into the folder, which is returned.
 
-    From a copy: what lies about in the checkout must not get in, and building must not touch it. The wheel is built from
-    the source distribution, as `build` does by default: what one lacks, the other lacks.
+    From a copy: what lies about in the checkout must not get in, and building must not touch it. The wheel is built
+    from the source distribution, as `build` does by default: what one lacks, the other lacks.
     """
     source = folder / "source"
     source.mkdir(parents=True)

@@ -1318,24 +1318,33 @@ serve()
 """
 
 
-@pytest.mark.parametrize(
-    ("earlier", "hidden", "left"),
-    [(None, [], None), ("/site/one:/two", [], "/site/one:/two"), ("/site/one", ["PYTHONPATH"], None)],
-    ids=["alone", "the set-up's stays", "not the node's in an image"],
-)
-def test_a_server_looks_first_for_our_modules_and_what_it_starts_does_not(
-    hub, program, launch, settings, home, earlier, hidden, left
-):
-    settings.update(modules="quick", extensions=["ours"], hidden=hidden)
+@pytest.fixture
+def looks_first(program, settings):
+    """A server with an extension of ours that imports a module of ours before all others."""
+    settings.update(modules="quick", extensions=["ours"])
     settings["files"] = {"ours.py": "", "quick/first.py": "SAID = 1"}
     server = program("jupyterhub-singleuser", LOOKS_FIRST)
     server.write_text(server.read_text().replace(" -IS", "", 1))  # which would heed no PYTHONPATH
-    launch(**({"HPC_SET_PYTHONPATH": earlier} if earlier else {}))
+
+
+@pytest.mark.usefixtures("looks_first")
+@pytest.mark.parametrize(
+    ("variables", "hidden", "left"),
+    [
+        ({}, [], None),
+        ({"HPC_SET_PYTHONPATH": "/site/one:/two"}, [], "/site/one:/two"),
+        ({"HPC_SET_PYTHONPATH": "/site/one"}, ["PYTHONPATH"], None),
+    ],
+    ids=["alone", "the set-up's stays", "not the node's in an image"],
+)
+def test_a_server_looks_first_for_our_modules(hub, launch, settings, variables, hidden, left):
+    settings["hidden"] = hidden
+    launch(**variables)
     hub.reported("listening")
-    found = json.loads((home / "found.json").read_text())
+    found = json.loads((Path(settings["directory"]) / "found.json").read_text())
     ours = f"{found['folder']}/quick"
     assert found["before"] == [f"{ours}:{left}" if left else ours, ours]
-    assert (found["said"], found["after"]) == (1, left)
+    assert (found["said"], found["after"]) == (1, left), "what it starts does not look there"
 
 
 def test_a_server_that_ended_for_being_idle_says_so(hub, program, launch, settings):
