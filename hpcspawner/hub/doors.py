@@ -39,6 +39,7 @@ from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.request.own import NOT_KNOWN, Own, of_user
 from hpcspawner.schedulers.cluster import Cluster, Clusters
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.site.presets import LAST
@@ -58,6 +59,10 @@ def chosen(options: object, clusters: Clusters) -> Cluster:
             [Problem("cluster", f"{shown(name)} is not a cluster of this Hub. Choose one of: {offered}.")]
         )
     return found
+
+
+# Options that are judged by what the scheduler says of the user, too.
+_OF_STANDING = frozenset({"account", "qos", "reservation"})
 
 
 def _with_preset(options: Mapping[str, Any], profile: SiteProfile) -> Mapping[str, Any]:
@@ -138,7 +143,19 @@ class Doors(Traits):
         shown.last = last
         cluster = self._offered(shown.values)
         shown.values = _with_preset(shown.values, cluster.profile)
+        shown.own = self._own_on(cluster)
         return render_form(cluster, self.ledger.clusters.offered, shown, self.facts_of(cluster))
+
+    def _own_on(self, cluster: Cluster, account: str = "") -> Own:
+        """What is known there of this user, or of their account; what is old is asked for anew, for the next time."""
+        if not cluster.standings.kept:
+            return NOT_KNOWN
+        cluster.standings.look()
+        try:
+            account = account or accounts.name_on(cluster, self.user.name)
+        except AccountRefused:
+            return NOT_KNOWN
+        return of_user(cluster.standings, account)
 
     def facts_of(self, cluster: Cluster) -> Facts:
         """What is free there, as of the last time that the Hub asked; three listings of the queue make one of nodes."""
@@ -240,7 +257,7 @@ class Doors(Traits):
     async def _judge_kept(self, job: Job) -> JobRequest | None:
         """The request behind a job that may be there; None where the site no longer offers it."""
         try:
-            return await self._judge(choices_of(job))
+            return await self._judge(choices_of(job), is_new=False)
         except AccountRefused:
             # Nothing is ended for it: a wrong min_uid in the profile must not cost servers that run.
             raise
@@ -279,21 +296,38 @@ class Doors(Traits):
             return handler.get_server_json_body()["user_options"] is None
         return handler.get_json_body() is None
 
-    async def _judge(self, options: object) -> JobRequest:
+    async def _judge(self, options: object, *, is_new: bool = True) -> JobRequest:
         clusters = self.ledger.clusters
         cluster = self._chosen = chosen(options, clusters)
-        self._account = await self.account_on(cluster)
-        request = make(options, cluster.profile, self._account)
+        self._account, request = await self.judged(options, cluster, is_new=is_new)
         if clusters.several:
             return replace(request, choices={"cluster": cluster.name, **request.choices})
         return request
+
+    async def judged(
+        self, options: object, cluster: Cluster, *, is_new: bool = True
+    ) -> tuple[LocalAccount, JobRequest]:
+        """The account and the request that these options make on a cluster. Raises RequestError, SchedulerError.
+
+        A new request is judged by the user's own standing too. What is refused for it is judged once more by a fresh
+        answer of the scheduler's.
+        """
+        account = await self.account_on(cluster)
+        own = self._own_on(cluster, account.name) if is_new else NOT_KNOWN
+        try:
+            return account, make(options, cluster.profile, account, own)
+        except RequestError as error:
+            if own is NOT_KNOWN or _OF_STANDING.isdisjoint(problem.field for problem in error.problems):
+                raise
+            await cluster.standings.fresh()
+            return account, make(options, cluster.profile, account, self._own_on(cluster, account.name))
 
     async def account_on(self, cluster: Cluster) -> LocalAccount:
         """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
         access, people = cluster.profile.scheduler, cluster.client.people
         if not access.prefix:
             return await asyncio.to_thread(accounts.of_hub, allow_root=self.allow_root)
-        name = accounts.cluster_name(self.user.name, cluster.profile.users)
+        name = accounts.name_on(cluster, self.user.name)
         if people is not None:
             return await accounts.of_login_node(name, access.min_uid, people)
         # Off the loop: accounts may come from a directory service.

@@ -102,6 +102,9 @@ async def _keep_house(app: JupyterHub, *, looks: bool) -> None:
         shared = app.tornado_application.settings[name].globals
         shared.update(hpcspawner_last_end=spawner.last_failure, hpcspawner_history=spawner.history)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
+    for cluster in spawner.ledger.clusters.offered:
+        # So that the first form knows it.
+        cluster.standings.look()
     if looks:
         in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)
     limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)

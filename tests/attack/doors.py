@@ -384,6 +384,7 @@ _ATTRIBUTES = {
         "aria-hidden",
         "aria-label",
         "aria-live",
+        "disabled",
         "hidden",
         "href",
         "list",
@@ -396,7 +397,20 @@ _ATTRIBUTES = {
     ),
     *(
         f"data-hpc-{name}"
-        for name in ("as-of", "card", "closed", "cluster", "estimate", "free", "look", "now", "offer", "unknown")
+        for name in (
+            "as-of",
+            "card",
+            "closed",
+            "cluster",
+            "estimate",
+            "free",
+            "look",
+            "mine",
+            "now",
+            "offer",
+            "standing",
+            "unknown",
+        )
     ),
 }
 
