@@ -10,7 +10,8 @@ from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
 from hpcspawner.hub.answers import JsonHandler
-from hpcspawner.hub.doors import Doors, chosen
+from hpcspawner.hub.choices import chosen
+from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.cost import sentence

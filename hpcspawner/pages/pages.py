@@ -24,7 +24,8 @@ from hpcspawner.errors import (
     ServerLost,
     more,
 )
-from hpcspawner.pages.cards import cards
+from hpcspawner.jobs.saved import LONGEST_NAME
+from hpcspawner.pages.cards import cards, own_cards
 from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.free import in_words, standing_in_words
 from hpcspawner.request.form import fields, unplaced_problems
@@ -48,6 +49,10 @@ class Draft:
     `last` is the choice of the user's last start, for a card of its own. `filled_in` tells that the values are to be
     looked at, as those of a link are. `own` is what the scheduler lets the user choose.
 
+    `saved` are the user's own presets, by name and options, and `presets_url` is where they are saved ("": nowhere).
+    `saving` is the name of one that was not saved for the problems. With `to_judge` the form says what is wrong with
+    the values.
+
     Not frozen: the Hub judges form data in a task of its own, which sees the request's draft but can't replace it.
     """
 
@@ -57,6 +62,10 @@ class Draft:
     last: Mapping[str, Any] = field(default_factory=dict)
     filled_in: bool = False
     own: Own = NOT_KNOWN
+    saved: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    presets_url: str = ""
+    saving: str | None = None
+    to_judge: bool = False
 
 
 _NO_FACTS = Facts()
@@ -70,7 +79,7 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
     profile, offer_here = cluster.profile, offer(cluster.profile, shown.own)
     every = fields(offer_here, shown.values, shown.problems)
     groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
-    above = cards(offer_here, shown.last, facts)
+    above = [*cards(offer_here, shown.last, facts), *own_cards(offer_here, shown.saved, facts)]
     return (
         form_templates()
         .get_template("hpc_form.html")
@@ -92,6 +101,9 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             # The same text for all users; what is one user's comes beside it.
             offer=offer(profile).as_json,
             mine=json.dumps(mine, separators=(",", ":")) if (mine := as_data(shown.own)) else "",
+            presets_url=shown.presets_url,
+            saving=shown.saving,
+            longest_name=LONGEST_NAME,
             standing=standing_in_words(cluster.standings),
         )
     )

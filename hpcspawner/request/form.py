@@ -65,9 +65,10 @@ def read(form_data: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
     A preset is started by a button of its own, so the fields that a browser sends with it count for nothing.
     """
-    if preset := _texts(form_data.get("preset", ())):
-        cluster = _texts(form_data.get("cluster", ()))
-        return {"preset": preset[-1], **({"cluster": cluster[-1]} if cluster else {})}
+    for button in ("preset", "own_preset"):
+        if named := _texts(form_data.get(button, ())):
+            cluster = _texts(form_data.get("cluster", ()))
+            return {button: named[-1], **({"cluster": cluster[-1]} if cluster else {})}
     options: dict[str, Any] = {}
     for name, values in form_data.items():
         texts = _texts(values)

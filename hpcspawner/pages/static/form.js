@@ -162,13 +162,20 @@ function begin(offer) {
   });
   form.addEventListener("submit", (event) => {
     // A card is judged by the Hub alone; the fields do not count then.
-    if (event.submitter?.name === "preset") return;
+    if (["preset", "own_preset", "_delete"].includes(event.submitter?.name)) return;
     const [first] = check();
     if (!first) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     first.focus();
   }, true);
+
+  // Enter in the name of a preset is to save it, not to start a server.
+  document.getElementById("hpc-preset-name")?.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    document.getElementById("hpc-save-preset").click();
+  });
 
   picks(control("walltime"));
   answer.before(...[document.getElementById("hpc-script")].filter(Boolean));

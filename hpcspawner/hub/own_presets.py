@@ -1,0 +1,105 @@
+"""Presets of users' own: saved and deleted from the form, also without JavaScript."""
+
+from typing import Any
+from urllib.parse import quote, unquote, urlencode
+
+from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.scopes import needs_scope
+from jupyterhub.user import User
+from jupyterhub.utils import url_path_join
+from tornado import web
+
+from hpcspawner.errors import HPCSpawnerError, Problem, RequestError, SchedulerError
+from hpcspawner.hub.choices import chosen
+from hpcspawner.hub.doors import Doors
+from hpcspawner.hub.hub_ledger import hub_ledger
+from hpcspawner.jobs.saved import CannotSave, Saved, checked_name
+from hpcspawner.pages.pages import Draft, as_hub_error, draft
+from hpcspawner.request.form import read
+
+# What is too long for a name is shown so far.
+_LONGEST = 200
+
+
+class PresetsHandler(SpawnHandler):
+    """`POST hpcspawner/presets` with the form's fields: saves them as `_preset`, or deletes the preset `_delete`.
+
+    `_form` is the form's address, which says whose it is. The answer is that form.
+    """
+
+    @web.authenticated
+    def get(self) -> None:
+        """For who loads a refused form anew: an empty one."""
+        self.redirect(url_path_join(self.hub.base_url, "spawn"))
+
+    @web.authenticated
+    async def post(self) -> None:
+        """As the user whose form it is; an admin who may start their servers may do this too."""
+        prefix = url_path_join(self.hub.base_url, "spawn")
+        address = self.get_body_argument("_form", prefix)
+        parts = [unquote(part) for part in address.removeprefix(prefix).split("/") if part]
+        if not address.startswith(prefix) or len(parts) > 2:
+            raise web.HTTPError(400, "This is not the form's address.")
+        await self._change(user_name=parts[0] if parts else self.current_user.name, server_name="".join(parts[1:]))
+
+    @needs_scope("servers")
+    async def _change(self, user_name: str, server_name: str) -> None:
+        user = self.find_user(user_name)
+        spawner = user.spawners[""] if user is not None else None
+        if not isinstance(spawner, Doors):
+            raise web.HTTPError(404)
+        fields = {name: self.get_body_arguments(name) for name in self.request.body_arguments}
+        # Which button it was: a browser sends the name of the one that was pressed.
+        name = self.get_body_argument("_delete", "")
+        options = read(fields)
+        try:
+            cluster = chosen(options, hub_ledger().clusters)
+        except RequestError:
+            raise web.HTTPError(404) from None
+        if name:
+            found = hub_ledger().saved.find(user.name, cluster.name, name)
+            if found is not None:
+                await self._kept(hub_ledger().saved.delete(found), cluster.profile)
+            return self._back(user, server_name, cluster=cluster.name)
+        name = self.get_body_argument("_preset", "")[:_LONGEST]
+        try:
+            name = checked_name(name)
+            _, request = await spawner.judged(options, cluster)
+            saved = Saved(user.name, cluster.name, name, dict(request.choices))
+            await self._kept(hub_ledger().saved.save(saved), cluster.profile)
+        except CannotSave as error:
+            return await self._refuse(user, server_name, Draft(options, (Problem("name", str(error)),), saving=name))
+        except RequestError as error:
+            return await self._refuse(user, server_name, Draft(options, tuple(error.problems), saving=name))
+        except SchedulerError as error:
+            raise as_hub_error(error, cluster.profile) from error
+        return self._back(user, server_name, cluster=cluster.name, saved=name)
+
+    async def _kept(self, change: Any, profile: Any) -> None:
+        try:
+            await change
+        except CannotSave:
+            raise
+        except HPCSpawnerError as error:
+            raise as_hub_error(error, profile) from error
+
+    def _address(self, user: User, server_name: str) -> str:
+        is_own = user.name == self.current_user.name and not server_name
+        whose = [] if is_own else [user.escaped_name, *([quote(server_name, safe="")] if server_name else [])]
+        return url_path_join(self.hub.base_url, "spawn", *whose)
+
+    def _back(self, user: User, server_name: str, **shown: str) -> None:
+        self.redirect(f"{self._address(user, server_name)}?{urlencode(shown)}")
+
+    async def _refuse(self, user: User, server_name: str, shown: Draft) -> None:
+        """The form as it was, with what is wrong."""
+        draft.set(shown)
+        # JupyterHub's page sends the form where it came from.
+        self.request.uri = self._address(user, server_name)
+        form = await user.spawners[""].get_options_form()
+        self.set_status(400)
+        self.finish(await self._render_form(for_user=user, spawner_options_form=form))
+
+
+HANDLERS = [(r"/hpcspawner/presets", PresetsHandler)]
+"""For `JupyterHub.extra_handlers`."""
