@@ -9,10 +9,11 @@ from typing import Any
 from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
-from hpcspawner.hub.answers import JsonHandler
+from hpcspawner.hub.answers import JsonHandler, form_of
 from hpcspawner.hub.choices import chosen
 from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
+from hpcspawner.jobs.ledger import job_name
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.cost import sentence
 from hpcspawner.request.form import read
@@ -150,7 +151,8 @@ class ScriptHandler(Asked):
         try:
             _, request = await spawner.judged(options, cluster)
             scheduler = cluster.client.scheduler
-            job = preview(request, scheduler, cluster.profile.job, _LABEL, await spawner.home_for_preview())
+            label = JobLabel(job_name(form_of(self)[1]), _LABEL.tag)
+            job = preview(request, scheduler, cluster.profile.job, label, await spawner.home_for_preview())
             words = submit_words(scheduler, job.options, cluster.profile.directives)
         except RequestError as error:
             self.set_status(HTTPStatus.BAD_REQUEST)

@@ -1,7 +1,7 @@
 """Presets of users' own: saved and deleted from the form, also without JavaScript."""
 
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.scopes import needs_scope
@@ -10,6 +10,7 @@ from jupyterhub.utils import url_path_join
 from tornado import web
 
 from hpcspawner.errors import HPCSpawnerError, Problem, RequestError, SchedulerError
+from hpcspawner.hub.answers import form_of
 from hpcspawner.hub.choices import chosen
 from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
@@ -35,12 +36,8 @@ class PresetsHandler(SpawnHandler):
     @web.authenticated
     async def post(self) -> None:
         """As the user whose form it is; an admin who may start their servers may do this too."""
-        prefix = url_path_join(self.hub.base_url, "spawn")
-        address = self.get_body_argument("_form", prefix)
-        parts = [unquote(part) for part in address.removeprefix(prefix).split("/") if part]
-        if not address.startswith(prefix) or len(parts) > 2:
-            raise web.HTTPError(400, "This is not the form's address.")
-        await self._change(user_name=parts[0] if parts else self.current_user.name, server_name="".join(parts[1:]))
+        user, server = form_of(self)
+        await self._change(user_name=user, server_name=server)
 
     @needs_scope("servers")
     async def _change(self, user_name: str, server_name: str) -> None:
