@@ -34,6 +34,7 @@ from hpcspawner.request.own import NOT_KNOWN, Own, as_data
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.schedulers.state import Cause
+from hpcspawner.site.presets import LAST
 from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -79,7 +80,10 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
     profile, offer_here = cluster.profile, offer(cluster.profile, shown.own)
     every = fields(offer_here, shown.values, shown.problems)
     groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
-    above = [*cards(offer_here, shown.last, facts), *own_cards(offer_here, shown.saved, facts)]
+    above = cards(offer_here, shown.last, facts)
+    # The last choice comes first, then what the user has saved.
+    own_at = 1 if above and above[0].name == LAST else 0
+    above[own_at:own_at] = own_cards(offer_here, shown.saved, facts)
     return (
         form_templates()
         .get_template("hpc_form.html")
