@@ -1,11 +1,10 @@
 """Accounts, QOS and reservations of a user, on the real cluster: the form offers them and the Hub judges by them."""
 
-import contextlib
 import re
 import time
 
 import pytest
-from cluster.conftest import on_head, shown
+from cluster.conftest import reserved, shown
 from support.browser import a_page, log_in, look_at, press_start, unfold
 from support.faults import within
 from support.hub import server_path
@@ -17,17 +16,6 @@ SITE = 'reservation = "optional"\naccounts = ["ddp363", "tro100"]\ntitle = "Test
 def running_hub(make_hub):
     with make_hub("slurm", change=('title = "Test cluster"', SITE)) as running:
         yield running
-
-
-@contextlib.contextmanager
-def reserved(name, **words):
-    """A reservation for an hour from now."""
-    given = {"StartTime": "now", "Duration": "60"} | words
-    on_head("scontrol", "create", "reservation", f"ReservationName={name}", *(f"{k}={v}" for k, v in given.items()))
-    try:
-        yield
-    finally:
-        on_head("scontrol", "delete", f"reservationname={name}")
 
 
 def form_until(session, hub, wanted):

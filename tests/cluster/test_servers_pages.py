@@ -34,8 +34,8 @@ def one_that_runs_and_one_that_waits(hub):
 
 def test_home_shows_the_node_and_why_a_server_waits_and_opens_and_stops(hub):
     with drained("n1", "n2"), a_page() as page:
-        one_that_runs_and_one_that_waits(hub)
         log_in(page, hub, "alice")
+        one_that_runs_and_one_that_waits(hub)
         page.goto(f"{hub.url}/hub/home")
         within(
             60, lambda: cell(page, "alice/second", "state") == "waiting", "the second server is not shown as waiting"
