@@ -250,9 +250,7 @@ class Doors(Traits):
         except ServerLost as error:
             raise as_hub_error(error, self.cluster.profile) from error
         if job is None:
-            if self._with_saved(options, self.cluster) is not options:
-                # The user may delete the preset; the last choice is to stay.
-                self.user_options = self.orm_spawner.user_options = dict(self._request.choices if self._request else {})
+            self._keep_choices(options)
             return
         if self._request is not None and not job.record.choices:
             job.change(choices=dict(self._request.choices))
@@ -261,6 +259,15 @@ class Doors(Traits):
             await self.news.say(
                 "This server already has a job. Your new choices will apply the next time you start it."
             )
+
+    def _keep_choices(self, options: Mapping[str, Any]) -> None:
+        """Have the last choice outlive the user's own preset that it was made by, which may be deleted."""
+        try:
+            is_plain = self._with_saved(options, self.cluster) is options
+        except RequestError:
+            is_plain = False
+        if self._request is not None and not is_plain:
+            self.user_options = self.orm_spawner.user_options = dict(self._request.choices)
 
     def _check_taken_up(self, job: Job | None) -> None:
         """A job that ends while housekeeping takes it up is not replaced by one that its user has not asked for."""

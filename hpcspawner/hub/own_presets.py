@@ -1,5 +1,6 @@
 """Presets of users' own: saved and deleted from the form, also without JavaScript."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -9,7 +10,7 @@ from jupyterhub.user import User
 from jupyterhub.utils import url_path_join
 from tornado import web
 
-from hpcspawner.errors import HPCSpawnerError, Problem, RequestError, SchedulerError
+from hpcspawner.errors import Problem, RequestError, SchedulerError
 from hpcspawner.hub.answers import form_of
 from hpcspawner.hub.choices import chosen
 from hpcspawner.hub.doors import Doors
@@ -54,16 +55,14 @@ class PresetsHandler(SpawnHandler):
         except RequestError:
             raise web.HTTPError(404) from None
         if name:
-            found = hub_ledger().saved.find(user.name, cluster.name, name)
-            if found is not None:
-                await self._kept(hub_ledger().saved.delete(found), cluster.profile)
-            return self._back(user, server_name, cluster=cluster.name)
+            return await self._delete(
+                user, server_name, options, hub_ledger().saved.find(user.name, cluster.name, name)
+            )
         name = self.get_body_argument("_preset", "")[:_LONGEST]
         try:
             name = checked_name(name)
             _, request = await spawner.judged(options, cluster)
-            saved = Saved(user.name, cluster.name, name, dict(request.choices))
-            await self._kept(hub_ledger().saved.save(saved), cluster.profile)
+            await hub_ledger().saved.save(Saved(user.name, cluster.name, name, dict(request.choices)))
         except CannotSave as error:
             return await self._refuse(user, server_name, Draft(options, (Problem("name", str(error)),), saving=name))
         except RequestError as error:
@@ -72,13 +71,15 @@ class PresetsHandler(SpawnHandler):
             raise as_hub_error(error, cluster.profile) from error
         return self._back(user, server_name, cluster=cluster.name, saved=name)
 
-    async def _kept(self, change: Any, profile: Any) -> None:
+    async def _delete(self, user: User, server_name: str, options: Mapping[str, Any], found: Saved | None) -> None:
+        """What is gone already is gone."""
         try:
-            await change
-        except CannotSave:
-            raise
-        except HPCSpawnerError as error:
-            raise as_hub_error(error, profile) from error
+            if found is not None:
+                await hub_ledger().saved.delete(found)
+        except CannotSave as error:
+            return await self._refuse(user, server_name, Draft(options, note=str(error)))
+        cluster = options.get("cluster", "")
+        return self._back(user, server_name, **({"cluster": cluster} if cluster else {}))
 
     def _address(self, user: User, server_name: str) -> str:
         is_own = user.name == self.current_user.name and not server_name
@@ -86,7 +87,8 @@ class PresetsHandler(SpawnHandler):
         return url_path_join(self.hub.base_url, "spawn", *whose)
 
     def _back(self, user: User, server_name: str, **shown: str) -> None:
-        self.redirect(f"{self._address(user, server_name)}?{urlencode(shown)}")
+        query = f"?{urlencode(shown)}" if shown else ""
+        self.redirect(self._address(user, server_name) + query)
 
     async def _refuse(self, user: User, server_name: str, shown: Draft) -> None:
         """The form as it was, with what is wrong."""

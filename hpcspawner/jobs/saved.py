@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpcspawner.errors import LedgerUnavailable
 from hpcspawner.jobs.table import Store
 
 MOST = 20
@@ -21,10 +20,11 @@ LONGEST_NAME = 60
 """Characters of a name."""
 
 _MOST_BYTES = 16_384
+_AWAY = "The Hub can't write presets at the moment. Please try again later."
 
 
 class CannotSave(ValueError):
-    """Why a preset is not saved, as a sentence for its user."""
+    """Why a preset is not saved, or not deleted, as a sentence for its user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class SavedPresets:
         return next((one for one in self.of(username, cluster) if one.name == name), None)
 
     async def save(self, saved: Saved) -> None:
-        """Keep a preset in place of the one of this name. Raises CannotSave, LedgerUnavailable."""
+        """Keep a preset in place of the one of this name. Raises CannotSave."""
         async with self._lock:
             mine = self._by_user.get(saved.username, {})
             if saved.key not in mine and len(mine) >= MOST:
@@ -81,15 +81,15 @@ class SavedPresets:
                 await self._store.keep_preset({**row, "options": json.loads(text), "saved_at": time.time()})
             except SQLAlchemyError as error:
                 self._log.error("a preset of %s could not be saved: %s", saved.username, error)
-                raise LedgerUnavailable from error
+                raise CannotSave(_AWAY) from error
             self._keep(saved)
 
     async def delete(self, saved: Saved) -> None:
-        """Forget a preset. Raises LedgerUnavailable."""
+        """Forget a preset. Raises CannotSave."""
         await self._drop({saved.key})
 
     async def forget(self, usernames: Collection[str]) -> None:
-        """Forget all presets of users that are no more. Raises LedgerUnavailable."""
+        """Forget all presets of users that are no more. Raises CannotSave."""
         await self._drop({key for name in usernames for key in self._by_user.get(name, {})})
 
     async def _drop(self, keys: set[str]) -> None:
@@ -100,7 +100,7 @@ class SavedPresets:
                 await self._store.drop_presets(keys)
             except SQLAlchemyError as error:
                 self._log.error("presets could not be deleted: %s", error)
-                raise LedgerUnavailable from error
+                raise CannotSave(_AWAY) from error
             left = {
                 user: {key: one for key, one in mine.items() if key not in keys} for user, mine in self._by_user.items()
             }

@@ -164,6 +164,9 @@ def test_over_rest_a_name_is_the_site_s_preset_first_and_then_the_user_s(hub):
         hub.stop_server("alice")
         last = re.search(r'data-hpc-card="last".*?text-break">([^<]*)<', form(session, hub), re.DOTALL)[1]
         assert walltime in last, f"{options}: {last}"
+    # One that there is not is refused, and does not stand in the way of the next start.
+    assert hub.api("POST", server_path("alice"), json={"own_preset": "nope"}).status_code == 400
+    hub.spawn("alice")
 
 
 def test_presets_outlive_the_hub_are_judged_by_its_new_profile_and_go_with_their_user(make_hub):
