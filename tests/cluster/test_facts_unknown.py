@@ -5,7 +5,8 @@ import re
 import time
 
 import pytest
-from support.hub import Hub
+from support.browser import a_page, log_in
+from support.hub import Hub, server_path
 
 PROFILE = """\
 title = "A cluster"
@@ -108,6 +109,30 @@ def test_all_is_well(opened):
         assert f"--job-name={name} " in script.text
     elsewhere = {"_xsrf": token, "_form": "https://elsewhere.example.org/hub/spawn"}
     assert session.post(f"{hub.url}/hub/hpcspawner/script", data=elsewhere, timeout=30).status_code == 400
+
+
+OF_TWO = """case "$*" in
+*associations*) echo 'lab|physics||alice||normal|'; echo 'lab|chemistry||alice|compute|long|' ;;
+*) echo 'alice|physics' ;;
+esac"""
+
+
+def test_in_the_page_the_qos_follow_the_account(opened):
+    hub = opened(sacctmgr=OF_TWO)
+    until(hub, hub.log_in("alice"), "Your accounts as of")
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        page.goto(f"{hub.url}/hub/spawn")
+        assert "my default (physics)" in page.locator("#hpc-account option").first.inner_text()
+        for account, qos in (("chemistry", "long"), ("physics", "normal"), ("", "normal")):
+            page.select_option("#hpc-account", account)
+            enabled = page.locator("#hpc-qos option:not([disabled])").evaluate_all(
+                "found => found.map((one) => one.value)"
+            )
+            assert enabled == ["", qos], account
+        assert page.complaints == []
+    refused = hub.api("POST", server_path("alice"), json={"account": "chemistry", "qos": "normal"})
+    assert (refused.status_code, "may use: long" in refused.json()["message"]) == (400, True)
 
 
 @pytest.mark.parametrize("lines", [DOWN, GARBAGE], ids=["down", "garbage"])

@@ -85,10 +85,10 @@ def test_the_form_begins_with_the_cluster_and_shows_what_that_one_offers(hub):
 
 
 def test_home_shows_servers_on_both_and_a_preset_is_of_one(hub):
-    hub.spawn("alice", options("comet"))
-    hub.spawn("alice", options("tscc"), name="b")
     with a_page() as page:
         log_in(page, hub, "alice")
+        hub.spawn("alice", options("comet"))
+        hub.spawn("alice", options("tscc"), name="b")
         page.goto(f"{hub.url}/hub/home")
         for key, title in (("alice/", "comet"), ("alice/b", "tscc")):
             row = page.locator(f'tr[data-hpc-key="{key}"]')

@@ -8,6 +8,8 @@ from hub.conftest import PROFILE
 from support.browser import a_page, fill, log_in, look_at, unfold
 from support.hub import server_path
 
+pytestmark = pytest.mark.both_hubs
+
 PRESETS = """
 [[presets]]
 name = "quick"
