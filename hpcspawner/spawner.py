@@ -11,7 +11,7 @@ from jupyterhub.utils import maybe_future
 
 from hpcspawner.errors import HPCSpawnerError, LedgerUnavailable, SchedulerNotSetUp
 from hpcspawner.hub import tokens
-from hpcspawner.hub.doors import choices_of
+from hpcspawner.hub.choices import choices_of
 from hpcspawner.hub.unknown_jobs import survey
 from hpcspawner.hub.watch import Watch, leaving
 from hpcspawner.jobs.job import Job, now

@@ -3,8 +3,11 @@
 import json
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.utils import url_path_join
+from tornado import web
 
 
 class JsonHandler(BaseHandler):
@@ -16,3 +19,16 @@ class JsonHandler(BaseHandler):
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(body))
+
+
+def form_of(handler: BaseHandler) -> tuple[str, str]:
+    """The user and the server ("" for the default one) of the form that was sent, by its own address in `_form`.
+
+    400 for another address. Nothing is checked: whether there is such a user, and who may act for them.
+    """
+    prefix = url_path_join(handler.hub.base_url, "spawn")
+    address = handler.get_body_argument("_form", prefix)
+    user, server, *rest = [*(unquote(part) for part in address.removeprefix(prefix).split("/") if part), "", ""]
+    if not address.startswith(prefix) or any(rest):
+        raise web.HTTPError(HTTPStatus.BAD_REQUEST, "this is not the form's address")
+    return user or handler.current_user.name, server

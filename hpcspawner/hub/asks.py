@@ -9,13 +9,14 @@ from typing import Any
 from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
-from hpcspawner.hub.answers import JsonHandler
-from hpcspawner.hub.doors import Doors, chosen
+from hpcspawner.hub.answers import JsonHandler, form_of
+from hpcspawner.hub.choices import chosen
+from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
+from hpcspawner.jobs.ledger import job_name
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.cost import sentence
 from hpcspawner.request.form import read
-from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel, Resources
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.sudo import submit_words
@@ -96,9 +97,8 @@ class WhenHandler(Asked):
             return self.tell(TOO_SOON, HTTPStatus.TOO_MANY_REQUESTS)
         cluster = self.cluster(options)
         try:
-            account = await self.spawner().account_on(cluster)
-            wanted = make(options, cluster.profile, account).resources
-            return self.tell({"message": await self._sentence(cluster, account.name, wanted)})
+            account, request = await self.spawner().judged(options, cluster)
+            return self.tell({"message": await self._sentence(cluster, account.name, request.resources)})
         except RequestError as error:
             return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
         except SchedulerError as error:
@@ -126,8 +126,7 @@ class CostHandler(Asked):
         options = read({name: self.get_arguments(name) for name in self.request.arguments})
         cluster = self.cluster(options)
         try:
-            account = await self.spawner().account_on(cluster)
-            request = make(options, cluster.profile, account)
+            account, request = await self.spawner().judged(options, cluster)
         except RequestError as error:
             return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
         except SchedulerError as error:
@@ -150,9 +149,10 @@ class ScriptHandler(Asked):
         options = read({name: self.get_arguments(name) for name in self.request.arguments})
         cluster, spawner = self.cluster(options), self.spawner()
         try:
-            request = make(options, cluster.profile, await spawner.account_on(cluster))
+            _, request = await spawner.judged(options, cluster)
             scheduler = cluster.client.scheduler
-            job = preview(request, scheduler, cluster.profile.job, _LABEL, await spawner.home_for_preview())
+            label = JobLabel(job_name(form_of(self)[1]), _LABEL.tag)
+            job = preview(request, scheduler, cluster.profile.job, label, await spawner.home_for_preview())
             words = submit_words(scheduler, job.options, cluster.profile.directives)
         except RequestError as error:
             self.set_status(HTTPStatus.BAD_REQUEST)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from tornado.web import StaticFileHandler
 
 from hpcspawner.errors import ProfileError, more
-from hpcspawner.hub import asks, internals, looks, parent, peers, redact, servers, startup
+from hpcspawner.hub import asks, internals, looks, own_presets, parent, peers, redact, servers, startup
 from hpcspawner.hub.help import HelpHandler
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.nodes import resolvers
@@ -56,6 +56,7 @@ def configure(
         *handlers(hub_ledger),
         *asks.HANDLERS,
         *looks.HANDLERS,
+        *own_presets.HANDLERS,
         (r"/hpcspawner/help", HelpHandler),
         *servers.HANDLERS,
         (r"/hpcspawner/static/(.*)", StaticFileHandler, {"path": str(STATIC)}),

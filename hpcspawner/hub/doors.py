@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub import apihandlers
+from jupyterhub.utils import url_path_join
 from traitlets import default
 
 from hpcspawner.errors import (
@@ -22,6 +23,7 @@ from hpcspawner.errors import (
     more,
 )
 from hpcspawner.hub import audit, startup
+from hpcspawner.hub.choices import choices_of, chosen, with_preset, with_saved
 from hpcspawner.hub.hub_ledger import open_ledger
 from hpcspawner.hub.traits import Traits
 from hpcspawner.jobs import secret
@@ -39,42 +41,19 @@ from hpcspawner.request import accounts
 from hpcspawner.request.form import read
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.request.own import NOT_KNOWN, Own, of_user
 from hpcspawner.schedulers.cluster import Cluster, Clusters
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.site.presets import LAST
-from hpcspawner.site.profile import SiteProfile
-from hpcspawner.units import shown
 
-
-def chosen(options: object, clusters: Clusters) -> Cluster:
-    """The cluster that options name, else the default. Raises RequestError for one that is not offered."""
-    name = options.get("cluster") if isinstance(options, Mapping) else None
-    if name is None or name == "":
-        return clusters.default
-    found = clusters.offers(name) if isinstance(name, str) else None
-    if found is None:
-        offered = ", ".join(one.name for one in clusters.offered)
-        raise RequestError(
-            [Problem("cluster", f"{shown(name)} is not a cluster of this Hub. Choose one of: {offered}.")]
-        )
-    return found
-
-
-def _with_preset(options: Mapping[str, Any], profile: SiteProfile) -> Mapping[str, Any]:
-    """Options with those of the preset that they name, to be seen in the form."""
-    preset = next((one for one in profile.presets if one.name == options.get("preset")), None)
-    return {**preset.options, **options} if preset else options
+# Options that are judged by what the scheduler says of the user, too.
+_OF_STANDING = frozenset({"account", "qos", "reservation"})
 
 
 @cache
 def _clusters(sites: tuple[str, ...], spool: str, log: Any) -> Clusters:
     """Once for a Hub, however many spawners there are."""
     return Clusters.of(sites, Path(spool), log)
-
-
-def choices_of(job: Job) -> dict[str, Any]:
-    """What the job was asked for, on its own cluster: the default one may be another by now."""
-    return {**job.record.choices, "cluster": job.record.cluster}
 
 
 class Doors(Traits):
@@ -137,8 +116,44 @@ class Doors(Traits):
         shown = draft.get() or Draft(last, note=self._end_of_the_last())
         shown.last = last
         cluster = self._offered(shown.values)
-        shown.values = _with_preset(shown.values, cluster.profile)
+        shown.values = self._seen(shown.values, cluster)
+        shown.own = self._own_on(cluster)
+        shown.saved = tuple((one.name, one.options) for one in self.ledger.saved.of(self.user.name, cluster.name))
+        shown.presets_url = url_path_join(self.hub.base_url, "hpcspawner/presets")
+        if shown.to_judge:
+            shown.problems = await self._problems(shown.values, cluster)
         return render_form(cluster, self.ledger.clusters.offered, shown, self.facts_of(cluster))
+
+    def _seen(self, options: Mapping[str, Any], cluster: Cluster) -> Mapping[str, Any]:
+        """Options with those of the preset that they name, to be seen in the form."""
+        try:
+            return with_preset(self._with_saved(options, cluster), cluster.profile)
+        except RequestError:
+            return options
+
+    async def _problems(self, options: Mapping[str, Any], cluster: Cluster) -> tuple[Problem, ...]:
+        """What is wrong with these options, as far as it can be told."""
+        try:
+            await self.judged(options, cluster)
+        except RequestError as error:
+            return tuple(error.problems)
+        except SchedulerError as error:
+            self.log.warning("%s: %s", self._log_name, for_the_log(error))
+        return ()
+
+    def _with_saved(self, options: Any, cluster: Cluster) -> Any:
+        return with_saved(options, self.ledger.saved, self.user.name, cluster)
+
+    def _own_on(self, cluster: Cluster, account: str = "") -> Own:
+        """What is known there of this user, or of their account; what is old is asked for anew, for the next time."""
+        if not cluster.standings.kept:
+            return NOT_KNOWN
+        cluster.standings.look()
+        try:
+            account = account or accounts.name_on(cluster, self.user.name)
+        except AccountRefused:
+            return NOT_KNOWN
+        return of_user(cluster.standings, account)
 
     def facts_of(self, cluster: Cluster) -> Facts:
         """What is free there, as of the last time that the Hub asked; three listings of the queue make one of nodes."""
@@ -194,12 +209,25 @@ class Doors(Traits):
         """Fill the form from a link; a link alone never starts a job, so this always raises."""
         # A stranger's link must not bring lines that the user's job would run.
         options = {name: value for name, value in read(query_data).items() if name != "own_setup"}
+        if name := options.pop("saved", ""):
+            draft.set(self._saved_draft(options, name))
+            raise LinkFillsForm
         note = ""
         # Another cluster alone is no choice to look at.
         if options.keys() - {"cluster"}:
             note = "A link filled in this form. No server has been started yet: check the choices and press Start."
         draft.set(Draft(options, note=note, filled_in=bool(note)))
         raise LinkFillsForm
+
+    def _saved_draft(self, options: Mapping[str, Any], name: object) -> Draft:
+        """The form with one of the user's own presets, to be looked at."""
+        cluster = self._offered(options)
+        found = self.ledger.saved.find(self.user.name, cluster.name, name)
+        chosen_cluster = {"cluster": cluster.name} if self.ledger.clusters.several else {}
+        if found is None:
+            return Draft(chosen_cluster, note="There is no preset of yours with this name.")
+        note = f"The form shows your preset “{found.name}”. No server has been started yet."
+        return Draft({**found.options, **chosen_cluster}, note=note, filled_in=True, to_judge=True)
 
     async def accept(self, options: Mapping[str, Any]) -> None:
         """Judge options of any origin, just before the start. A job that is there already is not judged again."""
@@ -222,6 +250,7 @@ class Doors(Traits):
         except ServerLost as error:
             raise as_hub_error(error, self.cluster.profile) from error
         if job is None:
+            self._keep_choices(options)
             return
         if self._request is not None and not job.record.choices:
             job.change(choices=dict(self._request.choices))
@@ -230,6 +259,15 @@ class Doors(Traits):
             await self.news.say(
                 "This server already has a job. Your new choices will apply the next time you start it."
             )
+
+    def _keep_choices(self, options: Mapping[str, Any]) -> None:
+        """Have the last choice outlive the user's own preset that it was made by, which may be deleted."""
+        try:
+            is_plain = self._with_saved(options, self.cluster) is options
+        except RequestError:
+            is_plain = False
+        if self._request is not None and not is_plain:
+            self.user_options = self.orm_spawner.user_options = dict(self._request.choices)
 
     def _check_taken_up(self, job: Job | None) -> None:
         """A job that ends while housekeeping takes it up is not replaced by one that its user has not asked for."""
@@ -240,7 +278,7 @@ class Doors(Traits):
     async def _judge_kept(self, job: Job) -> JobRequest | None:
         """The request behind a job that may be there; None where the site no longer offers it."""
         try:
-            return await self._judge(choices_of(job))
+            return await self._judge(choices_of(job), is_new=False)
         except AccountRefused:
             # Nothing is ended for it: a wrong min_uid in the profile must not cost servers that run.
             raise
@@ -279,21 +317,39 @@ class Doors(Traits):
             return handler.get_server_json_body()["user_options"] is None
         return handler.get_json_body() is None
 
-    async def _judge(self, options: object) -> JobRequest:
+    async def _judge(self, options: object, *, is_new: bool = True) -> JobRequest:
         clusters = self.ledger.clusters
         cluster = self._chosen = chosen(options, clusters)
-        self._account = await self.account_on(cluster)
-        request = make(options, cluster.profile, self._account)
+        self._account, request = await self.judged(options, cluster, is_new=is_new)
         if clusters.several:
             return replace(request, choices={"cluster": cluster.name, **request.choices})
         return request
+
+    async def judged(
+        self, options: object, cluster: Cluster, *, is_new: bool = True
+    ) -> tuple[LocalAccount, JobRequest]:
+        """The account and the request that these options make on a cluster. Raises RequestError, SchedulerError.
+
+        A new request is judged by the user's own standing too. What is refused for it is judged once more by a fresh
+        answer of the scheduler's.
+        """
+        account = await self.account_on(cluster)
+        own = self._own_on(cluster, account.name) if is_new else NOT_KNOWN
+        options = self._with_saved(options, cluster)
+        try:
+            return account, make(options, cluster.profile, account, own)
+        except RequestError as error:
+            if own is NOT_KNOWN or _OF_STANDING.isdisjoint(problem.field for problem in error.problems):
+                raise
+            await cluster.standings.fresh()
+            return account, make(options, cluster.profile, account, self._own_on(cluster, account.name))
 
     async def account_on(self, cluster: Cluster) -> LocalAccount:
         """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
         access, people = cluster.profile.scheduler, cluster.client.people
         if not access.prefix:
             return await asyncio.to_thread(accounts.of_hub, allow_root=self.allow_root)
-        name = accounts.cluster_name(self.user.name, cluster.profile.users)
+        name = accounts.name_on(cluster, self.user.name)
         if people is not None:
             return await accounts.of_login_node(name, access.min_uid, people)
         # Off the loop: accounts may come from a directory service.

@@ -14,7 +14,6 @@ from hpcspawner.hub.asks import TOO_SOON, Asked, Turns
 from hpcspawner.pages.pages import for_the_log
 from hpcspawner.request import looks
 from hpcspawner.request.form import read
-from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.cluster import Cluster
 
@@ -110,7 +109,8 @@ class CheckHandler(_Looks):
             self._asking.discard(name)
 
     async def _check(self, cluster: Cluster, options: dict[str, Any], user: LocalAccount) -> dict[str, Any]:
-        asked = looks.check(cluster.profile, user, make(options, cluster.profile, user))
+        _, request = await self.spawner().judged(options, cluster)
+        asked = looks.check(cluster.profile, user, request)
         async with self._turns.one:
             return looks.problems(await cluster.client.look(user.name, asked))
 

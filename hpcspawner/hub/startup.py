@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from hpcspawner.errors import more
 from hpcspawner.hub import audit, double_start, servers, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
+from hpcspawner.hub.users import forget_with_their_users
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
 from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages import content_security, site_templates
@@ -102,7 +103,11 @@ async def _keep_house(app: JupyterHub, *, looks: bool) -> None:
         shared = app.tornado_application.settings[name].globals
         shared.update(hpcspawner_last_end=spawner.last_failure, hpcspawner_history=spawner.history)
     startup_checks.tell_whose_jobs(app, spawner.ledger.clusters.offered, allow_root=spawner.allow_root)
+    for cluster in spawner.ledger.clusters.offered:
+        # So that the first form knows it.
+        cluster.standings.look()
     if looks:
+        forget_with_their_users(app, spawner.ledger.saved, app.log)
         in_background(startup_checks.look_around(app, spawner.ledger.clusters.offered), app.log)
     limits = HousekeepingLimits(spawner.housekeeping_interval_s, spawner.orphan_grace_s, spawner.reaper_dry_run)
     await Housekeeping(app, spawner.ledger, limits, app.log).run()

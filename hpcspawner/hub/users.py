@@ -4,11 +4,15 @@ JupyterHub keeps those it has met by their numbers alone, and asks the database 
 servers that is a thousand questions for every look at all of them.
 """
 
+import logging
 from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
-from sqlalchemy import inspect
+from sqlalchemy import event, inspect
+
+from hpcspawner.jobs.saved import SavedPresets
+from hpcspawner.jobs.tasks import in_background
 
 
 class Users:
@@ -36,3 +40,14 @@ class Users:
         if user is None or user.name != name or not inspect(user.orm_user).persistent:
             return None
         return user
+
+
+def forget_with_their_users(app: JupyterHub, saved: SavedPresets, log: logging.Logger) -> None:
+    """Presets go with their user: those of users that are gone already, and of each that is deleted from now on."""
+    names = {name for (name,) in app.db.query(orm.User.name)}
+    in_background(saved.forget(set(saved.usernames) - names), log)
+
+    def deleted(_mapper: Any, _connection: Any, user: orm.User) -> None:
+        in_background(saved.forget({user.name}), log)
+
+    event.listen(orm.User, "after_delete", deleted)

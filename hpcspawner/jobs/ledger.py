@@ -20,6 +20,7 @@ from hpcspawner.jobs.events import Event, Outside
 from hpcspawner.jobs.job import Job, digest, now
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.record import End, JobRecord
+from hpcspawner.jobs.saved import SavedPresets
 from hpcspawner.jobs.table import Store
 from hpcspawner.jobs.tasks import Wake, in_background
 from hpcspawner.schedulers.cluster import Cluster, Clusters
@@ -53,6 +54,7 @@ class Ledger:
         self._of_server: dict[ServerName, dict[str, Job]] = {}
         self._warn_of_other_hubs()
         try:
+            self.saved = SavedPresets(store, log)
             self._load()
         except (ValueError, TypeError) as error:
             raise store.unusable(error) from error

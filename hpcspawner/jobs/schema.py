@@ -6,6 +6,7 @@ from collections.abc import Callable
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import (
+    JSON,
     Column,
     Connection,
     Engine,
@@ -39,6 +40,19 @@ CLUSTERS = Table(
 )
 """The last profile of each cluster, for the jobs of one that is taken out of the configuration."""
 
+PRESETS = Table(
+    "hpcspawner_presets",
+    _TABLES,
+    Column("hub", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("username", String(255), nullable=False),
+    Column("cluster", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("saved_at", SECONDS, nullable=False),
+)
+"""Presets that users have saved."""
+
 # One row: the version of the tables, and when the ledger was made (seconds since 1970).
 _SCHEMA = Table(
     "hpcspawner_schema",
@@ -66,6 +80,7 @@ def prepare(engine: Engine) -> float:
             _stamp(connection, VERSION, time.time())
             JOBS.create(connection)
             CLUSTERS.create(connection, checkfirst=True)
+            PRESETS.create(connection, checkfirst=True)
         else:
             for step in _STEPS[version:]:
                 step(connection)
@@ -112,6 +127,11 @@ def _version_3(connection: Connection) -> None:
         change.add_column(JOBS.name, Column("expected_at", SECONDS, nullable=False, server_default="0"))
 
 
+def _version_4(connection: Connection) -> None:
+    """Users have presets of their own."""
+    PRESETS.create(connection, checkfirst=True)
+
+
 # Each brings the tables from the version that is its place in this list to the next. They stay as they are for ever.
-_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2, _version_3)
+_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2, _version_3, _version_4)
 VERSION = len(_STEPS)

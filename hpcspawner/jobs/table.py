@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hpcspawner.errors import LedgerUnusable
-from hpcspawner.jobs.schema import CLUSTERS, JOBS, prepare
+from hpcspawner.jobs.schema import CLUSTERS, JOBS, PRESETS, prepare
 from hpcspawner.units import printable
 
 _Value = TypeVar("_Value")
@@ -62,6 +62,18 @@ class Store:
     def keep_profiles(self, profiles: dict[str, str]) -> None:
         """Keep these profiles for when their clusters are not configured. Blocks; used once. Raises LedgerUnusable."""
         self._at_first(lambda: self._keep_profiles(profiles))
+
+    def saved_presets(self) -> list[dict[str, Any]]:
+        """The users' own presets. Blocks; used once. Raises LedgerUnusable."""
+        return self._at_first(self._saved_presets)
+
+    async def keep_preset(self, row: dict[str, Any]) -> None:
+        """Commit a preset in place of the one with its id. Raises SQLAlchemyError."""
+        await self._off_the_loop(lambda: self._keep_preset(row))
+
+    async def drop_presets(self, ids: Collection[str]) -> None:
+        """Drop the presets with these ids. Raises SQLAlchemyError."""
+        await self._off_the_loop(lambda: self._drop_presets(ids))
 
     def unusable(self, error: Exception) -> LedgerUnusable:
         """What an admin reads of an error that the Hub met when it opened the ledger."""
@@ -146,6 +158,21 @@ class Store:
             for name, text in profiles.items():
                 connection.execute(delete(CLUSTERS).where(CLUSTERS.c.hub == self._hub, CLUSTERS.c.name == name))
                 connection.execute(insert(CLUSTERS).values(hub=self._hub, name=name, profile=text))
+
+    def _saved_presets(self) -> list[dict[str, Any]]:
+        with self._opened().begin() as connection:
+            found = connection.execute(select(PRESETS).where(PRESETS.c.hub == self._hub))
+            return [dict(row) for row in found.mappings()]
+
+    def _keep_preset(self, row: dict[str, Any]) -> None:
+        with self._opened().begin() as connection:
+            connection.execute(delete(PRESETS).where(PRESETS.c.hub == self._hub, PRESETS.c.id == row["id"]))
+            connection.execute(insert(PRESETS).values({**row, "hub": self._hub}))
+
+    def _drop_presets(self, ids: Collection[str]) -> None:
+        with self._opened().begin() as connection:
+            for one in ids:
+                connection.execute(delete(PRESETS).where(PRESETS.c.hub == self._hub, PRESETS.c.id == one))
 
     def _write_all(self) -> None:
         """Commit what waits, in one transaction; where that fails, each by itself: one row's fault is its own."""

@@ -1,6 +1,6 @@
 """The cards above the form: the user's last choice and the site's presets, each started with one click."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +18,10 @@ from hpcspawner.site.presets import LAST
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One card. `name` is the preset that its button sends, `link` fills the form with its choices."""
+    """One card. `name` is the preset that its button sends, `link` fills the form with its choices.
+
+    `own` tells that its user has saved it; `problem` is why it can't be started now, "" where it can.
+    """
 
     name: str
     title: str
@@ -26,6 +29,22 @@ class Card:
     facts: tuple[str, ...]
     link: str
     outlook: str
+    own: bool = False
+    problem: str = ""
+
+
+def own_cards(offered: Offer, saved: Iterable[tuple[str, Mapping[str, Any]]], facts: Facts) -> list[Card]:
+    """The user's own presets, by name and options; one that is not possible now says why."""
+    return [_own_card(offered, name, options, facts) for name, options in saved]
+
+
+def _own_card(offered: Offer, name: str, options: Mapping[str, Any], facts: Facts) -> Card:
+    link = f"?{urlencode({'cluster': offered.profile.name, 'saved': name})}"
+    try:
+        request = judge({key: value for key, value in options.items() if key != "cluster"}, offered, ANYONE)
+    except RequestError as error:
+        return Card(name, name, "", (), link, "", own=True, problem=str(error))
+    return Card(name, name, "", tuple(_facts(offered, request)), link, outlook(facts, request.resources), own=True)
 
 
 def cards(offered: Offer, last: Mapping[str, Any], facts: Facts) -> list[Card]:

@@ -7,6 +7,7 @@ from typing import Any
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.schedulers.facts import Facts, Free
 from hpcspawner.schedulers.nodes import NodeState
+from hpcspawner.schedulers.standings import Standings
 from hpcspawner.site.profile import ANY_GPU
 from hpcspawner.units import Memory
 
@@ -65,6 +66,22 @@ def _largest(free: Free) -> str:
 
 def _rounded(mib: int) -> str:
     return f"{mib // 1024}G" if mib >= 1024 else str(Memory(mib))
+
+
+def standing_in_words(standings: Standings) -> str:
+    """As of when the user's accounts, QOS and reservations are known, and what is not; "" where none is asked for."""
+    told = [f"{one.name} as of {_clock(one.part.at)}" for one in standings.kept if one.part and not one.failed]
+    old = [f"{one.name} (last known at {_clock(one.part.at)})" for one in standings.kept if one.part and one.failed]
+    unknown = [one.name for one in standings.kept if one.part is None]
+    sentences = [
+        f"Your {', '.join(told)}." if told else "",
+        f"The scheduler does not tell your {', '.join([*old, *unknown])} at the moment." if old or unknown else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M", time.localtime(at))
 
 
 def outlook(facts: Facts, wanted: Resources) -> str:

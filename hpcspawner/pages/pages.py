@@ -1,5 +1,6 @@
 """What a user sees in the Hub: the form, the messages of a waiting job, the text of a failure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -23,14 +24,17 @@ from hpcspawner.errors import (
     ServerLost,
     more,
 )
-from hpcspawner.pages.cards import cards
+from hpcspawner.jobs.saved import LONGEST_NAME
+from hpcspawner.pages.cards import cards, own_cards
 from hpcspawner.pages.failure import Failure, failure
-from hpcspawner.pages.free import in_words
+from hpcspawner.pages.free import in_words, standing_in_words
 from hpcspawner.request.form import fields, unplaced_problems
 from hpcspawner.request.offer import offer
+from hpcspawner.request.own import NOT_KNOWN, Own, as_data
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.schedulers.state import Cause
+from hpcspawner.site.presets import LAST
 from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,7 +48,11 @@ class Draft:
     """What the form shows in one web request: the values asked for, what was wrong with them, a note above.
 
     `last` is the choice of the user's last start, for a card of its own. `filled_in` tells that the values are to be
-    looked at, as those of a link are.
+    looked at, as those of a link are. `own` is what the scheduler lets the user choose.
+
+    `saved` are the user's own presets, by name and options, and `presets_url` is where they are saved ("": nowhere).
+    `saving` is the name of one that was not saved for the problems. With `to_judge` the form says what is wrong with
+    the values.
 
     Not frozen: the Hub judges form data in a task of its own, which sees the request's draft but can't replace it.
     """
@@ -54,6 +62,11 @@ class Draft:
     note: str = ""
     last: Mapping[str, Any] = field(default_factory=dict)
     filled_in: bool = False
+    own: Own = NOT_KNOWN
+    saved: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    presets_url: str = ""
+    saving: str | None = None
+    to_judge: bool = False
 
 
 _NO_FACTS = Facts()
@@ -64,10 +77,13 @@ draft: ContextVar[Draft | None] = ContextVar("hpcspawner_draft", default=None)
 
 def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, facts: Facts = _NO_FACTS) -> str:
     """The inside of the Hub's spawn form as HTML, for one of the clusters that are offered."""
-    profile, offer_here = cluster.profile, offer(cluster.profile)
+    profile, offer_here = cluster.profile, offer(cluster.profile, shown.own)
     every = fields(offer_here, shown.values, shown.problems)
     groups = [(title, [one for one in every if one.group == key]) for key, title in _GROUPS]
     above = cards(offer_here, shown.last, facts)
+    # The last choice comes first, then what the user has saved.
+    own_at = 1 if above and above[0].name == LAST else 0
+    above[own_at:own_at] = own_cards(offer_here, shown.saved, facts)
     return (
         form_templates()
         .get_template("hpc_form.html")
@@ -86,7 +102,13 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             can_look=profile.scheduler.look,
             free=in_words(facts, [one.name for one in profile.partitions]),
             gpus_allowed=_gpus_allowed,
-            offer=offer_here.as_json,
+            # The same text for all users; what is one user's comes beside it.
+            offer=offer(profile).as_json,
+            mine=json.dumps(mine, separators=(",", ":")) if (mine := as_data(shown.own)) else "",
+            presets_url=shown.presets_url,
+            saving=shown.saving,
+            longest_name=LONGEST_NAME,
+            standing=standing_in_words(cluster.standings),
         )
     )
 

@@ -7,6 +7,7 @@ import pwd
 from hpcspawner.errors import AccountRefused, Problem, RequestError
 from hpcspawner.programs.helper import SYSTEMS_OWN
 from hpcspawner.request.model import LocalAccount
+from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.people import NotAUser, People
 from hpcspawner.site import names
 from hpcspawner.site.away import UserNames
@@ -18,6 +19,13 @@ def cluster_name(name: str, rule: UserNames) -> str:
         return rule.on_cluster(name)
     except ValueError as error:
         raise AccountRefused([Problem("user", f"{name!r} has no account on the cluster: {error}.")]) from error
+
+
+def name_on(cluster: Cluster, name: str) -> str:
+    """The account on a cluster that jobs of this user run under, by name. Raises AccountRefused."""
+    if not cluster.profile.scheduler.prefix:
+        return cluster.client.own_account
+    return cluster_name(name, cluster.profile.users)
 
 
 def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:

@@ -1,28 +1,32 @@
 """The form's fields from what a site offers, and form data read back; nothing is judged here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcspawner.errors import Problem
 from hpcspawner.request.offer import Offer
 from hpcspawner.request.options import BY_NAME, OPTIONS
+from hpcspawner.schedulers.standing import Reservation
 from hpcspawner.site.environments import NO_IMAGE
 from hpcspawner.site.profile import ANY_GPU, NEVER, SiteProfile
 from hpcspawner.units import Walltime, shown
 
 _LONGEST_LIST = 10
+_HALF_A_DAY_S = 12 * 3600
 # Wall times that people ask for.
 _TIMES = ("30m", "1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "7d")
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One entry of a list: what is sent, what is read, and a line of help."""
+    """One entry of a list: what is sent, what is read, and a line of help; `why` it can't be chosen, "" if it can."""
 
     value: str
     label: str
     help: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,10 @@ def read(form_data: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
     A preset is started by a button of its own, so the fields that a browser sends with it count for nothing.
     """
-    if preset := _texts(form_data.get("preset", ())):
-        cluster = _texts(form_data.get("cluster", ()))
-        return {"preset": preset[-1], **({"cluster": cluster[-1]} if cluster else {})}
+    for button in ("preset", "own_preset"):
+        if named := _texts(form_data.get(button, ())):
+            cluster = _texts(form_data.get("cluster", ()))
+            return {button: named[-1], **({"cluster": cluster[-1]} if cluster else {})}
     options: dict[str, Any] = {}
     for name, values in form_data.items():
         texts = _texts(values)
@@ -192,28 +197,75 @@ def _partition(profile: SiteProfile) -> Field:
 
 
 def _account(offered: Offer) -> Field | None:
-    profile = offered.profile
-    limits = [place.names("account") for place in offered.places if "account" in place.limits]
-    if not limits:
+    profile, own = offered.profile, offered.own
+    places = [place for place in offered.places if "account" in place.limits]
+    if not places:
         return None
     label, default = profile.words.account, profile.defaults.account
     values = (default,) if default else ()
-    if any(limit.typed for limit in limits):
+    if own.member is None and any(place.names("account").typed for place in places):
         help_line = "The account that is charged for the job."
         return _field("account", "text", label=label, values=values, help=help_line, suggested=offered.names("account"))
-    none = () if profile.account == "required" else (Option("", "my default"),)
-    return _field("account", "select", label=label, values=values, options=(*none, *_named(offered.names("account"))))
+    mine = dict.fromkeys(one for place in places for one in offered.accounts(place).names)
+    if own.member is not None and default not in mine:
+        values = ()
+    usual = own.member.default if own.member else ""
+    none = () if profile.account == "required" else (Option("", f"my default ({usual})" if usual else "my default"),)
+    names = dict.fromkeys((*offered.names("account"), *mine))
+    options = tuple(Option(one, one, why="" if one in mine or own.member is None else _NOT_A_MEMBER) for one in names)
+    return _field("account", "select", label=label, values=values, options=(*none, *options))
+
+
+_NOT_A_MEMBER = "you are not a member"
 
 
 def _site_extras(offered: Offer) -> list[Field | None]:
-    qos, features = offered.names("qos"), offered.names("features")
+    features = offered.names("features")
     return [
-        _field("qos", "select", options=(Option("", "default"), *_named(qos))) if qos else None,
-        _field("reservation", "text", help="Name of a reservation that you may use.")
-        if "reservation" in offered.limits
-        else None,
+        _qos(offered),
+        _reservation(offered) if "reservation" in offered.limits else None,
         _field("features", "checkboxes", options=_named(features)) if features else None,
     ]
+
+
+def _qos(offered: Offer) -> Field | None:
+    names, own = offered.names("qos"), offered.own
+    if not names:
+        return None
+    # The account is not chosen yet: what none of the user's accounts may use.
+    rows = [qos for places in own.member.accounts.values() for qos in places.values()] if own.member else [()]
+    known = set().union(*rows) if all(rows) else set(names)
+    options = (Option(one, one, why="" if one.lower() in known or one in known else _NO_QOS) for one in names)
+    return _field("qos", "select", options=(Option("", "default"), *options))
+
+
+_NO_QOS = "none of your accounts may use it"
+
+
+def _reservation(offered: Offer) -> Field:
+    """A list of those that the user may use, where there are some; else a name may be typed."""
+    usable, profile = offered.own.usable(), offered.profile
+    if not usable:
+        return _field("reservation", "text", help="Name of a reservation that you may use.")
+    names = {one.name for one in profile.partitions}
+    options = (Option(one.name, _when_and_where(one), why=_elsewhere(one, names)) for one in usable)
+    return _field("reservation", "select", options=(Option("", "none"), *options))
+
+
+def _when_and_where(one: Reservation) -> str:
+    now = time.time()
+    begins = f"from {_clock(one.starts_at)}" if one.starts_at > now else ""
+    words = (one.partition, one.nodes, begins, f"until {_clock(one.ends_at)}")
+    return f"{one.name}: {', '.join(filter(None, words))}"
+
+
+def _clock(at: float) -> str:
+    far = abs(at - time.time()) > _HALF_A_DAY_S
+    return time.strftime("%H:%M on %d %B" if far else "%H:%M", time.localtime(at))
+
+
+def _elsewhere(one: Reservation, partitions: Collection[str]) -> str:
+    return f"the Hub does not offer {one.partition}" if one.partition and one.partition not in partitions else ""
 
 
 def _sizes(offered: Offer) -> list[Field | None]:

@@ -8,13 +8,14 @@ from hpcspawner.request.folders import shortened
 from hpcspawner.request.judge import Judge
 from hpcspawner.request.model import Choice, JobRequest, LocalAccount
 from hpcspawner.request.offer import Offer, offer
+from hpcspawner.request.own import NOT_KNOWN, Own
 from hpcspawner.site.environments import NO_IMAGE
 from hpcspawner.site.profile import NEVER, SiteProfile
 
 
-def make(options: object, profile: SiteProfile, user: LocalAccount) -> JobRequest:
-    """Check options of any origin and shape against what a site offers; see `judge`."""
-    return judge(options, offer(profile), user)
+def make(options: object, profile: SiteProfile, user: LocalAccount, own: Own = NOT_KNOWN) -> JobRequest:
+    """Check options of any origin and shape against what a site offers, to a user of this standing; see `judge`."""
+    return judge(options, offer(profile, own), user)
 
 
 def judge(options: object, offered: Offer, user: LocalAccount) -> JobRequest:

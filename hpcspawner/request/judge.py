@@ -183,6 +183,7 @@ class Judge:
         walltime = self.limited("walltime", place.up_to("walltime"))
         # A whole node gives at least what was asked, so what fits is taken without a word.
         whole = partition.whole_nodes
+        account = self._account(place)
         return Resources(
             partition=partition.name,
             names_partition=not partition.form_only,
@@ -192,9 +193,9 @@ class Judge:
             memory=None if whole else memory,
             gpus=gpus,
             gpu_type=gpu_type,
-            account=self._account(place),
-            qos=self._one_of("qos", place.names("qos")),
-            reservation=self._reservation(),
+            account=account,
+            qos=self._qos(place, account or ""),
+            reservation=self._reservation(account or ""),
             features=self._features(place.names("features")),
             whole_nodes=whole,
             requeue=self.profile.job.requeue,
@@ -271,21 +272,32 @@ class Judge:
                 self.refuse("account", "This site does not accept an account; leave it empty.")
                 return asked
             return self.profile.defaults.account
-        limit = place.names("account")
+        limit, own = self.offered.accounts(place), self.offered.own
         if asked is None:
             if limit.required and "account" not in self.refused:
                 self.refuse("account", "This site requires an account.")
             return limit.default
-        if not limit.typed and asked not in limit.names:
+        of_site = place.names("account")
+        if not of_site.typed and asked not in of_site.names:
             self.refuse("account", _not_offered("account", asked, limit.names))
+        elif why := own.no_account(asked, place.partition):
+            self.refuse("account", _not_yours("account", asked, why, limit.names))
         else:
             self._name("account", asked)
         return asked
 
-    def _reservation(self) -> str | None:
+    def _qos(self, place: Place, account: str) -> str | None:
+        asked = self._one_of("qos", place.names("qos"))
+        if asked and "qos" not in self.refused and (why := self.offered.own.no_qos(asked, account, place.partition)):
+            self.refuse("qos", _not_yours("qos", asked, why))
+        return asked
+
+    def _reservation(self, account: str) -> str | None:
         asked = self.text("reservation")
         if asked is not None and "reservation" not in self.offered.limits:
             self.refuse("reservation", "This site does not accept a reservation; leave it empty.")
+        elif asked is not None and (why := self.offered.own.no_reservation(asked, account)):
+            self.refuse("reservation", _not_yours("reservation", asked, why))
         elif asked is not None:
             self._name("reservation", asked)
         return asked
@@ -328,6 +340,11 @@ class Judge:
 def _not_offered(name: str, asked: str, offered: Sequence[str]) -> str:
     choose = f"Choose one of: {', '.join(offered)}." if offered else "This site offers none here; leave it empty."
     return f"{word(name)} {_shown(asked)} is not offered. {choose}"
+
+
+def _not_yours(name: str, asked: str, why: str, yours: Sequence[str] = ()) -> str:
+    choose = f" Choose one of: {', '.join(yours)}." if yours else ""
+    return f"{word(name)} {_shown(asked)}: {why}.{choose}"
 
 
 def _shown(value: object) -> str:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from hpcspawner.request.own import NOT_KNOWN, Own
 from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime
 
@@ -103,11 +104,15 @@ _kept: dict[int, "Offer"] = {}
 
 @dataclass(frozen=True)
 class Offer:
-    """What one cluster offers: `limits` are those of the whole site, `places` what each partition allows, in order."""
+    """What one cluster offers: `limits` are those of the whole site, `places` what each partition allows, in order.
+
+    `own` is what the scheduler lets one user choose of it.
+    """
 
     profile: SiteProfile
     limits: Mapping[str, Limit] = field(default_factory=dict)
     places: tuple[Place, ...] = ()
+    own: Own = NOT_KNOWN
 
     def counts(self, name: str) -> Counts:
         """A limit of the site that is a whole number."""
@@ -120,6 +125,18 @@ class Offer:
     def place(self, partition: Partition) -> Place:
         """What this partition allows."""
         return next(one for one in self.places if one.partition is partition)
+
+    def accounts(self, place: Place) -> Names:
+        """The accounts that the user may choose in a place that has the option."""
+        limit, member = place.names("account"), self.own.member
+        if member is None:
+            return limit
+        listed = limit.names or tuple(sorted(member.accounts))
+        names = tuple(one for one in listed if not self.own.no_account(one, place.partition))
+        default = limit.default
+        if default is not None and self.own.no_account(default, place.partition):
+            default = names[0] if names else None
+        return replace(limit, names=names, default=default, typed=False)
 
     @cached_property
     def as_json(self) -> str:
@@ -137,14 +154,14 @@ class Offer:
         return tuple(dict.fromkeys(one for place in self.places for one in place.names(name).names))
 
 
-def offer(profile: SiteProfile) -> Offer:
+def offer(profile: SiteProfile, own: Own = NOT_KNOWN) -> Offer:
     """What this site offers: made once, for every form and every request asks for it."""
     known = _kept.get(id(profile))
     if known is None or known.profile is not profile:
         if len(_kept) >= _MOST_KEPT:
             _kept.clear()
         known = _kept[id(profile)] = _offer(profile)
-    return known
+    return known if own is NOT_KNOWN else replace(known, own=own)
 
 
 def _offer(profile: SiteProfile) -> Offer:

@@ -11,6 +11,7 @@ from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers.backend import Backend, Size
 from hpcspawner.schedulers.inventory import InventoryReader
 from hpcspawner.schedulers.nodes import Estimate, Node, Queued
+from hpcspawner.schedulers.standing import StandingReader
 from hpcspawner.schedulers.state import JobStatus, Record
 from hpcspawner.site.profile import Access
 from hpcspawner.site.scheduler_types import ProfileRules
@@ -149,6 +150,9 @@ class Scheduler(ABC):
 
     inventory: InventoryReader | None = None
     """How it is asked which partitions and nodes it has; None where it can't be."""
+
+    standing: StandingReader | None = None
+    """How it is asked what single users may choose; None where it can't be."""
 
     def __init__(self, leave_out: Collection[str] = ()):
         """`leave_out` are options that the submit command is not given."""

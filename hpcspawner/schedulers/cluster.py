@@ -13,6 +13,7 @@ from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.factory import make_scheduler
 from hpcspawner.schedulers.facts import Board
 from hpcspawner.schedulers.queue import Queue
+from hpcspawner.schedulers.standings import Standings
 from hpcspawner.site.profile import SiteProfile, load, parse
 
 
@@ -25,6 +26,7 @@ class Cluster:
     queue: Queue
     board: Board
     balances: Balances
+    standings: Standings
     source: str = ""
     retired: bool = False
 
@@ -41,7 +43,12 @@ class Cluster:
         )
         board = Board(client, [one.name for one in profile.partitions])
         balances = Balances(client, profile.cost.balance if profile.cost else ())
-        return cls(profile, client, Queue(client), board, balances, source)
+        standings = Standings(
+            client,
+            accounts=profile.account != "hidden" or any(one.qos for one in profile.partitions),
+            reservations=profile.reservation != "hidden",
+        )
+        return cls(profile, client, Queue(client), board, balances, standings, source)
 
 
 class Clusters:

@@ -15,6 +15,7 @@ from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.slurm_facts import SlurmFacts
 from hpcspawner.schedulers.slurm_inventory import SlurmInventory
+from hpcspawner.schedulers.slurm_standing import SlurmStanding
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
@@ -59,6 +60,7 @@ class Slurm(SlurmFacts):
     title = "Slurm"
     rules = words.RULES
     inventory = SlurmInventory()
+    standing = SlurmStanding()
     job_id_pattern = _OUR_JOB.pattern
     job_variable = "SLURM_JOB_ID"
     cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait

@@ -384,9 +384,12 @@ _ATTRIBUTES = {
         "aria-hidden",
         "aria-label",
         "aria-live",
+        "disabled",
+        "formaction",
         "hidden",
         "href",
         "list",
+        "maxlength",
         "role",
         "scope",
         "selected",
@@ -396,7 +399,21 @@ _ATTRIBUTES = {
     ),
     *(
         f"data-hpc-{name}"
-        for name in ("as-of", "card", "closed", "cluster", "estimate", "free", "look", "now", "offer", "unknown")
+        for name in (
+            "as-of",
+            "card",
+            "closed",
+            "cluster",
+            "estimate",
+            "free",
+            "look",
+            "mine",
+            "now",
+            "offer",
+            "own-card",
+            "standing",
+            "unknown",
+        )
     ),
 }
 

@@ -177,6 +177,17 @@ def drained(*nodes):
 
 
 @contextlib.contextmanager
+def reserved(name, **words):
+    """A reservation for an hour from now."""
+    given = {"StartTime": "now", "Duration": "60"} | words
+    on_head("scontrol", "create", "reservation", f"ReservationName={name}", *(f"{k}={v}" for k, v in given.items()))
+    try:
+        yield
+    finally:
+        on_head("scontrol", "delete", f"reservationname={name}")
+
+
+@contextlib.contextmanager
 def nothing_starts():
     """No job starts, however much is free. (A Torque whose nodes are offline refuses jobs that want GPUs.)"""
     on_head("scontrol", "update", f"nodename={','.join(NODES)}", "state=drain", "reason=test")

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from cluster.conftest import drained, jobs_of, on_head, shown
+from cluster.conftest import drained, jobs_of, on_head, reserved, shown
 from support.browser import a_page, log_in, look_at, unfold
 from support.faults import within
 from support.hub import server_path
@@ -74,6 +74,19 @@ def test_the_facts_are_the_cluster_s_own(hub):
     finally:
         on_head("scontrol", "update", "partitionname=debug", "state=up")
     free_until(session, hub, "compute", nodes="2 free")
+
+
+def test_reserved_and_down_nodes_are_not_free(hub):
+    session = hub.log_in("alice")
+    with reserved("upkeep", Users="root", Nodes="n1"):
+        free_until(session, hub, "compute", nodes="1 free, 1 reserved")
+    free_until(session, hub, "compute", nodes="2 free")
+    on_head("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+    try:
+        free_until(session, hub, "compute", nodes="1 free, 1 down", cores="64 of 64")
+    finally:
+        on_head("scontrol", "update", "nodename=n2", "state=resume")
+    free_until(session, hub, "compute", nodes="2 free", cores="128 of 128")
 
 
 def test_nobody_who_is_not_logged_in_asks(hub):

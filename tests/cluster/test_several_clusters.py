@@ -1,11 +1,13 @@
 """Two clusters behind one Hub: servers on both at once, one of them away for a while, one taken out."""
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 from cluster.conftest import NODES, jobs_of, queue_is_empty_within
+from support.browser import a_page, log_in, unfold
 from support.faults import within
 from support.hub import EXAMPLES, Hub, example, server_path
 from support.schedulers import HAS_TORQUE, PATHS
@@ -80,6 +82,34 @@ def test_the_form_begins_with_the_cluster_and_shows_what_that_one_offers(hub):
     assert 'name="cluster" value="tscc"' in second
     assert "gpu-shared" not in second
     assert "Queue" in second
+
+
+def test_home_shows_servers_on_both_and_a_preset_is_of_one(hub):
+    with a_page() as page:
+        log_in(page, hub, "alice")
+        hub.spawn("alice", options("comet"))
+        hub.spawn("alice", options("tscc"), name="b")
+        page.goto(f"{hub.url}/hub/home")
+        for key, title in (("alice/", "comet"), ("alice/b", "tscc")):
+            row = page.locator(f'tr[data-hpc-key="{key}"]')
+            assert row.locator('[data-hpc-cell="state"]').inner_text() == "running"
+            assert title in row.locator('[data-hpc-cell="cluster"]').inner_text().lower()
+            assert row.locator('[data-hpc-cell="node"]').inner_text() in NODES
+        for key in ("alice/b", "alice/"):
+            page.locator(f'tr[data-hpc-key="{key}"] [data-hpc-end]').click()
+            page.wait_for_url(re.compile("/hub/home"))
+            page.locator(f'tr[data-hpc-key="{key}"]').wait_for(state="detached")
+        queue_is_empty_within(60, "alice")
+        page.goto(f"{hub.url}/hub/spawn?cluster=tscc")
+        unfold(page)
+        page.click("#hpc-save > summary")
+        page.fill("#hpc-preset-name", "there")
+        page.click("#hpc-save-preset")
+        page.wait_for_url(re.compile("saved=there"))
+        for cluster, count in (("tscc", 1), ("comet", 0)):
+            page.goto(f"{hub.url}/hub/spawn?cluster={cluster}")
+            assert page.locator("[data-hpc-own-card]").count() == count
+        assert page.complaints == []
 
 
 async def test_servers_of_one_user_run_on_two_clusters_while_one_is_away_and_when_it_is_taken_out(hub, commands):

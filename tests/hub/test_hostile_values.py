@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,8 @@ from hpcspawner.errors import Problem, Reason, ServerLost
 from hpcspawner.pages.failure import failure
 from hpcspawner.pages.history import PastJob
 from hpcspawner.pages.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
+from hpcspawner.request.own import Own
+from hpcspawner.schedulers.standing import Member, Reservation
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
 
@@ -86,7 +89,19 @@ def profile(text):
 def form(text):
     values = {"partition": text, "directory": text, "walltime": text, "memory": text, "environment": text}
     problems = (Problem("directory", text), Problem("partition", text), Problem("nothing", text))
-    return render_form(a_cluster(profile(text)), (), Draft(values, problems, text))
+    shown = Draft(values, problems, text, saving=text, presets_url="/hub/hpcspawner/presets", own=own(text))
+    # One that can be started, and one that the site no longer offers.
+    shown.saved = ((text, {}), (text, {"walltime": text}))
+    site = profile(text).model_copy(update={"reservation": "optional"})
+    page = render_form(a_cluster(site), (), shown)
+    # The address of a preset has its name, as an address writes it.
+    return page.replace(f"&amp;saved={quote_plus(text)}", "&amp;saved=NAME")
+
+
+def own(text):
+    """A user whose accounts, QOS and reservations have such names, as if the scheduler had said so."""
+    reservation = Reservation(text, 0, 9e9, partition=text, nodes=text)
+    return Own("alice", Member({text: {"": (text,)}}, default=text), (reservation,))
 
 
 def failed(text):

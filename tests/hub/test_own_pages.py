@@ -42,6 +42,7 @@ def test_every_page_has_what_the_site_added_and_what_was_there(hub):
     assert 'id="start"' in seen["home"]  # JupyterHub's own
     assert 'id="site-note"' in seen["spawn"]
     assert 'id="site-below"' in seen["spawn"]
+    assert seen["spawn"].index('id="site-before-fields"') < seen["spawn"].index('id="hpc-partition"')
     assert 'id="hpc-start"' in seen["spawn"]
     assert "The operators' view" in seen["hpcspawner/servers"]
     assert "Servers and clusters</h1>" not in seen["hpcspawner/servers"]

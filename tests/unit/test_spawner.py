@@ -257,6 +257,7 @@ def test_one_line_sets_what_a_hub_needs(site, ca):
         r"/hpcspawner/when",
         r"/hpcspawner/environments",
         r"/hpcspawner/check",
+        r"/hpcspawner/presets",
         r"/hpcspawner/help",
         r"/hpcspawner/cancel",
         r"/hpcspawner/servers",

@@ -10,6 +10,8 @@ if (options && form) begin(JSON.parse(options.dataset.hpcOffer));
 
 function begin(offer) {
   const fields = ["walltime", "nodes", "cpus", "memory", "gpus", "gpu_type", "account", "qos", "features"];
+  // What the scheduler's accounting lets this user choose; null where that is not known.
+  const mine = JSON.parse(options.dataset.hpcMine ?? "null");
   const partition = form.elements.partition;
   const answer = document.getElementById("hpc-answer");
   // What the page said before a choice changed it.
@@ -74,14 +76,25 @@ function begin(offer) {
   // What a list offers here; the rest stays in it, disabled, so that nobody wonders where it went.
   function list(select, name, place) {
     const offered = place[name];
-    if (!offered || !offered.names || offered.typed) return;
+    if (!offered || !offered.names || (offered.typed && !mine)) return;
     for (const option of select.options) {
-      option.disabled = option.value !== "" && !offered.names.includes(option.value);
+      const isOffered = offered.typed || offered.names.includes(option.value);
+      option.disabled = option.value !== "" && (!isOffered || !mayUse(name, option.value));
     }
     if (select.selectedOptions[0]?.disabled) {
       const other = [...select.options].find((option) => !option.disabled);
       if (other) select.value = other.value;
     }
+  }
+
+  // Whether the accounting lets this user have it; the partition and the account count as they are chosen.
+  function mayUse(name, value) {
+    if (!mine || (name !== "account" && name !== "qos")) return true;
+    const account = name === "account" ? value : control("account")?.value || mine.default;
+    const places = mine.accounts[account.toLowerCase()];
+    if (name === "account") return Boolean(places && ("" in places || partition.value in places));
+    const qos = places?.[partition.value] ?? places?.[""] ?? [];
+    return !qos.length || qos.includes(value.toLowerCase());
   }
 
   function problemOf(name, place) {
@@ -149,13 +162,20 @@ function begin(offer) {
   });
   form.addEventListener("submit", (event) => {
     // A card is judged by the Hub alone; the fields do not count then.
-    if (event.submitter?.name === "preset") return;
+    if (["preset", "own_preset", "_delete"].includes(event.submitter?.name)) return;
     const [first] = check();
     if (!first) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     first.focus();
   }, true);
+
+  // Enter in the name of a preset is to save it, not to start a server.
+  document.getElementById("hpc-preset-name")?.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    document.getElementById("hpc-save-preset").click();
+  });
 
   picks(control("walltime"));
   answer.before(...[document.getElementById("hpc-script")].filter(Boolean));

@@ -12,7 +12,7 @@
     const pressed = button?.id === "hpc-enter" ? start : button;
     buttons.forEach((button, index) => {
       button.disabled = Boolean(pressed);
-      button.textContent = button === pressed ? "Starting…" : texts[index];
+      if (!button.formAction.includes("/presets")) button.textContent = button === pressed ? "Starting…" : texts[index];
     });
     form.setAttribute("aria-busy", String(Boolean(pressed)));
   }

@@ -10,6 +10,7 @@
   const progressUrl = page.dataset.progressUrl;
   const steps = document.getElementById("hpc-steps");
   const notify = document.getElementById("hpc-notify");
+  const statics = new URL(".", document.currentScript.src).href;
   let over = false;
   let sinceS = 0;
 
@@ -35,6 +36,15 @@
     });
     const titles = { waiting: "Waiting", assigned: "Starting", starting: "Starting", ready: "Ready" };
     document.title = `${titles[step] ?? "Submitted"} · JupyterHub`;
+    showIcon(reached > 1 ? "starting" : "waiting");
+  }
+
+  // In a tab behind others: a ring while the job waits, filled once it has a node.
+  function showIcon(name) {
+    const icon = document.querySelector('link[rel="icon"]');
+    if (!icon) return;
+    icon.type = "image/svg+xml";
+    icon.href = `${statics}icon-${name}.svg`;
   }
 
   // How long it has waited, each half minute; the time itself stays beside it.
