@@ -1,4 +1,4 @@
-"""The examples for HTTPS: the Hub's own proxy, nginx, Apache, and a host name for each user.
+"""The examples for HTTPS: the Hub's own proxy, nginx, Apache, Traefik, and a host name for each user.
 
 The fronts run on unprivileged ports of the loopback network, with the examples' own files; a visitor is known by the
 loopback address that it comes from.
@@ -25,7 +25,7 @@ from support.hub import PASSWORD
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-FRONTS = {"own-certificate": None, "behind-nginx": "nginx", "behind-apache": "apache2"}
+FRONTS = {"own-certificate": None, "behind-nginx": "nginx", "behind-apache": "apache2", "behind-traefik": "traefik"}
 VISITOR = "127.0.0.2"
 HSTS = ["max-age=63072000"]
 # What a visitor may claim about itself; the address is one of those kept for documentation.

@@ -1,4 +1,4 @@
-"""Examples as a site puts them up: the Hub, and before it the real nginx or Apache, with the example's own files."""
+"""Examples as a site puts them up: the Hub, and before it the real nginx, Apache or Traefik, with their own files."""
 
 import contextlib
 import os
@@ -51,6 +51,20 @@ Listen 127.0.0.1:{plain}
 Listen 127.0.0.1:{port}
 Include {folder}/hub.conf
 """
+
+
+_MAIN = {"nginx": _NGINX, "apache2": _APACHE}
+# An example's files, and where the front looks for them.
+_FILES = {
+    "nginx": {"hub.conf": "hub.conf"},
+    "apache2": {"hub.conf": "hub.conf"},
+    "traefik": {"traefik.yml": "traefik.yml", "hub.yml": "dynamic/hub.yml"},
+}
+_COMMANDS = {
+    "nginx": ["nginx", "-c", "main.conf"],
+    "apache2": ["apache2", "-DFOREGROUND", "-f", "main.conf"],
+    "traefik": ["traefik", "--configfile", "traefik.yml"],
+}
 
 
 class ExampleHub(Hub):
@@ -110,13 +124,13 @@ class NamedHosts:
 
 @contextlib.contextmanager
 def front_server(name, hub):
-    """The front server of the example `name`, "nginx" or "apache2", before this Hub. It runs under no root account."""
+    """The front server of an example, "nginx", "apache2" or "traefik", before this Hub; under no root account."""
     account = pwd.getpwnam("www-data") if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="front-"))
     try:
         _fill(folder, name, hub)
         if account:
-            for path in (folder, *folder.iterdir()):
+            for path in (folder, *folder.rglob("*")):
                 os.chown(path, account.pw_uid, account.pw_gid)
         with _running(name, folder, account) as process:
             _wait_for(process, folder, hub.port)
@@ -142,11 +156,22 @@ def _fill(folder, name, hub):
         "*:80": f"*:{hub.plain_port}",
         "*:443": f"*:{hub.port}",
     }
-    text = (EXAMPLES / f"behind-{name.rstrip('2')}" / "hub.conf").read_text(encoding="utf-8")
-    (folder / "hub.conf").write_text(filled_in(text, words), encoding="utf-8")
-    main = {"nginx": _NGINX, "apache2": _APACHE}[name]
+    if name == "traefik":
+        words |= {
+            '":80"': f'"127.0.0.1:{hub.plain_port}"',
+            '":443"': f'"127.0.0.1:{hub.port}"',
+            # The port is in the address to go to where it is not HTTPS's own.
+            "to: secure": f'to: ":{hub.port}"',
+            "/etc/traefik/dynamic": str(folder / "dynamic"),
+        }
+        (folder / "dynamic").mkdir()
+    for file, place in _FILES[name].items():
+        text = (EXAMPLES / f"behind-{name.rstrip('2')}" / file).read_text(encoding="utf-8")
+        (folder / place).write_text(filled_in(text, words), encoding="utf-8")
     (folder / "front.log").touch()
-    (folder / "main.conf").write_text(main.format(folder=folder, port=hub.port, plain=hub.plain_port), encoding="utf-8")
+    if name in _MAIN:
+        main = _MAIN[name].format(folder=folder, port=hub.port, plain=hub.plain_port)
+        (folder / "main.conf").write_text(main, encoding="utf-8")
 
 
 def filled_in(text, words):
@@ -159,11 +184,12 @@ def filled_in(text, words):
 
 @contextlib.contextmanager
 def _running(name, folder, account):
-    command = [require(name, path=_PATH), *{"nginx": ["-c"], "apache2": ["-DFOREGROUND", "-f"]}[name]]
+    program, *options, main = _COMMANDS[name]
+    command = [require(program, path=_PATH), *options, str(folder / main)]
     who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
     with (folder / "front.log").open("ab") as log:
         process = subprocess.Popen(
-            [*command, str(folder / "main.conf")], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, **who
+            command, cwd="/", env={"HOME": str(folder)}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **who
         )
     try:
         yield process
