@@ -11,8 +11,8 @@ here = Path(__file__).parent
 
 hpcspawner.configure(c, here / "site.toml", callback_url="https://hub.example.org")
 
-# ---- The public side. The proxy listens for Traefik alone, and believes what Traefik says about the visitor: never give
-# it an address that others reach.
+# ---- The public side. The proxy listens for Traefik alone, and believes what it says about the visitor: never give the
+# proxy an address that others reach.
 
 c.JupyterHub.bind_url = "http://127.0.0.1:8000"
 c.JupyterHub.public_url = "https://hub.example.org/"

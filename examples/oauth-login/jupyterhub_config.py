@@ -1,4 +1,4 @@
-"""A Hub whose users log in at their organisation's OpenID Connect provider. Start: jupyterhub -f jupyterhub_config.py"""
+"""A Hub whose users log in by OpenID Connect. Start it with: jupyterhub -f jupyterhub_config.py"""
 
 from pathlib import Path
 

@@ -11,9 +11,10 @@ from importlib.util import module_from_spec
 from typing import Any
 
 _here = os.path.dirname(__file__)
-_spec = PathFinder.find_spec(__name__, [folder for folder in sys.path if folder != _here])
-if _spec is None or _spec.loader is None:
+_found = PathFinder.find_spec(__name__, [folder for folder in sys.path if folder != _here])
+if _found is None or _found.loader is None:
     raise ImportError("No module named " + repr(__name__), name=__name__)
+_spec, _loader = _found, _found.loader
 # Its own modules are found where they are.
 __path__ = list(_spec.submodule_search_locations or [])
 
@@ -34,5 +35,5 @@ def _package() -> Any:
     """The package itself, which takes our place."""
     if sys.modules[__name__].__file__ == __file__:
         package = sys.modules[__name__] = module_from_spec(_spec)
-        _spec.loader.exec_module(package)
+        _loader.exec_module(package)
     return sys.modules[__name__]

@@ -12,6 +12,7 @@ from support.jobs import PROFILE, a_cluster, a_job, clusters_of
 from hpcspawner.errors import AccountRefused, RequestError
 from hpcspawner.hub import startup_checks
 from hpcspawner.request import accounts
+from hpcspawner.request.own import NOT_KNOWN
 from hpcspawner.site.profile import Access
 from hpcspawner.spawner import HPCSpawner
 
@@ -113,8 +114,11 @@ def spawner_of(name, profile, prefix=("sudo", "-n", "-u", "{user}")):
         ledger=types.SimpleNamespace(clusters=clusters_of(cluster)),
         allow_root=False,
         log=None,
+        # No presets of the user's own, and nothing known of accounts at the scheduler's.
+        _with_saved=lambda options, _cluster: options,
+        _own_on=lambda _cluster, _account: NOT_KNOWN,
     )
-    for method in ("_judge", "_judge_kept", "account_on"):
+    for method in ("_judge", "judged", "_judge_kept", "account_on"):
         setattr(spawner, method, types.MethodType(getattr(HPCSpawner, method), spawner))
     return spawner
 

@@ -81,6 +81,9 @@ async def test_a_job_that_ends_while_it_is_taken_up_is_not_replaced_by_another(d
         async def _judge_or_defaults(self, options):
             judged.append(options)
 
+        def _keep_choices(self, options):
+            pass
+
     with pytest.raises(web.HTTPError) as caught:
         await HPCSpawner.accept(Starting(), row.record.choices)
     assert row.end is not None
