@@ -22,6 +22,7 @@ from hpcspawner.schedulers.nodes import Estimate
 from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
+from hpcspawner.schedulers.records import numbered
 from hpcspawner.schedulers.ssh import LoginNodes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
@@ -501,4 +502,4 @@ def _account(number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name
     except (KeyError, OverflowError):
-        return f"uid {number}"
+        return numbered(number)
