@@ -23,6 +23,7 @@ from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
 from hpcspawner.schedulers.records import numbered
+from hpcspawner.schedulers.rest import METHODS, Api
 from hpcspawner.schedulers.ssh import LoginNodes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
@@ -70,7 +71,8 @@ class Client:
         self.log = log
         self._login = LoginNodes(access) if access.ssh else None
         self.people = People(self._ask_who) if self._login else None
-        self.own_account = self._login.account if self._login else _own_account()
+        self._api = Api(access) if access.api else None
+        self.own_account = self._login.account if self._login else access.api_account or _own_account()
         self.observe: Callable[[str, str, float], object] = lambda *_: None
         """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
@@ -91,7 +93,8 @@ class Client:
         if self.access.helper:
             command = self._by_helper(user, sudo.SUBMIT, helper.packed(list(job.options), script))
         else:
-            command = Command([*self._bounded(), *self._directly(user, argv)], script)
+            given = self.scheduler.submit_input(job.options, job.script)
+            command = Command([*self._bounded(), *self._directly(user, argv)], given)
         answer = await self._checked(command)
         try:
             return self.scheduler.parse_submit(answer.out)
@@ -211,7 +214,7 @@ class Client:
         argv = command(mark)
         if not argv or self._login:
             return None
-        answer = await self._checked(Command(self._found(argv)))
+        answer = await self._checked(self._by_hub(Question("", (), argv)))
         try:
             # Off the loop: a cluster may have ten thousand nodes.
             return await asyncio.to_thread(parse, answer.out, mark)
@@ -288,6 +291,8 @@ class Client:
             )
         if self._login:
             return Command([question.verb, *question.words])
+        if self._api:
+            return Command(self._by_token(self.own_account, question.argv))
         return Command(self._found(question.argv))
 
     def _by_user(self, verb: str, argv: Sequence[str], user: str, word: str) -> Command:
@@ -298,10 +303,24 @@ class Client:
 
     def _directly(self, user: str, argv: Sequence[str]) -> list[str]:
         """A command as this user. What becomes the user, such as sudo, drops variables; `env` sets the site's again."""
+        if self._api:
+            return self._by_token(user, argv)
         become = self._as_user(user)
         variables = [f"{name}={value}" for name, value in self.access.variables.items()]
         setting = self._found(["env", *variables]) if become and variables else []
         return [*become, *setting, *self._found(argv)]
+
+    def _by_token(self, user: str, argv: Sequence[str]) -> list[str]:
+        """A request as this user, in three words."""
+        if argv[0] not in METHODS:
+            raise SchedulerNotSetUp(
+                "With scheduler.api the Hub runs no commands.",
+                shlex.join(argv),
+                "scheduler.api is set",
+                "run this where the scheduler's commands are, with a profile without scheduler.api",
+                "rest-service",
+            )
+        return [_valid_user(user), *argv[:2]]
 
     def _by_helper(self, user: str, verb: str, data: bytes) -> Command:
         framed = b"%d\n%s" % (len(data), data)
@@ -322,7 +341,7 @@ class Client:
 
     def _bounded(self) -> list[str]:
         """The prefix that ends a command a moment after its time limit, in case the Hub is no longer there to do it."""
-        path = shutil.which("timeout", path=os.pathsep.join(self.access.path))
+        path = None if self._api else shutil.which("timeout", path=os.pathsep.join(self.access.path))
         return [path, "--kill-after=1", f"{self.access.command_timeout_s + 1:g}"] if path else []
 
     def _as_user(self, user: str) -> list[str]:
@@ -350,7 +369,9 @@ class Client:
             message, cure, entry = fault
             return SchedulerNotSetUp(message, command, answer.message, cure, entry)
         if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
-            return SchedulerUnreachable("The scheduler is not answering.", command, answer.message)
+            hint = self.scheduler.hint(answer)
+            words = f"{answer.message} ({hint})" if hint else answer.message
+            return SchedulerUnreachable("The scheduler is not answering.", command, words)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
     def _has_started(self, answer: Answer) -> bool:
@@ -423,6 +444,8 @@ class Client:
 
     def _program(self, argv: Sequence[str]) -> str:
         """Which of the scheduler's programs an argv runs, whoever starts it."""
+        if self._api:
+            return f"slurmrestd {argv[1]}"
         scheduler = self.scheduler
         of_verb = {
             sudo.SUBMIT: scheduler.submit_command[0],
@@ -439,6 +462,8 @@ class Client:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
         if self._login:
             return await self._login.run(command.argv, command.stdin)
+        if self._api:
+            return await self._api.run(command.argv, command.stdin)
         own = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         environment = {**self.access.variables, **command.variables, **own}
         line = shlex.join(command.argv)
