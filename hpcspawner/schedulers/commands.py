@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.programs import helper
@@ -23,11 +23,13 @@ from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
 from hpcspawner.schedulers.records import numbered
-from hpcspawner.schedulers.rest import METHODS, Api
 from hpcspawner.schedulers.ssh import LoginNodes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import Access
+
+if TYPE_CHECKING:
+    from hpcspawner.schedulers.rest import Api
 
 # Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
 _ACCOUNTING_LAG_S = 1.5
@@ -42,6 +44,8 @@ _PREFIX_REFUSES = re.compile(
 )
 # What a shell, `timeout` and sudo give for a program that can't be run or found; no scheduler's command does.
 _NO_PROGRAM = (126, 127)
+# With a REST service the first word of what is asked.
+_METHODS = ("GET", "POST", "DELETE")
 _NO_LIBRARY = "error while loading shared libraries"
 
 
@@ -71,7 +75,7 @@ class Client:
         self.log = log
         self._login = LoginNodes(access) if access.ssh else None
         self.people = People(self._ask_who) if self._login else None
-        self._api = Api(access) if access.api else None
+        self._api = _api(access) if access.api else None
         self.own_account = self._login.account if self._login else access.api_account or _own_account()
         self.observe: Callable[[str, str, float], object] = lambda *_: None
         """Called after each command with its program's name, its outcome and its seconds."""
@@ -312,7 +316,7 @@ class Client:
 
     def _by_token(self, user: str, argv: Sequence[str]) -> list[str]:
         """A request as this user, in three words."""
-        if argv[0] not in METHODS:
+        if argv[0] not in _METHODS:
             raise SchedulerNotSetUp(
                 "With scheduler.api the Hub runs no commands.",
                 shlex.join(argv),
@@ -488,6 +492,13 @@ class Client:
                 "check that the Hub's account may run it",
                 "command-missing",
             ) from error
+
+
+def _api(access: Access) -> "Api":
+    # With it comes an HTTP client, which nothing else here needs.
+    from hpcspawner.schedulers.rest import Api  # noqa: PLC0415
+
+    return Api(access)
 
 
 def _own_account() -> str:

@@ -21,7 +21,6 @@ from hpcspawner.schedulers.base import Answer
 from hpcspawner.site.profile import Access
 from hpcspawner.units import printable
 
-METHODS = ("GET", "POST", "DELETE")
 _AT_ONCE = 20
 _CONNECT_S = 10.0
 # Of slurmrestd's answer about one job 4 kB are its own; a listing of 15,000 fits.

@@ -82,7 +82,7 @@ class SlurmApi(Slurm):
 
     def parse_submit(self, out: str) -> str:
         """The job's number; a job that is held has an error too."""
-        return super().parse_submit(str(said(out).get("job_id")))
+        return self.valid_id(str(said(out).get("job_id")))
 
     # ---- the list of jobs
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.site import scheduler_types
-from hpcspawner.site.api import ByApi
+from hpcspawner.site import api, scheduler_types
 from hpcspawner.site.away import UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
 from hpcspawner.site.cost import Cost, Rates
@@ -57,7 +56,7 @@ class Directive(Frozen):
     value: Value = ""
 
 
-class Access(ByApi):
+class Access(api.ByApi):
     """Which batch system it is and how the Hub reaches its commands."""
 
     type: Annotated[str, AfterValidator(_known_scheduler)]
