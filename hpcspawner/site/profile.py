@@ -100,6 +100,11 @@ class Access(api.ByApi):
             return self.command_prefix
         return ("sudo", "-n", "-u", "{user}") if self.has_nodes and not self.api else ()
 
+    @property
+    def acts_for_users(self) -> bool:
+        """Whether jobs are their users' own, by a prefix that becomes the user or by a token; else the Hub's."""
+        return bool(self.prefix or self.api)
+
 
 class Partition(Frozen):
     """A Slurm partition or a PBS queue, with the most that one notebook may ask of it."""

@@ -20,9 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import rest
 from support.entrance import Entrance, ground
-from support.rest import ACCESS as BY_TOKEN
-from support.rest import key_file
 from support.schedulers import IN_LAB, PATHS, openpbs, torque
 
 from hpcspawner.errors import SchedulerError, SchedulerRejected
@@ -43,7 +42,11 @@ KINDS = IN_LAB if LAB else ["local"]
 BY_SSH, BY_API = " by ssh", " by api"
 # By SSH Torque's commands go the way of OpenPBS's: one of the two shows it.
 BY_SSH_TOO = [kind for kind in IN_LAB if kind != "torque"]
-ROWS = [*KINDS, *(f"{kind}{BY_SSH}" for kind in BY_SSH_TOO), f"slurm{BY_API}"] if LAB else KINDS
+ROWS = (
+    [*KINDS, *(f"{kind}{BY_SSH}" for kind in BY_SSH_TOO), *([f"slurm{BY_API}"] if rest.IN_LAB else [])]
+    if LAB
+    else KINDS
+)
 """Each scheduler, and each way to it."""
 
 
@@ -200,7 +203,7 @@ def make_site(entrances, folder, tmp_path):
     def make(row, **more):
         kind = kind_of(row)
         if row.endswith(BY_API):
-            away = BY_TOKEN | {"api_key_file": str(key_file(tmp_path))}
+            away = rest.ACCESS | {"api_key_file": str(rest.key_file(tmp_path))}
             return Site(kind, folder, away=away, **more)
         return Site(kind, folder, entrance=entrances(kind) if row != kind else None, **more)
 

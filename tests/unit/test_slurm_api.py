@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.authority import PEM
 
-from hpcspawner.errors import SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
+from hpcspawner.errors import ProfileError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.schedulers import rest
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources, Submission
 from hpcspawner.schedulers.cluster import Cluster
@@ -29,7 +29,7 @@ from hpcspawner.schedulers.rest import Api, read_key, token
 from hpcspawner.schedulers.slurm_api import SlurmApi
 from hpcspawner.schedulers.slurm_api_words import JOB_WORDS
 from hpcspawner.schedulers.state import Cause, JobState
-from hpcspawner.site.profile import Access, SiteProfile
+from hpcspawner.site.profile import Access, SiteProfile, parse
 from hpcspawner.units import Memory, Walltime
 
 RECORDED = Path(__file__).parent.parent / "recorded/slurmrestd-22.05"
@@ -431,6 +431,64 @@ async def test_a_key_that_others_may_read_sends_nothing(tmp_path):
         with pytest.raises(SchedulerNotSetUp, match="others could use it"):
             await Api(reached).run(["alice", "GET", "/x"])
     assert seen == []
+
+
+# --- the profile
+
+API = {"api": "https://head:6843", "api_key_file": "/etc/jupyterhub/slurm-jwt.key"}
+
+
+def profile(scheduler, **more):
+    data = {
+        "title": "T",
+        "scheduler": {"type": "slurm", **scheduler},
+        "partitions": [{"name": "compute", "max_walltime": "1d"}],
+        "environments": [{"name": "plain"}],
+    }
+    return parse(data | more, "site.toml")
+
+
+def test_jobs_are_their_users_own_without_a_prefix():
+    access = profile(API).scheduler
+    assert (access.prefix, access.acts_for_users) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        ({"api": "https://head:6843"}, "api needs api_key_file"),
+        ({"api_key_file": "/k"}, "name that in api"),
+        ({"api_account": "hub"}, "name that in api"),
+        ({**API, "api": "http://head:6843"}, "write an address with https"),
+        ({**API, "api": "https://head:99999"}, "write an address with https"),
+        ({**API, "api": "https://user:word@head"}, "write an address with https"),
+        ({**API, "api_account": "root"}, "asks nothing as root"),
+        ({**API, "helper": "/usr/local/libexec/hpcspawner"}, "helper is for commands"),
+        ({**API, "command_prefix": ["sudo", "-n", "-u", "{user}"]}, "command_prefix is for commands"),
+        ({**API, "look": True}, "look is for commands"),
+        (
+            {**API, "ssh": ["hub@login1"], "ssh_key": "/k", "ssh_known_hosts": "/h"},
+            "ssh is for commands",
+        ),
+        ({**API, "type": "openpbs"}, "only slurm can be reached so"),
+    ],
+)
+def test_what_does_not_go_with_a_rest_service_is_refused(scheduler, words):
+    with pytest.raises(ProfileError, match=words):
+        profile(scheduler)
+
+
+@pytest.mark.parametrize("option", ["bb", "network", "container", "spread-job", "prefer", "wckey", "gpus-per-task"])
+def test_an_option_that_the_interface_does_not_carry_is_refused_with_the_profile(option):
+    wanted = {"directives": [{"option": option, "value": "x"}]}
+    profile({}, job=wanted)
+    with pytest.raises(ProfileError, match="slurmrestd has no word for it"):
+        profile(API, job=wanted)
+
+
+def test_an_option_that_it_carries_is_taken():
+    directives = [{"option": "nice", "value": "5"}, {"option": "hold"}, {"option": "gres", "value": "lscratch:10"}]
+    assert len(profile(API, job={"directives": directives}).directives) == 3
 
 
 # --- through the client
