@@ -57,7 +57,8 @@ class Api:
         ends_at = int(time.time() + self._access.command_timeout_s) + _CLOCKS_S
         request = await asyncio.to_thread(self._request, user, method, path, body, ends_at)
         try:
-            async with asyncio.timeout(self._access.command_timeout_s):
+            # The client's own limit comes first; this one is for what it does not count.
+            async with asyncio.timeout(self._access.command_timeout_s + 1):
                 response = await self._client().fetch(request, raise_error=False)
         except (HTTPError, OSError, ValueError, TimeoutError) as error:
             said = printable(str(error)[:_LONGEST_WORDS])

@@ -46,7 +46,7 @@ make_api_certificate() {
 # shellcheck disable=SC2016 # "$@" is for the inner shell
 start_slurmrestd() {
     id -u slurmrestd >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin slurmrestd
-    start head slurmrestd slurmrestd.pid bash -c 'echo $$ >"$0" && exec setsid "$@" >"$0.log" 2>&1 &' \
+    start head slurmrestd slurmrestd.pid bash -c 'echo $BASHPID >"$0" && exec setsid "$@" >"$0.log" 2>&1 &' \
         "$LAB/run/slurmrestd.pid" setpriv --reuid=slurmrestd --regid=slurmrestd --clear-groups --no-new-privs \
         env SLURM_JWT=daemon slurmrestd -a rest_auth/jwt 127.0.0.1:6820
     wait_for 20 on head bash -c 'exec 3<>/dev/tcp/127.0.0.1/6820' ||
