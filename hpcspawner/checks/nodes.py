@@ -16,6 +16,8 @@ _FEWEST_PORTS = 100
 
 async def names_resolve(client: Client) -> list[Finding]:
     """Whether the Hub's machine knows the nodes by the names that the scheduler gives."""
+    if client.access.api:
+        return [not_checked("slurmrestd is not asked for the nodes; --submit tries one")]
     if not client.access.has_nodes or client.scheduler.inventory is None:
         return [not_checked("jobs run on the Hub's own machine")]
     try:

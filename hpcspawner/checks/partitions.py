@@ -13,6 +13,8 @@ from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 
 async def compare(client: Client, profile: SiteProfile) -> list[Finding]:
     """Every difference that users would meet, each at its place in the profile."""
+    if client.access.api:
+        return [not_checked("slurmrestd is not asked for them; run check on the head, without scheduler.api")]
     if client.scheduler.inventory is None:
         return [not_checked(f"{client.scheduler.name} has no partitions of its own")]
     inventory = await survey.inventory(client)

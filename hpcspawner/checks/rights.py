@@ -14,6 +14,7 @@ from hpcspawner.request.accounts import refusal
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.process import Command, GivenUp, run
+from hpcspawner.schedulers.rest import read_key
 from hpcspawner.site.profile import Access, SiteProfile
 
 _LIMIT_S = 20.0
@@ -49,6 +50,9 @@ def _account(access: Access, user: str) -> Iterable[Finding]:
 
 def _helper(profile: SiteProfile, client: Client) -> Iterable[Finding]:
     access = profile.scheduler
+    if access.api:
+        yield from _key(str(access.api_key_file))
+        return
     if not access.prefix:
         yield warning("all users' jobs run as the Hub's own account", "set scheduler.command_prefix for separate users")
         return
@@ -68,6 +72,17 @@ def _helper(profile: SiteProfile, client: Client) -> Iterable[Finding]:
         return
     yield from _protected(path) or [good(f"{path} can be changed by root alone")]
     yield from _current(profile, client, path)
+
+
+def _key(path: str) -> Iterable[Finding]:
+    """By this key the Hub can act as every user of the cluster."""
+    try:
+        read_key(path)
+    except (OSError, ValueError) as error:
+        cure = "let the file belong to the Hub's account, with mode 0400"
+        yield wrong(f"the key for Slurm's tokens can't be used: {error}", cure)
+    else:
+        yield good(f"{path} can be read by the Hub's account alone, which needs no helper")
 
 
 def _install(path: Path) -> str:
@@ -109,6 +124,8 @@ def _current(profile: SiteProfile, client: Client, path: Path) -> Iterator[Findi
 
 async def _rule(client: Client, user: str) -> list[Finding]:
     access = client.access
+    if access.api:
+        return [not_checked("the Hub asks slurmrestd with tokens, so no rule is needed")]
     if not access.prefix:
         return [not_checked("jobs run as the Hub's own account, so no rule is needed")]
     if Path(access.prefix[0]).name not in ("sudo", "sudo-rs"):

@@ -28,6 +28,9 @@ def _commands(client: Client) -> Iterable[Finding]:
     if client.access.ssh:
         yield not_checked("the commands are on the login nodes; run check there, with a profile without scheduler.ssh")
         return
+    if client.access.api:
+        yield not_checked("no commands are needed: the Hub asks slurmrestd")
+        return
     scheduler = client.scheduler
     needed = [scheduler.submit_command[0], scheduler.cancel_words[0], scheduler.query_command("0")[0]]
     further = [scheduler.details_command("1")[0], *(argv[0] for argv in scheduler.end_commands("1", "0"))]
@@ -49,8 +52,8 @@ def _commands(client: Client) -> Iterable[Finding]:
 
 async def _version(client: Client) -> list[Finding]:
     reader = client.scheduler.inventory
-    if client.access.ssh:
-        return [not_checked("the commands are on the login nodes")]
+    if client.access.ssh or client.access.api:
+        return [not_checked("the commands are on the login nodes" if client.access.ssh else "slurmrestd is asked")]
     if reader is None:
         return [not_checked(f"{client.scheduler.name} has no release of its own")]
     answer = await client.answer(reader.version_command)

@@ -42,7 +42,7 @@ def of_cluster(profile: SiteProfile, client: Client, user: str) -> Iterator[Chec
 def at_start(profile: SiteProfile, client: Client) -> Iterator[Check]:
     """What a Hub looks at in the background once it serves: nothing that loads the scheduler or asks for a user."""
     wanted = {"commands", "partitions", "environments", "images", "ports"}
-    if profile.scheduler.prefix:
+    if profile.scheduler.acts_for_users:
         wanted.add("helper")
     yield from (check for check in of_cluster(profile, client, "") if check.name in wanted)
 

@@ -347,13 +347,13 @@ class Doors(Traits):
     async def account_on(self, cluster: Cluster) -> LocalAccount:
         """The account that the job runs under: the user's, or the Hub's own where the profile has no prefix."""
         access, people = cluster.profile.scheduler, cluster.client.people
-        if not access.prefix:
+        if not access.acts_for_users:
             return await asyncio.to_thread(accounts.of_hub, allow_root=self.allow_root)
         name = accounts.name_on(cluster, self.user.name)
         if people is not None:
             return await accounts.of_login_node(name, access.min_uid, people)
         # Off the loop: accounts may come from a directory service.
-        return await asyncio.to_thread(accounts.of_user, name, access.min_uid, own=not access.helper)
+        return await asyncio.to_thread(accounts.of_user, name, access.min_uid, own=not (access.helper or access.api))
 
     @property
     def _hub_id(self) -> str:

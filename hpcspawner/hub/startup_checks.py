@@ -71,7 +71,7 @@ def tell_whose_jobs(app: JupyterHub, clusters: Iterable[Cluster], *, allow_root:
     """Say that all users share one account, where they do."""
     for cluster in clusters:
         access = cluster.profile.scheduler
-        if access.prefix:
+        if access.acts_for_users:
             continue
         refused = os.geteuid() == 0 and not allow_root
         account = "root, so the Hub submits no job: run the Hub as an ordinary account" if refused else _own_account()

@@ -44,8 +44,8 @@ def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
         raise AccountRefused([Problem("user", why)])
     if entry.pw_uid == os.geteuid() and not own:
         message = (
-            f"The account {entry.pw_name!r} is the Hub's own. Where the Hub uses a helper (scheduler.helper), it "
-            f"submits no job for its own account, because such a job could read the Hub's secrets."
+            f"The account {entry.pw_name!r} is the Hub's own. Where the Hub has a helper or a key (scheduler.helper, "
+            f"scheduler.api), it submits no job for its own account, because such a job could read the Hub's secrets."
         )
         raise AccountRefused([Problem("user", message)])
     return account(entry)

@@ -169,6 +169,10 @@ class Scheduler(ABC):
     def options(self, resources: Resources, label: JobLabel) -> list[tuple[str, str]]:
         """Pairs of option and value for the submit command; the admin's own come last, so that they win."""
 
+    def submit_input(self, options: Sequence[tuple[str, str]], script: str) -> bytes:
+        """What the submit command reads: the script. A REST service gets the options in it too."""
+        return script.encode()
+
     def script_lines(self, resources: Resources) -> str:
         """Lines of bash for the job script, before the user's environment is set up; they hold none of a user's text.
 
@@ -228,6 +232,10 @@ class Scheduler(ABC):
     @abstractmethod
     def already_gone(self, answer: Answer) -> bool:
         """Whether a failed cancel, or question about one job, means that the job had ended before."""
+
+    def hint(self, answer: Answer) -> str:
+        """What may be behind a failure that says nothing of itself, for the log; "" where nothing is known."""
+        return ""
 
     def wrong_type(self, answer: Answer) -> str:
         """The cure where a failed command shows that these are another scheduler's commands; "" where it does not."""

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.programs import helper
@@ -22,10 +22,14 @@ from hpcspawner.schedulers.nodes import Estimate
 from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
 from hpcspawner.schedulers.questions import DETAILS, END, JOBS, RUNS, VISIBILITY, Question
+from hpcspawner.schedulers.records import numbered
 from hpcspawner.schedulers.ssh import LoginNodes
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import Access
+
+if TYPE_CHECKING:
+    from hpcspawner.schedulers.rest import Api
 
 # Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
 _ACCOUNTING_LAG_S = 1.5
@@ -40,6 +44,8 @@ _PREFIX_REFUSES = re.compile(
 )
 # What a shell, `timeout` and sudo give for a program that can't be run or found; no scheduler's command does.
 _NO_PROGRAM = (126, 127)
+# With a REST service the first word of what is asked.
+_METHODS = ("GET", "POST", "DELETE")
 _NO_LIBRARY = "error while loading shared libraries"
 
 
@@ -69,7 +75,8 @@ class Client:
         self.log = log
         self._login = LoginNodes(access) if access.ssh else None
         self.people = People(self._ask_who) if self._login else None
-        self.own_account = self._login.account if self._login else _own_account()
+        self._api = _api(access) if access.api else None
+        self.own_account = self._login.account if self._login else access.api_account or _own_account()
         self.observe: Callable[[str, str, float], object] = lambda *_: None
         """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
@@ -90,7 +97,8 @@ class Client:
         if self.access.helper:
             command = self._by_helper(user, sudo.SUBMIT, helper.packed(list(job.options), script))
         else:
-            command = Command([*self._bounded(), *self._directly(user, argv)], script)
+            given = self.scheduler.submit_input(job.options, job.script)
+            command = Command([*self._bounded(), *self._directly(user, argv)], given)
         answer = await self._checked(command)
         try:
             return self.scheduler.parse_submit(answer.out)
@@ -210,7 +218,7 @@ class Client:
         argv = command(mark)
         if not argv or self._login:
             return None
-        answer = await self._checked(Command(self._found(argv)))
+        answer = await self._checked(self._by_hub(Question("", (), argv)))
         try:
             # Off the loop: a cluster may have ten thousand nodes.
             return await asyncio.to_thread(parse, answer.out, mark)
@@ -287,6 +295,8 @@ class Client:
             )
         if self._login:
             return Command([question.verb, *question.words])
+        if self._api:
+            return Command(self._by_token(self.own_account, question.argv))
         return Command(self._found(question.argv))
 
     def _by_user(self, verb: str, argv: Sequence[str], user: str, word: str) -> Command:
@@ -297,10 +307,24 @@ class Client:
 
     def _directly(self, user: str, argv: Sequence[str]) -> list[str]:
         """A command as this user. What becomes the user, such as sudo, drops variables; `env` sets the site's again."""
+        if self._api:
+            return self._by_token(user, argv)
         become = self._as_user(user)
         variables = [f"{name}={value}" for name, value in self.access.variables.items()]
         setting = self._found(["env", *variables]) if become and variables else []
         return [*become, *setting, *self._found(argv)]
+
+    def _by_token(self, user: str, argv: Sequence[str]) -> list[str]:
+        """A request as this user, in three words."""
+        if argv[0] not in _METHODS:
+            raise SchedulerNotSetUp(
+                "With scheduler.api the Hub runs no commands.",
+                shlex.join(argv),
+                "scheduler.api is set",
+                "run this where the scheduler's commands are, with a profile without scheduler.api",
+                "rest-service",
+            )
+        return [_valid_user(user), *argv[:2]]
 
     def _by_helper(self, user: str, verb: str, data: bytes) -> Command:
         framed = b"%d\n%s" % (len(data), data)
@@ -321,7 +345,7 @@ class Client:
 
     def _bounded(self) -> list[str]:
         """The prefix that ends a command a moment after its time limit, in case the Hub is no longer there to do it."""
-        path = shutil.which("timeout", path=os.pathsep.join(self.access.path))
+        path = None if self._api else shutil.which("timeout", path=os.pathsep.join(self.access.path))
         return [path, "--kill-after=1", f"{self.access.command_timeout_s + 1:g}"] if path else []
 
     def _as_user(self, user: str) -> list[str]:
@@ -349,7 +373,9 @@ class Client:
             message, cure, entry = fault
             return SchedulerNotSetUp(message, command, answer.message, cure, entry)
         if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
-            return SchedulerUnreachable("The scheduler is not answering.", command, answer.message)
+            hint = self.scheduler.hint(answer)
+            words = f"{answer.message} ({hint})" if hint else answer.message
+            return SchedulerUnreachable("The scheduler is not answering.", command, words)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
     def _has_started(self, answer: Answer) -> bool:
@@ -422,6 +448,8 @@ class Client:
 
     def _program(self, argv: Sequence[str]) -> str:
         """Which of the scheduler's programs an argv runs, whoever starts it."""
+        if self._api:
+            return f"slurmrestd {argv[1]}"
         scheduler = self.scheduler
         of_verb = {
             sudo.SUBMIT: scheduler.submit_command[0],
@@ -438,6 +466,8 @@ class Client:
         """One command, in a small explicit environment, so that nothing of the Hub's reaches it."""
         if self._login:
             return await self._login.run(command.argv, command.stdin)
+        if self._api:
+            return await self._api.run(command.argv, command.stdin)
         own = {"PATH": os.pathsep.join(self.access.path), "LC_ALL": "C"}
         environment = {**self.access.variables, **command.variables, **own}
         line = shlex.join(command.argv)
@@ -462,6 +492,13 @@ class Client:
                 "check that the Hub's account may run it",
                 "command-missing",
             ) from error
+
+
+def _api(access: Access) -> "Api":
+    # With it comes an HTTP client, which nothing else here needs.
+    from hpcspawner.schedulers.rest import Api  # noqa: PLC0415
+
+    return Api(access)
 
 
 def _own_account() -> str:
@@ -501,4 +538,4 @@ def _account(number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name
     except (KeyError, OverflowError):
-        return f"uid {number}"
+        return numbered(number)

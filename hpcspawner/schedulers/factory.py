@@ -13,5 +13,5 @@ def make_scheduler(access: Access, spool: Path, leave_out: Collection[str] = ())
 
     `spool` is the folder in which the embedded one keeps its jobs, `leave_out` are options that jobs do not get.
     """
-    made: Scheduler = scheduler_types.find(access.type).from_profile(access, spool, leave_out)
+    made: Scheduler = scheduler_types.find(access.type, bool(access.api)).from_profile(access, spool, leave_out)
     return made

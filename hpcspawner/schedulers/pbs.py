@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers import pbs_words
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources, Scheduler
+from hpcspawner.schedulers.countdown import countdown
 from hpcspawner.schedulers.records import cancelled, exited
 from hpcspawner.schedulers.state import Cause, JobState, Record
 from hpcspawner.site import names
@@ -62,20 +63,6 @@ _REFUSED = {
     "X": _NO_SESSION,
     "z": "the Hub reads what qsub prints",
 }
-
-
-# It ends with the script, and within ten seconds where its end was not seen to.
-_WARNING = """\
-# PBS sends no warning before the wall time ends, so the script counts.
-hpc_left={after_s}
-if [ "$hpc_left" -gt 0 ]; then
-  while [ "$hpc_left" -gt 0 ]; do
-    sleep $((hpc_left < 10 ? hpc_left : 10))
-    hpc_left=$((hpc_left - 10))
-    kill -0 "$$" || exit
-  done && kill -USR1 "$$"
-fi </dev/null >/dev/null 2>&1 &\
-"""
 
 
 class PbsRules(ProfileRules):
@@ -150,8 +137,7 @@ class Pbs(Scheduler):
 
     def script_lines(self, resources: Resources) -> str:
         """The warning before the wall time ends, by the script's own clock."""
-        after_s = resources.walltime.seconds - resources.warning_s if resources.warning_s else 0
-        return _WARNING.format(after_s=max(after_s, 0))
+        return countdown("PBS", resources)
 
     def parse_submit(self, out: str) -> str:
         """`12.server`, as the listing writes it."""

@@ -10,6 +10,7 @@ from typing import Any
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
 from hpcspawner.programs import helper
 from hpcspawner.schedulers.base import Answer
+from hpcspawner.schedulers.records import numbered
 
 # An account hardly ever changes; one that was closed is refused by the login node at each submit anyhow.
 _FRESH_S = 600.0
@@ -65,7 +66,7 @@ class People:
         if uid == 0:
             return "root"
         names = (one.entry.pw_name for _, one in self._known.values() if one.entry.pw_uid == uid)
-        return next(names, f"uid {uid}")
+        return next(names, numbered(uid))
 
 
 def _read(said: Any) -> Person:

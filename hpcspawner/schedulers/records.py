@@ -10,6 +10,8 @@ FOLLOW_UP_REMOVED = Record(
     Cause.NOT_STARTED, "The follow-up job was removed because the job before it finished normally."
 )
 
+_NUMBERED = "uid "
+
 
 def exited(code: int | None, number: int | None = None) -> Record:
     """The script ended by itself, or by a signal whose sender is not known."""
@@ -21,9 +23,16 @@ def exited(code: int | None, number: int | None = None) -> Record:
 
 
 def cancelled(by: str = "", code: int | None = None, number: int | None = None) -> Record:
-    """An account ended it; "" if it is not known which."""
+    """An account ended it; "" if it is not known which, `numbered` where its name is not known."""
     who = {"": "", "root": " by root (an administrator)"}.get(by, f" by {by}")
+    if by.startswith(_NUMBERED):
+        who = f" by the account with {by}, whose name the Hub does not know"
     return Record(Cause.CANCELLED, f"The job was cancelled{who}.", code, number, by)
+
+
+def numbered(uid: int) -> str:
+    """What an account is called of which the Hub knows the number alone: one of a login node's that never used it."""
+    return f"{_NUMBERED}{uid}"
 
 
 def _named(number: int) -> str:

@@ -12,10 +12,12 @@ from hpcspawner.schedulers import slurm_advice
 from hpcspawner.schedulers import slurm_words as words
 from hpcspawner.schedulers.backend import Backend, Size, of_slurm
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
+from hpcspawner.schedulers.inventory import InventoryReader
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.slurm_facts import SlurmFacts
 from hpcspawner.schedulers.slurm_inventory import SlurmInventory
 from hpcspawner.schedulers.slurm_standing import SlurmStanding
+from hpcspawner.schedulers.standing import StandingReader
 from hpcspawner.schedulers.state import Cause, JobState, JobStatus, Record
 from hpcspawner.site import names
 from hpcspawner.site.profile import ANY_GPU, Access
@@ -34,13 +36,13 @@ _NOTHING = frozenset({"", "(null)", "N/A", "n/a", "None", "None assigned", "Unkn
 
 # Of sacct: what `_accounted` reads.
 _COLUMNS = ("JobIDRaw", "State%50", "ExitCode", "NodeList")
-# Of squeue about one job: fields that no user can write, in the words of `_record`, and how wide they may be.
+# Of squeue about one job: fields that no user can write, in the words of `record_of`, and how wide they may be.
 _ONE_JOB = {"JobID": 20, "State": 40, "Reason": 250, "RestartCnt": 20, "exit_code": 20, "NodeList": 250}
 _EXIT_CODE = re.compile(r"(\d{1,3}):(\d{1,3})", re.ASCII)
 # What Slurm writes as the signal if a script could not be started, for instance for want of its output file.
 _COULD_NOT_START = 53
 
-# Id, state, node that runs the script, owner, start, reason, and then the tag: the order of `_status`.
+# Id, state, node that runs the script, owner, start, reason, and then the tag: the order of `status_of`.
 _FIELDS = ("%i", "%T", "%B", "%u", "%S", "%r")
 
 _VERDICT = re.compile(r"^\w+: error: (?:Batch job submission failed|Kill job error on job id \w+): (.*)$", re.MULTILINE)
@@ -59,8 +61,8 @@ class Slurm(SlurmFacts):
     name = "slurm"
     title = "Slurm"
     rules = words.RULES
-    inventory = SlurmInventory()
-    standing = SlurmStanding()
+    inventory: InventoryReader | None = SlurmInventory()
+    standing: StandingReader | None = SlurmStanding()
     job_id_pattern = _OUR_JOB.pattern
     job_variable = "SLURM_JOB_ID"
     cancel_words = ("scancel", GIVEN)  # SIGTERM first, SIGKILL after the site's KillWait
@@ -158,7 +160,7 @@ class Slurm(SlurmFacts):
             job_id, *fields = parts[start : start + width - 1]
             if _ANY_JOB.fullmatch(job_id):
                 # Clusters of a federation may both list a job; the listing does not show which of them is right.
-                jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else _status(*fields)
+                jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else status_of(*fields)
         return jobs
 
     def details_command(self, job_id: str) -> list[str]:
@@ -197,8 +199,8 @@ class Slurm(SlurmFacts):
         said = _one_job(outs[0], job_id, mark) or past
         if words.STATES.get(said.get("State", "")) is not JobState.ENDED:
             return None
-        record = _record(said, account(int(past["By"])) if past.get("By") else "")
-        return replace(record, node=_said(said.get("NodeList", "")))
+        record = record_of(said, account(int(past["By"])) if past.get("By") else "")
+        return replace(record, node=stated(said.get("NodeList", "")))
 
     def visibility_command(self) -> list[str]:
         """The configuration, where `PrivateData` stands. It is text for people too, but no user writes any of it."""
@@ -330,23 +332,25 @@ def _follows(label: JobLabel) -> Iterator[tuple[str, str]]:
         yield "kill-on-invalid-dep", "yes"
 
 
-def _status(word: str, host: str, owner: str, start: str, reason: str, comment: str) -> JobStatus:
+def status_of(word: str, host: str, owner: str, start: str, reason: str, comment: str) -> JobStatus:
+    """A job as squeue lists it, in squeue's words."""
     state, key = words.STATES.get(word, JobState.UNKNOWN), _reason_key(reason)
     if state is JobState.PENDING and key in words.HELD_FOR_A_WHILE | words.HOPELESS:
         state = JobState.HELD
     return JobStatus(
         state=state,
-        host=None if state is JobState.ENDED else _said(host) or None,
-        reason=_said(reason),
+        host=None if state is JobState.ENDED else stated(host) or None,
+        reason=stated(reason),
         owner=owner,
-        tag=_said(comment),
+        tag=stated(comment),
         starts_at=epoch(start),
         native_state=word,
         hopeless=word in words.HOPELESS_STATES or (state is JobState.HELD and key in words.HOPELESS),
     )
 
 
-def _said(text: str) -> str:
+def stated(text: str) -> str:
+    """A value of Slurm's, "" for its words for none."""
     return "" if text.strip() in _NOTHING else text.strip()
 
 
@@ -378,7 +382,8 @@ def _accounted(out: str, job_id: str) -> dict[str, str]:
     return {"State": word, "By": by if by.isdecimal() else "", "exit_code": code, "NodeList": nodes}
 
 
-def _record(said: dict[str, str], by: str) -> Record:
+def record_of(said: Mapping[str, str], by: str) -> Record:
+    """How a job ended, by squeue's words for it and the account that cancelled it."""
     word, reason = said["State"], said.get("Reason", "")
     code, number = _exit_code(said["exit_code"])
     if word == "FAILED" and number == _COULD_NOT_START:

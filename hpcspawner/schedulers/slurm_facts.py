@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from hpcspawner.schedulers.base import Answer, Scheduler
@@ -38,7 +38,7 @@ _PRESENT = frozenset({"IDLE", "MIXED", "ALLOCATED", "COMPLETING", "PLANNED"})
 class SlurmFacts(Scheduler):
     """The part of Slurm that tells what is free, who waits, and when a job could start."""
 
-    estimate_words = ("--test-only",)
+    estimate_words: tuple[str, ...] = ("--test-only",)
 
     def parse_estimate(self, answer: Answer) -> Estimate:
         """`Job 12 to start at 2026-11-26T23:25:13 using …`, or why it would not be taken."""
@@ -106,7 +106,7 @@ def _node(line: str) -> Node:
         idle_cores=idle,
         idle_memory=max(memory, 0) if said.get("RealMemory") else None,
         gpus=gpus,
-        idle_gpus=_left(gpus, used) if "GresUsed" in said else {},
+        idle_gpus=left(gpus, used) if "GresUsed" in said else {},
     )
 
 
@@ -116,7 +116,12 @@ def _number(text: str) -> int:
 
 def _state(text: str, cores: int, idle: int) -> NodeState:
     """`IDLE`, `MIXED+PLANNED`, `DOWN*+DRAIN`: a base, flags, and a star for a node that does not respond."""
-    words = set(text.replace("*", "+NOT_RESPONDING").strip("~#!%$@^-").split("+"))
+    return state_of(set(text.replace("*", "+NOT_RESPONDING").strip("~#!%$@^-").split("+")), cores, idle)
+
+
+def state_of(words: Collection[str], cores: int, idle: int) -> NodeState:
+    """What a node's base state and flags come to."""
+    words = set(words)
     if words & _AWAY:
         return NodeState.DOWN
     if "RESERVED" in words:
@@ -132,7 +137,7 @@ def gpus_of(text: str) -> dict[str, int]:
     return {kind: count for kind, count in counts.items() if count}
 
 
-def _left(gpus: dict[str, int], used: dict[str, int]) -> dict[str, int]:
+def left(gpus: dict[str, int], used: dict[str, int]) -> dict[str, int]:
     """What is idle of each type. Where one of the two texts has no types, only the sum can be told."""
     if set(used) <= set(gpus):
         return {kind: max(count - used.get(kind, 0), 0) for kind, count in gpus.items()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hpcspawner.programs.helper import DIRECTIVE
-from hpcspawner.site import names, variables
+from hpcspawner.site import names, scheduler_types, variables
 from hpcspawner.site.environments import NO_IMAGE
 from hpcspawner.site.fields import VARIABLE
 from hpcspawner.site.presets import LAST
@@ -127,6 +127,10 @@ def _access_mistakes(profile: "SiteProfile") -> Iterator[str]:
         yield f"scheduler.ssh: {access.type!r} runs jobs on the Hub's machine; leave ssh out"
     if access.ssh and not access.helper:
         yield "scheduler.ssh: needs scheduler.helper, the place of the helper on the login nodes (an absolute path)"
+    if access.api and access.type not in scheduler_types.BY_API:
+        yield f"scheduler.api: only {', '.join(scheduler_types.BY_API)} can be reached so; leave api out"
+    if access.api and profile.cost and profile.cost.balance:
+        yield "cost.balance: it is a command, and with scheduler.api the Hub runs none; leave it out"
     if access.helper and not access.prefix:
         yield "scheduler.helper: there is no command_prefix that would run it as the user; leave the helper out"
 

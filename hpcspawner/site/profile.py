@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.site import away, scheduler_types
+from hpcspawner.site import api, scheduler_types
 from hpcspawner.site.away import UserNames
 from hpcspawner.site.checks import cross_checks, repeated_names
 from hpcspawner.site.cost import Cost, Rates
@@ -56,7 +56,7 @@ class Directive(Frozen):
     value: Value = ""
 
 
-class Access(away.Reach):
+class Access(api.ByApi):
     """Which batch system it is and how the Hub reaches its commands."""
 
     type: Annotated[str, AfterValidator(_known_scheduler)]
@@ -86,7 +86,7 @@ class Access(away.Reach):
     @property
     def rules(self) -> scheduler_types.ProfileRules:
         """What this scheduler lets a profile say."""
-        return scheduler_types.rules(self.type)
+        return scheduler_types.rules(self.type, bool(self.api))
 
     @property
     def has_nodes(self) -> bool:
@@ -95,10 +95,15 @@ class Access(away.Reach):
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The prefix in force: become the user by sudo, except where jobs are the Hub's own."""
+        """The prefix in force: become the user by sudo, except where jobs are the Hub's own or a token says whose."""
         if self.command_prefix is not None:
             return self.command_prefix
-        return ("sudo", "-n", "-u", "{user}") if self.has_nodes else ()
+        return ("sudo", "-n", "-u", "{user}") if self.has_nodes and not self.api else ()
+
+    @property
+    def acts_for_users(self) -> bool:
+        """Whether jobs are their users' own, by a prefix that becomes the user or by a token; else the Hub's."""
+        return bool(self.prefix or self.api)
 
 
 class Partition(Frozen):

@@ -19,6 +19,9 @@ BUILT_IN: Mapping[str, str] = {
 }
 """The value of `scheduler.type` in a profile, and the class that drives that scheduler."""
 
+BY_API: Mapping[str, str] = {"slurm": "hpcspawner.schedulers.slurm_api:SlurmApi"}
+"""The class where a profile names a REST service in `scheduler.api`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileRules:
@@ -51,9 +54,12 @@ def known() -> tuple[str, ...]:
     return (*BUILT_IN, *sorted(name for name in _entries() if name not in BUILT_IN))
 
 
-def find(name: str) -> Any:
-    """The class that drives the scheduler of this name; ValueError with what there is, or why it can't be loaded."""
-    entry = _entries().get(name)
+def find(name: str, by_api: bool = False) -> Any:
+    """The class that drives the scheduler of this name, `by_api` its REST service where it has one that we know.
+
+    ValueError with what there is, or why it can't be loaded.
+    """
+    entry = EntryPoint(name, BY_API[name], GROUP) if by_api and name in BY_API else _entries().get(name)
     if entry is None:
         raise ValueError(f"{name[:60]!r} is not an installed scheduler; the installed ones are: {', '.join(known())}")
     try:
@@ -62,9 +68,9 @@ def find(name: str) -> Any:
         raise ValueError(f"the package of {name!r} can't be loaded ({entry.value}): {error!r}") from error
 
 
-def rules(name: str) -> ProfileRules:
+def rules(name: str, by_api: bool = False) -> ProfileRules:
     """What a profile may say of this scheduler."""
-    found: ProfileRules = find(name).rules
+    found: ProfileRules = find(name, by_api).rules
     return found
 
 

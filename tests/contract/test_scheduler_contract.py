@@ -1,7 +1,7 @@
 """What every scheduler must do, asked through the real client and queue of whatever scheduler is at hand.
 
 Anywhere that is the embedded one. On the head of the test cluster, with `HPC_LAB` set, it is Slurm, Torque and OpenPBS,
-each by commands beside the Hub, and Slurm and OpenPBS by SSH too, for the users u001 and u002.
+each by commands beside the Hub, Slurm and OpenPBS by SSH too, and Slurm by slurmrestd, for the users u001 and u002.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import rest
 from support.entrance import Entrance, ground
 from support.schedulers import IN_LAB, PATHS, openpbs, torque
 
@@ -38,11 +39,22 @@ from hpcspawner.units import Walltime
 
 LAB = bool(os.environ.get("HPC_LAB"))
 KINDS = IN_LAB if LAB else ["local"]
-BY_SSH = " by ssh"
+BY_SSH, BY_API = " by ssh", " by api"
 # By SSH Torque's commands go the way of OpenPBS's: one of the two shows it.
 BY_SSH_TOO = [kind for kind in IN_LAB if kind != "torque"]
-ROWS = [*KINDS, *(f"{kind}{BY_SSH}" for kind in BY_SSH_TOO)] if LAB else KINDS
+ROWS = (
+    [*KINDS, *(f"{kind}{BY_SSH}" for kind in BY_SSH_TOO), *([f"slurm{BY_API}"] if rest.IN_LAB else [])]
+    if LAB
+    else KINDS
+)
 """Each scheduler, and each way to it."""
+
+
+def kind_of(row):
+    """The scheduler of a row, whichever the way to it."""
+    return row.removesuffix(BY_SSH).removesuffix(BY_API)
+
+
 ME = pwd.getpwuid(os.geteuid())
 USER, OTHER = (pwd.getpwnam("u001"), pwd.getpwnam("u002")) if LAB else (ME, None)
 
@@ -80,16 +92,17 @@ def new_label(follows=""):
 class Site:
     """One scheduler as the Hub holds it, and the jobs that a test has submitted.
 
-    `entrance` lets the Hub in where the scheduler is reached by SSH.
+    `away` is what the profile says where the scheduler is not reached by commands beside the Hub; `entrance` lets the
+    Hub in by SSH.
     """
 
-    def __init__(self, kind, folder, waits=False, job=None, entrance=None):
-        self.kind, self.folder = kind, folder
+    def __init__(self, kind, folder, waits=False, job=None, entrance=None, away=None):
+        self.kind, self.folder, self.by_api = kind, folder, bool(away)
         scheduler, job = WAITS[kind] if waits else ({}, job or {})
         path = {"path": PATHS[kind]} if kind in PATHS else {}
         # The commands' zone is not the Hub's: no time may depend on it.
         zone = {"variables": {"TZ": "Pacific/Kiritimati"}}
-        away = entrance.access if entrance else {}
+        away = entrance.access if entrance else away or {}
         data = PROFILE | {"scheduler": {"type": kind} | zone | path | scheduler | away, "job": job}
         self.profile = SiteProfile.model_validate(data)
         if entrance:
@@ -184,11 +197,14 @@ def entrances():
 
 
 @pytest.fixture
-def make_site(entrances, folder):
+def make_site(entrances, folder, tmp_path):
     """The scheduler of a row, by the row's way."""
 
     def make(row, **more):
-        kind = row.removesuffix(BY_SSH)
+        kind = kind_of(row)
+        if row.endswith(BY_API):
+            away = rest.ACCESS | {"api_key_file": str(rest.key_file(tmp_path))}
+            return Site(kind, folder, away=away, **more)
         return Site(kind, folder, entrance=entrances(kind) if row != kind else None, **more)
 
     return make
@@ -270,7 +286,8 @@ async def test_what_is_asked_arrives(site):
     job = await site.submit("sleep 300", walltime="7m")
     details = await site.client.details(job.job_id)
     words = {"slurm": r"TimeLimit=00:07:00\b", "local": r'"walltime": 420\b'}
-    assert re.search(words.get(site.kind, r"walltime = 00:07:00\b"), details)
+    expected = r'"time_limit": 7\b' if site.by_api else words.get(site.kind, r"walltime = 00:07:00\b")
+    assert re.search(expected, details)
 
 
 async def test_details_name_the_job(site):
@@ -323,7 +340,7 @@ async def test_a_job_that_was_cancelled_says_by_whom(site):
 
 
 if LAB:
-    SLURM = [row for row in ROWS if row.removesuffix(BY_SSH) == "slurm"]
+    SLURM = [row for row in ROWS if kind_of(row) == "slurm"]
 
     @pytest.mark.parametrize("row", SLURM)
     @pytest.mark.parametrize("waits", [False, True], ids=["running", "waiting"])
@@ -372,7 +389,8 @@ async def test_only_a_job_that_may_start_again_can_be_put_back(site, requeue):
     job = await site.submit("sleep 300", changes={"requeue": requeue})
     await site.reaches(job, JobState.RUNNING)
     details = await site.client.details(job.job_id)
-    assert (f"Requeue={requeue:d} " if site.kind == "slurm" else f"Rerunable = {requeue}\n") in details
+    words = f"Requeue={requeue:d} " if site.kind == "slurm" else f"Rerunable = {requeue}\n"
+    assert (f'"requeue": {requeue},'.lower() if site.by_api else words) in details
 
 
 if LAB:
@@ -436,8 +454,9 @@ async def test_a_job_is_found_by_its_tag(site):
 
 
 async def test_absence_is_proven_where_the_scheduler_hides_nothing(site):
-    owner = "nobody" if site.kind in ("slurm", "openpbs") else USER.pw_name
-    # Their configuration promises it for all; elsewhere a job of the same owner has to be seen.
+    owner = "nobody" if site.kind in ("slurm", "openpbs") and not site.by_api else USER.pw_name
+    # Their configuration promises it for all; elsewhere, and where slurmrestd does not show the configuration, a job of
+    # the same owner has to be seen.
     job = await site.submit("sleep 300")
     await site.reaches(job, JobState.RUNNING)
     tag = new_label().tag
@@ -483,9 +502,9 @@ REFUSED = {
 @pytest.mark.parametrize(
     ("row", "changes", "words"),
     [
-        pytest.param(row, *case.values, id=row.replace(row.removesuffix(BY_SSH), case.id))
+        pytest.param(row, *case.values, id=row.replace(kind_of(row), case.id))
         for row in ROWS
-        for case in REFUSED[row.removesuffix(BY_SSH)]
+        for case in REFUSED[kind_of(row)]
     ],
 )
 async def test_a_refusal_keeps_the_schedulers_words(make_site, row, changes, words):
@@ -555,7 +574,7 @@ if LAB:
 
     @pytest.mark.parametrize(
         ("site", "name"),
-        [pytest.param(row, name, id=f"{row} {name}") for row in ROWS for name in FORGERIES[row.removesuffix(BY_SSH)]],
+        [pytest.param(row, name, id=f"{row} {name}") for row in ROWS for name in FORGERIES[kind_of(row)]],
         indirect=["site"],
     )
     async def test_what_another_users_job_is_called_changes_nothing_of_ours(site, name):

@@ -9,6 +9,7 @@ import pytest
 
 from hpcspawner.programs.helper import Refusal
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
+from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.slurm import Slurm
 from hpcspawner.schedulers.slurm_words import REASONS, STATES
 from hpcspawner.schedulers.state import Cause, JobState, Record
@@ -450,6 +451,16 @@ def test_the_accounting_may_be_behind_a_job_that_is_gone():
     live, _ = outs("cancelled-by-user")
     record = slurm.parse_end("40", [live, "40|RUNNING|0:0|n1\n"], MARK, str)
     assert (record.cause, record.cancelled_by, record.message) == (Cause.CANCELLED, "", "The job was cancelled.")
+
+
+def test_one_who_cancelled_a_job_and_whose_name_is_not_known_is_named_by_number():
+    """By SSH the Hub knows the names of root and of its own users alone."""
+    texts = ["", "12|CANCELLED by 4711|0:0|n1\n"]
+    record = slurm.parse_end("12", texts, MARK, People(None).name_of)
+    assert (record.cause, record.cancelled_by) == (Cause.CANCELLED, "uid 4711")
+    assert record.message == ("The job was cancelled by the account with uid 4711, whose name the Hub does not know.")
+    record = slurm.parse_end("12", ["", "12|CANCELLED by 0|0:0|n1\n"], MARK, People(None).name_of)
+    assert record.message == "The job was cancelled by root (an administrator)."
 
 
 # No node of the test cluster fails for this; words of squeue(1), layout as recorded.
