@@ -1,8 +1,11 @@
 """Real images in a real Apptainer, each to a cell run in a kernel; what can't be started is named on the page."""
 
+import contextlib
 import html
 import re
+import shutil
 import ssl
+from pathlib import Path
 
 import pytest
 from cluster.conftest import made, on_head, queue_is_empty_within
@@ -48,6 +51,12 @@ path = ["{lab}/apptainer/bin"]
 
 {images}
 [defaults]"""
+# As start-jupyter's own examples name them after -i.
+OLD_PLACE = Path("/share/apps/gpu/singularity/images")
+OLD_IMAGES = {
+    "tensorflow-gpu": (OLD_PLACE / "tensorflow/tensorflow-v2.3.0-gpu-20200929.simg", "lab.sif"),
+    "pytorch-gpu": (OLD_PLACE / "pytorch/pytorch-gpu.simg", "lab"),
+}
 IMAGES = ("hub", "lab", "bare", "lab.sif", "arm64.sif", "damaged.sif", "unreadable.sif", "gone.sif")
 IMAGE = '[[images]]\nname = "{name}"\npath = "{lab}/images/{name}"\n'
 
@@ -65,10 +74,28 @@ def running_hub(make_hub, lab):
     if not (alone / "jupyter-lab").is_symlink():
         (alone / "jupyter-lab").symlink_to(lab / "env" / "bin" / "jupyter-lab")
     images = "\n".join(IMAGE.format(name=name, lab=lab) for name in IMAGES)
-    with make_hub(
-        "slurm", change=("[defaults]", SITE.format(lab=lab, classic=made(lab, "env-classic"), images=images))
-    ) as hub:
+    images += "".join(f'\n[[images]]\nname = "{name}"\npath = "{path}"\n' for name, (path, _) in OLD_IMAGES.items())
+    with (
+        old_images(lab),
+        make_hub(
+            "slurm", change=("[defaults]", SITE.format(lab=lab, classic=made(lab, "env-classic"), images=images))
+        ) as hub,
+    ):
         yield hub
+
+
+@contextlib.contextmanager
+def old_images(lab):
+    """Stand-ins at the paths of start-jupyter's images; what was made for them is gone afterwards."""
+    made_here = next((path for path in reversed(OLD_PLACE.parents) if not path.exists()), OLD_PLACE)
+    assert not OLD_PLACE.exists(), f"{OLD_PLACE} is somebody's"
+    for path, image in OLD_IMAGES.values():
+        path.parent.mkdir(parents=True)
+        path.symlink_to(lab / "images" / image)
+    try:
+        yield
+    finally:
+        shutil.rmtree(made_here)
 
 
 def asked(image):
@@ -82,6 +109,15 @@ WHERE = "import os, socket, sys; print(socket.gethostname(), sys.prefix, os.envi
 async def test_a_cell_runs_in_an_image(hub, image):
     hub.spawn("alice", asked(image))
     assert await hub.run("alice", WHERE) == "n1 /opt/jupyter hello /home/alice"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+
+
+@pytest.mark.parametrize("option", [*OLD_IMAGES, str(OLD_IMAGES["pytorch-gpu"][0])])
+async def test_what_start_jupyter_was_given_after_i_runs(hub, option):
+    hub.spawn("alice", {**asked(option), "partition": "gpu-shared", "gpus": 1, "walltime": "30m"})
+    assert await hub.run("alice", WHERE) == "n3 /opt/jupyter hello /home/alice"
+    assert len(await hub.run("alice", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")) == 1
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
 

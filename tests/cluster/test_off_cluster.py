@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster.conftest import jobs_of, queue_is_empty_within, shown
+from cluster.conftest import jobs_of, on_head, queue_is_empty_within, shown
+from cluster.test_own_environments import check
 from support.faults import Lab, within
 from support.hub import Hub, server_path
 from support.login_nodes import ACCOUNT, HOST, make_key
@@ -68,6 +69,21 @@ def test_others_are_told_why_they_get_no_server(hub):
     assert {user: answer.status_code for user, answer in answers.items()} == dict.fromkeys(answers, 400)
     assert f"'bob' is not in the group '{GROUP}'" in answers["bob@example.org"].text
     assert "its domain is not one of those" in answers["alice@elsewhere.org"].text
+
+
+def test_the_users_files_are_looked_at_on_a_login_node(hub):
+    """Own environments on the open form, and the check of a choice before anything is queued."""
+    on_head("/usr/bin/python3", "-m", "venv", "--without-pip", "/home/alice/of-hers", user="alice")
+    try:
+        session = hub.log_in(USER)
+        found = session.get(f"{hub.url}/hub/hpcspawner/environments", timeout=60).json()
+        (own,) = [one for one in found["environments"] if "of-hers" in json.dumps(one)]
+        assert "jupyter" in json.dumps(own), "what it lacks is named"
+        said = check(hub, session, directory="/nowhere").json()
+        assert "/nowhere" in json.dumps(said), said
+        assert jobs_of("alice") == []
+    finally:
+        on_head("rm", "-r", "/home/alice/of-hers", user="alice")
 
 
 def test_a_connection_that_is_cut_in_a_submit_costs_nothing_and_makes_one_job(hub, place, lab):

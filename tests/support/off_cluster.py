@@ -36,7 +36,8 @@ class Place:
             '"hpclogin@login1.example.org", "hpclogin@login2.example.org"': addresses,
             "/etc/jupyterhub/ssh/id": str(self.key),
             "/etc/jupyterhub/ssh/known_hosts": str(self.known_hosts),
-            f'helper = "{HELPER}"': f'helper = "{HELPER}"\ncommand_timeout_s = 5',
+            f'helper = "{HELPER}"': f'helper = "{HELPER}"\ncommand_timeout_s = 5\nlook = true',
+            "[defaults]": '[own_environments]\nfolders = ["{home}"]\n\n[defaults]',
             "/opt/jupyter/bin": f"{lab}/env/bin",
         }
         self.config = example("off-cluster", self.hub, changes)
