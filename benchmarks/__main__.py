@@ -13,7 +13,7 @@ from cluster.conftest import on_head
 
 from benchmarks.figures import FIGURES
 
-SPAWNERS = ("ours", "batchspawner")
+SPAWNERS = ("ours", "batchspawner", "moss")
 # batchspawner asks the scheduler for each waiting server twice a second: a thousand would measure the machine.
 MOST_OF_BATCHSPAWNER = 100
 SETS = {
@@ -64,6 +64,8 @@ def asked_for(words: list[str]) -> list[tuple[str, int]]:
 
 def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]:
     """One figure of one spawner."""
+    if spawner == "moss" and name != "form":
+        return {}  # starts and waits as batchspawner, of which it is one
     if spawner != "ours" and name in ("waiting", "submits"):
         servers = min(servers or MOST_OF_BATCHSPAWNER, MOST_OF_BATCHSPAWNER)
     return FIGURES[name](lab, spawner, *([servers] if servers else []))
@@ -78,6 +80,7 @@ def machine(lab: Path) -> dict[str, str]:
         "python": platform.python_version(),
         "jupyterhub": version("jupyterhub"),
         "batchspawner": (lab / "batchspawner" / ".versions").read_text().split()[0],
+        "jupyterhub-moss": (lab / "moss" / ".versions").read_text().strip(),
         "slurm": on_head("squeue", "--version").split()[-1],
     }
 

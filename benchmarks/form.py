@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import json
 import logging
 import resource
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -41,9 +43,25 @@ exec awk -v format="$format" -v jobs={jobs} 'BEGIN {{
 }}'"""
 
 
-def form(_lab: Path, spawner: str, partitions: int = 200) -> dict[str, Any]:
+def form(lab: Path, spawner: str, partitions: int = 200) -> dict[str, Any]:
     """The form and its facts at a site with so many partitions, fifty nodes in each, twenty GPU types, 50,000 jobs."""
+    if spawner == "moss":
+        return _of_moss(lab, partitions)
     return asyncio.run(_measured(partitions)) if spawner == "ours" else {}
+
+
+def _of_moss(lab: Path, partitions: int) -> dict[str, Any]:
+    """jupyterhub-moss's form of the same site, in its own environment; it asks sinfo for each."""
+    with tempfile.TemporaryDirectory() as name:
+        lines = [
+            f"p{one} 10/40/0/{NODES_PER_PARTITION} 64 640/2560/0/3200 gpu:t{one % GPU_TYPES}:8 257000 1-00:00:00"
+            for one in range(partitions)
+        ]
+        _program(Path(name), "sinfo", _printed(Path(name), "partitions", lines))
+        program = Path(__file__).with_name("moss_form.py")
+        argv = [lab / "moss/bin/python", program, f"{name}/sinfo", *map(str, (partitions, GPU_TYPES, ROUNDS))]
+        found: dict[str, Any] = json.loads(subprocess.check_output(argv))
+        return found
 
 
 async def _measured(partitions: int) -> dict[str, Any]:
