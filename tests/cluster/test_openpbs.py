@@ -9,7 +9,7 @@ import time
 
 import pytest
 from cluster.conftest import jobs_of, on_head, openpbs_jobs_of, queue_is_empty_within, shown
-from support.browser import a_page, fill, log_in, press, press_start, run_cell
+from support.browser import a_page, fill, log_in, press_start, run_cell
 from support.faults import within
 from support.hub import server_path
 from support.schedulers import HAS_OPENPBS, openpbs
@@ -48,7 +48,7 @@ if HAS_OPENPBS:
             assert folder == "/home/alice"
             assert (record["Resource_List"]["select"], record["Account_Name"]) == ("1:ncpus=1:mem=2048mb", "ddp363")
             page.goto(f"{hub.url}/hub/home")
-            press(page, "#stop")
+            page.locator("[data-hpc-end]").click()
             page.wait_for_selector("#start", timeout=30_000)
             assert page.complaints == []
         queue_is_empty_within(40, "alice")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import NODES, jobs_of, queue_is_empty_within
-from support.browser import a_page, log_in, press, press_start, run_cell
+from support.browser import a_page, log_in, press_start, run_cell
 from support.hub import PASSWORD, require
 from support.wheel import ROOT, build
 
@@ -137,7 +137,7 @@ def stop_the_server():
         page.click("#login_submit, input[type=submit], button[type=submit]")
         page.wait_for_url("**/user/alice/**")
         page.goto(f"https://{ADDRESS}/hub/home")
-        press(page, "#stop")
+        page.locator("[data-hpc-end]").click()
         queue_is_empty_within(40, "alice")
 
 

@@ -138,7 +138,7 @@ def test_from_the_form_through_the_waiting_page_to_jupyterlab_and_back(hub, page
     page.locator(".progress-log-event").first.wait_for(state="attached")
     page.wait_for_url(re.compile(r"/user/alice/lab"), timeout=60_000)
     page.goto(f"{hub.url}/hub/home")
-    press(page, "#stop")
+    page.locator("[data-hpc-end]").click()
     page.wait_for_selector("#start", timeout=30_000)
     deadline = time.monotonic() + 30
     while hub.servers("alice"):

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from support.browser import a_page, fill, log_in, press, press_start, run_cell
+from support.browser import a_page, fill, log_in, press_start, run_cell
 from support.hub import server_path
 from support.scripts import taken_apart
 
@@ -29,7 +29,7 @@ def test_from_the_form_to_a_cell_and_back(make_hub):
             page.wait_for_url(re.compile(r"/user/alice/lab"), timeout=60_000)
             assert run_cell(page, "print(6 * 7)") == "42"
             page.goto(f"{hub.url}/hub/home")
-            press(page, "#stop")
+            page.locator("[data-hpc-end]").click()
             page.wait_for_selector("#start", timeout=30_000)
             assert page.complaints == []
         deadline = time.monotonic() + 60

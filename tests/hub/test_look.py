@@ -47,11 +47,11 @@ def test_the_form_and_the_page_of_a_failure(hub):
         assert page.locator("#hpc-gpus").is_disabled()
         assert look_at(page, "form-local") == []
         page.locator('[data-hpc-card="without"]').get_by_role("button", name="Start").click()
-        page.wait_for_selector("#hpc-advice", timeout=60_000)
+        page.wait_for_selector("#hpc-advice", timeout=180_000)
         assert "was not found in the environment" in page.locator("#hpc-last-end").inner_text()
         assert look_at(page, "failed") == []
         page.click("#hpc-again")
-        page.wait_for_selector("#hpc-advice", timeout=60_000)
+        page.wait_for_selector("#hpc-advice", timeout=180_000)
         page.click("#hpc-explained")
         page.wait_for_url(re.compile("/hub/hpcspawner/help#not-started$"))
         assert "The job ran, and the server in it did not start." in page.locator("#not-started + p").inner_text()
