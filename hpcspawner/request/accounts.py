@@ -23,7 +23,7 @@ def cluster_name(name: str, rule: UserNames) -> str:
 
 def name_on(cluster: Cluster, name: str) -> str:
     """The account on a cluster that jobs of this user run under, by name. Raises AccountRefused."""
-    if not cluster.profile.scheduler.prefix:
+    if not cluster.profile.scheduler.acts_for_users:
         return cluster.client.own_account
     return cluster_name(name, cluster.profile.users)
 

@@ -192,3 +192,19 @@ def test_an_account_has_its_primary_group_by_name_or_by_number():
     assert accounts.account(root).group == grp.getgrgid(root.pw_gid).gr_name
     without = pwd.struct_passwd((*root[:3], 4_000_000_123, *root[4:]))
     assert accounts.account(without).group == "4000000123"
+
+
+API = {"api": "https://head:6843", "api_key_file": "/etc/jupyterhub/slurm-jwt.key"}
+
+
+@pytest.mark.parametrize(
+    ("access", "whose"),
+    [({}, "alice"), ({"command_prefix": ()}, "hub"), (API, "alice")],
+    ids=["by sudo", "by nothing", "by a token"],
+)
+def test_a_job_is_the_hubs_own_only_where_nothing_says_whose(profile, access, whose):
+    scheduler = Access(type="slurm", **access)
+    cluster = types.SimpleNamespace(
+        profile=profile.model_copy(update={"scheduler": scheduler}), client=types.SimpleNamespace(own_account="hub")
+    )
+    assert accounts.name_on(cluster, "alice") == whose
