@@ -102,7 +102,8 @@ def check_previous_proxy(proxy: Any) -> None:
         while _is_proxy(pid) and time.monotonic() < over:
             time.sleep(0.01)
         if not _is_proxy(pid):
-            proxy._remove_process_files()
+            # By the name of 6.1, or of 5.5.
+            (getattr(proxy, "_remove_process_files", None) or proxy._remove_pid_file)()
     _check_previous_process(proxy)
 
 
