@@ -161,7 +161,7 @@ class HPCSpawner(Watch):
         cluster = job.cluster
         if self.ip_follows_cluster:
             self.ip = cluster.client.scheduler.listen_ip
-        job.ask = lambda after: cluster.queue.status(job.listed, after)
+        job.ask = lambda after: cluster.queue.status(job.listed, after, at_once=True)
         if cluster.profile.job.requeue:
             job.count_runs = lambda: cluster.client.runs(job.record.job_id)
         if self.internal_ssl:

@@ -12,8 +12,8 @@ from hpcspawner.schedulers.commands import Client, Listing
 from hpcspawner.schedulers.state import JobState, JobStatus
 
 _SHORTEST_GAP_S = 1.0
-# So many listings of a quick scheduler may follow one another at once, after as many gaps without one: a job that
-# starts as soon as it was submitted does not wait for a gap to be over.
+# So many listings of a quick scheduler may follow one another, after as many gaps without one, for those who ask at
+# once: a job that starts as soon as it was submitted does not wait for a gap to be over.
 _AT_ONCE = 3
 # A listing that takes long shows a busy controller: leave it four times as long in peace.
 _GAP_PER_DURATION = 5.0
@@ -98,9 +98,13 @@ class Queue:
         """State of one job by the listings that are there, for people to read; asks the scheduler nothing."""
         return judge(job, self._newest, self._previous)
 
-    async def status(self, job: OwnedJob, after: float) -> JobStatus:
-        """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none."""
-        if await self._ask(after):
+    async def status(self, job: OwnedJob, after: float, *, at_once: bool = False) -> JobStatus:
+        """State of one job by a listing begun after this monotonic time; UNKNOWN where the scheduler gave none.
+
+        `at_once` is for who has seen the job run, and would only wait for a gap between listings to be over. Who waits
+        for a job to be gone needs two looks, a gap apart.
+        """
+        if await self._ask(after, at_once=at_once):
             status = judge(job, self._newest, self._previous)
             if status.state is JobState.ENDED and not status.native_state and status.reason != TAKEN:
                 return await self._absence(job, status)
@@ -143,22 +147,22 @@ class Queue:
             if job.state is not JobState.ENDED and is_ours(job.owner, job.tag)
         }
 
-    async def _ask(self, after: float) -> bool:
+    async def _ask(self, after: float, *, at_once: bool = False) -> bool:
         while self._newest is None or self._newest.begun_at <= after:
             if self._asking is None or self._asking.done():
-                self._asking = asyncio.create_task(self._refresh())
+                self._asking = asyncio.create_task(self._refresh(at_once=at_once))
             # Shielded: one caller that gives up must not take the answer from the others.
             await asyncio.shield(self._asking)
             if self._last_attempt > after:
                 return self.error is None
         return True
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, *, at_once: bool) -> None:
         # One that took long may have waited for a controller that was away; two in a row mean that it is busy.
         gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * min(self._durations_s)), _LONGEST_GAP_S)
         if self.error is not None:
             gap = min(gap, _GAP_AFTER_FAILURE_S)
-        await asyncio.sleep(self._pause_s(gap))
+        await asyncio.sleep(self._pause_s(gap, at_once=at_once))
         begun = self._begins(gap)
         try:
             # The promise is as old as the listing that it is to vouch for.
@@ -181,10 +185,10 @@ class Queue:
             self._newest, self._counts = listing, counts
             self._owners_seen.update(job.owner for job in listing.jobs.values())
 
-    def _pause_s(self, gap: float) -> float:
+    def _pause_s(self, gap: float, *, at_once: bool) -> float:
         """How long to leave the scheduler in peace: no more than a listing for each gap, in the long run."""
         now = self._clock()
-        if gap == _SHORTEST_GAP_S and self.error is None:
+        if at_once and gap == _SHORTEST_GAP_S and self.error is None:
             return max(0.0, min(gap, self._due - (_AT_ONCE - 1) * gap - now))
         return max(0.0, min(gap, self._last_attempt + gap - now))
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,9 +167,8 @@ def patient_desk(tmp_path):
 
 @pytest.fixture
 def desk(patient_desk, monkeypatch):
-    """The same with a shorter pause between any two listings, for the tests' time."""
+    """The same with a shorter pause between two listings, for the tests' time."""
     monkeypatch.setattr(queue_module, "_SHORTEST_GAP_S", 0.1)
-    monkeypatch.setattr(queue_module, "_AT_ONCE", 1)
     return patient_desk
 
 
@@ -337,11 +337,21 @@ async def test_an_end_that_is_listed_needs_no_proof(desk):
     assert (await desk.queue.status(job(12), time.monotonic())).state is JobState.ENDED
 
 
-async def test_listings_have_a_second_between_them_but_for_the_first_three(patient_desk):
+async def test_listings_have_a_second_between_them(patient_desk):
+    patient_desk.lists(line(12))
+    begun = time.monotonic()
+    await patient_desk.queue.status(job(12), time.monotonic())
+    await asyncio.gather(*(patient_desk.queue.status(job(12), time.monotonic()) for _ in range(50)))
+    assert 1.0 <= time.monotonic() - begun < 30
+    assert patient_desk.calls == 2
+
+
+async def test_the_first_three_follow_one_another_for_those_who_ask_at_once(patient_desk):
     patient_desk.lists(line(12))
     begun = time.monotonic()
     for _ in range(5):
-        await asyncio.gather(*(patient_desk.queue.status(job(12), time.monotonic()) for _ in range(50)))
+        ask = partial(patient_desk.queue.status, job(12), time.monotonic(), at_once=True)
+        await asyncio.gather(*(ask() for _ in range(50)))
     assert 2.0 <= time.monotonic() - begun < 30
     assert patient_desk.calls == 5
 
@@ -353,19 +363,22 @@ def test_three_at_once_cost_as_many_gaps_afterwards_and_a_slow_scheduler_gets_no
     queue = Queue(patient_desk.queue.client, lambda: seconds[0])
     begun = []
     for _ in range(6):
-        seconds[0] += queue._pause_s(gap)
+        seconds[0] += queue._pause_s(gap, at_once=True)
         queue._begins(gap)
         begun.append(seconds[0])
     assert begun == ([0, 0, 0, 1, 2, 3] if gap == 1 else [0, 5, 10, 15, 20, 25])
     seconds[0] += 10 * gap
     queue._begins(gap)
-    assert queue._pause_s(gap) == (0 if gap == 1 else 5), "after a time without one"
+    assert queue._pause_s(gap, at_once=True) == (0 if gap == 1 else 5), "after a time without one"
 
 
 async def test_listings_that_follow_one_another_at_once_are_one_proof_of_absence(patient_desk):
     patient_desk.lists(OF_ALICE)
-    states = [(await patient_desk.queue.status(job(12), time.monotonic())).state for _ in range(4)]
-    assert states[0] is JobState.UNKNOWN
+    ask = partial(patient_desk.queue.status, job(12), at_once=True)
+    states = [(await ask(after=time.monotonic())).state for _ in range(3)]
+    assert states == [JobState.UNKNOWN] * 3
+    # The first of the burst and one a gap after it.
+    states = [(await patient_desk.queue.status(job(12), time.monotonic())).state for _ in range(2)]
     assert states[-1] is JobState.ENDED
     newest, previous = patient_desk.queue._newest, patient_desk.queue._previous
     assert newest.begun_at - previous.begun_at >= 0.9
