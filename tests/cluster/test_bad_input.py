@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from cluster.conftest import jobs_of
+from cluster.conftest import jobs_of, on_head
 from support.browser import a_page, fill, log_in, press_start
 from support.hub import server_path
 
@@ -27,10 +27,21 @@ def start(hub, options, user="alice"):
     return answer.status_code, answer.json()["message"], time.monotonic() - began
 
 
-def test_the_scheduler_s_own_words_are_shown(hub):
-    code, message, seconds = start(hub, {"account": "nobodys"})
+OWN_WORDS = "Required partition not available"
+
+
+@pytest.fixture
+def closed():
+    """A partition that takes no jobs, which the scheduler alone knows."""
+    on_head("scontrol", "update", "partitionname=gpu-shared", "state=INACTIVE")
+    yield "gpu-shared"
+    on_head("scontrol", "update", "partitionname=gpu-shared", "state=UP")
+
+
+def test_the_scheduler_s_own_words_are_shown(hub, closed):
+    code, message, seconds = start(hub, {"partition": closed})
     assert code == 400
-    assert "Invalid account" in message
+    assert OWN_WORDS in message
     assert seconds < 15
     assert jobs_of("alice") == []
     assert hub.servers("alice") == {}
@@ -49,16 +60,23 @@ def test_a_login_with_the_name_of_an_account_of_the_system_gets_no_job(hub, user
     assert f"-u {user} " not in hub.log()
 
 
-def test_the_scheduler_s_own_words_are_shown_on_the_page(hub):
+def test_an_account_of_others_is_refused_before_anything_is_submitted(hub):
+    code, message, _ = start(hub, {"account": "nobodys"})
+    assert code == 400
+    assert "Account 'nobodys': you are not a member of it. Choose one of: ddp363, tro100." in message
+    assert jobs_of("alice") == []
+
+
+def test_the_scheduler_s_own_words_are_shown_on_the_page(hub, closed):
     with a_page() as page:
         log_in(page, hub, "alice")
         page.goto(f"{hub.url}/hub/spawn")
-        fill(page, account="nobodys", memory="2G")
+        fill(page, partition=closed, memory="2G")
         began = time.monotonic()
         press_start(page)
-        page.wait_for_selector("text=Invalid account", timeout=30_000)
+        page.wait_for_selector(f"text={OWN_WORDS}", timeout=30_000)
         assert time.monotonic() - began < 15
-        assert page.locator("#hpc-account").input_value() == "nobodys"
+        assert page.locator("#hpc-partition").input_value() == closed
         assert page.locator("#hpc-memory").input_value() == "2G"
     assert jobs_of("alice") == []
 
