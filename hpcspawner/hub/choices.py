@@ -40,8 +40,9 @@ def with_saved(options: Any, saved: SavedPresets, user: str, cluster: Cluster) -
         return options
     given = {name: value for name, value in options.items() if value not in (None, "", [])}
     name = given.pop("own_preset", None)
-    if name is None and given.get("preset") not in {one.name for one in cluster.profile.presets}:
-        name = given.get("preset")
+    preset = given.get("preset")
+    if name is None and isinstance(preset, str) and preset not in {one.name for one in cluster.profile.presets}:
+        name = preset
     found = saved.find(user, cluster.name, name)
     if found is not None:
         given.pop("preset", None)

@@ -104,7 +104,9 @@ def secrets_of(alice):
     yield "the proxy's token", environment(int((hub.folder / "proxy.pid").read_text()))["CONFIGPROXY_AUTH_TOKEN"]
     for cookie in alice.session.cookies:
         yield f"cookie {cookie.name} of {cookie.path}", cookie.value.strip('"')
-    (connection,) = Path("/home/alice/.local/share/jupyter/runtime").glob("kernel-*.json")
+    # By its id: a server of hers in another lab, with the same home, may have kernels too.
+    (kernel,) = alice.session.get(f"{hub.url}/user/alice/api/kernels", timeout=60).json()
+    connection = Path(f"/home/alice/.local/share/jupyter/runtime/kernel-{kernel['id']}.json")
     yield "key of her kernel", json.loads(connection.read_text())["key"]
     key_file = alice.processes.environment.get("JUPYTERHUB_SSL_KEYFILE")
     if key_file:

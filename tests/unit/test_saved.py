@@ -3,10 +3,12 @@
 import contextlib
 import logging
 import sqlite3
+import types
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from hpcspawner.hub.choices import with_saved
 from hpcspawner.jobs import schema
 from hpcspawner.jobs.saved import MOST, CannotSave, Saved, SavedPresets, checked_name
 from hpcspawner.jobs.table import Store
@@ -111,3 +113,12 @@ async def test_a_database_of_the_version_before_gets_the_table(opened, tmp_path)
     assert names(opened()) == ["mine"]
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as other:
         assert other.execute("SELECT version FROM hpcspawner_schema").fetchall() == [(schema.VERSION,)]
+
+
+@pytest.mark.parametrize("named", [["mine"], {"mine": 1}, 7, None], ids=repr)
+async def test_what_is_no_name_names_no_preset(opened, named):
+    saved = opened()
+    await saved.save(preset())
+    cluster = types.SimpleNamespace(name="one", profile=types.SimpleNamespace(presets=()))
+    assert with_saved({"preset": named}, saved, "alice", cluster) == {"preset": named}
+    assert with_saved({"preset": "mine"}, saved, "alice", cluster) == preset().options
