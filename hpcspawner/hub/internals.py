@@ -99,9 +99,9 @@ def check_previous_proxy(proxy: Any) -> None:
         with suppress(OSError):  # it ends just now, or is another account's
             os.kill(pid, signal.SIGTERM)
         over = time.monotonic() + _PROXY_ENDS_S
-        while _is_proxy(pid) and time.monotonic() < over:
+        while not _has_ended(pid) and time.monotonic() < over:
             time.sleep(0.01)
-        if not _is_proxy(pid):
+        if _has_ended(pid):
             # By the name of 6.1, or of 5.5.
             (getattr(proxy, "_remove_process_files", None) or proxy._remove_pid_file)()
     _check_previous_process(proxy)
@@ -116,8 +116,15 @@ def _proxy_in(file: str) -> int | None:
     return pid if _is_proxy(pid) else None
 
 
+def _has_ended(pid: int) -> bool:
+    """Whether a process has closed all that it had open: its memory goes before its sockets do."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
+
+
 def _is_proxy(pid: int) -> bool:
-    # Of a process that has ended nothing is left there.
     try:
         return b"configurable-http-proxy" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -6,6 +6,7 @@ import inspect
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -207,7 +208,7 @@ def proxy(tmp_path, replaced, monkeypatch):
 def test_the_proxy_of_an_earlier_hub_is_ended_without_a_nap_of_seconds(earlier, proxy):
     pid = earlier("configurable-http-proxy")
     proxy._check_previous_process()
-    assert not internals._is_proxy(pid)
+    assert internals._has_ended(pid)
     assert not Path(proxy.pid_file).exists()
     assert max(proxy.naps, default=0) < 1
 
@@ -235,3 +236,30 @@ def test_another_process_of_that_number_gets_no_signal_of_ours(earlier, proxy, m
     proxy._check_previous_process()
     os.kill(pid, 0)
     assert Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_the_port_of_the_earlier_proxy_is_free_when_the_look_is_over(tmp_path, proxy):
+    """JupyterHub takes whatever answers there for the proxy that it starts next."""
+    program = tmp_path / "configurable-http-proxy"
+    program.write_text(LISTENS_WITH_MUCH_MEMORY)
+    code = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=2, start_new_session=True).pid)"
+    pid = subprocess.check_output([sys.executable, "-c", code, sys.executable, program], text=True).strip()
+    Path(proxy.pid_file).write_text(pid)
+    within(60, (tmp_path / "port").exists, "it does not listen")
+    port = int((tmp_path / "port").read_text())
+    proxy._check_previous_process()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+
+
+LISTENS_WITH_MUCH_MEMORY = """
+import os, socket
+held = bytearray(os.urandom(1 << 20) * 300)
+listening = socket.create_server(("127.0.0.1", 0))
+place = os.path.join(os.path.dirname(__file__), "port")
+with open(place + ".new", "w") as file:
+    file.write(str(listening.getsockname()[1]))
+os.rename(place + ".new", place)
+while True:
+    listening.accept()
+"""
