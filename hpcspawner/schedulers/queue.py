@@ -157,7 +157,7 @@ class Queue:
                 return self.error is None
         return True
 
-    async def _refresh(self, *, at_once: bool) -> None:
+    async def _refresh(self, *, at_once: bool = False) -> None:
         # One that took long may have waited for a controller that was away; two in a row mean that it is busy.
         gap = min(max(_SHORTEST_GAP_S, _GAP_PER_DURATION * min(self._durations_s)), _LONGEST_GAP_S)
         if self.error is not None:
