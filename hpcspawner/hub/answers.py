@@ -6,13 +6,15 @@ from typing import Any
 
 from jupyterhub.handlers.base import BaseHandler
 
+from hpcspawner.language import all_told
+
 
 class JsonHandler(BaseHandler):
     """A question of a user who is logged in; the answer is JSON, for this user and this moment."""
 
     def tell(self, body: dict[str, Any], status: int = HTTPStatus.OK) -> None:
-        """Send the answer."""
+        """Send the answer, its sentences in the language of the user who asks."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(body))
+        self.finish(json.dumps(all_told(body)))

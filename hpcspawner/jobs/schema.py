@@ -6,6 +6,7 @@ from collections.abc import Callable
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import (
+    JSON,
     Column,
     Connection,
     Engine,
@@ -112,6 +113,13 @@ def _version_3(connection: Connection) -> None:
         change.add_column(JOBS.name, Column("expected_at", SECONDS, nullable=False, server_default="0"))
 
 
+def _version_of_words(connection: Connection) -> None:
+    """A job has what the sentence about its end is made of."""
+    if "words" not in {column["name"] for column in inspect(connection).get_columns(JOBS.name)}:
+        change = Operations(MigrationContext.configure(connection))
+        change.add_column(JOBS.name, Column("words", JSON, nullable=True))
+
+
 # Each brings the tables from the version that is its place in this list to the next. They stay as they are for ever.
-_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2, _version_3)
+_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2, _version_3, _version_of_words)
 VERSION = len(_STEPS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcspawner.errors import Problem
+from hpcspawner.language import _, joined
 from hpcspawner.request.offer import Offer
 from hpcspawner.request.options import BY_NAME, OPTIONS
 from hpcspawner.site.environments import NO_IMAGE
@@ -12,6 +13,7 @@ from hpcspawner.site.profile import ANY_GPU, NEVER, SiteProfile
 from hpcspawner.units import Walltime, shown
 
 _LONGEST_LIST = 10
+_OUR_WORDS = (_("Partition"), _("Account"))
 # Wall times that people ask for.
 _TIMES = ("30m", "1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "7d")
 
@@ -88,7 +90,7 @@ def fields(offered: Offer, values: Mapping[str, Any], problems: Iterable[Problem
             field,
             values=(filled := _filled(field, values)),
             chosen=filled != field.values,
-            error=" ".join(errors.get(field.name, ())),
+            error=joined(errors.get(field.name, ())),
         )
         for field in shown_fields
     ]
@@ -131,9 +133,14 @@ def _all_fields(offered: Offer) -> list[Field | None]:
         _directory(profile),
         _own_setup(profile),
         _field(
-            "details", "checkbox", options=(Option("true", "show the scheduler's record of the job while it waits"),)
+            "details", "checkbox", options=(Option("true", _("show the scheduler's record of the job while it waits")),)
         ),
     ]
+
+
+def own_word(text: str) -> str:
+    """A site's word for partitions or accounts; ours, where it has chosen none, is told in the reader's language."""
+    return next((ours for ours in _OUR_WORDS if ours == text), text)
 
 
 def _listed(entries: Iterable[Any]) -> tuple[Option, ...]:
@@ -152,9 +159,9 @@ def _environment(profile: SiteProfile) -> Field:
     options = _listed(profile.environments)
     chosen = (profile.default_environment.name,)
     if profile.own_environments:
-        words = f"The folder of an environment of your own, or one of: {', '.join(one.value for one in options)}."
         suggested = tuple(one.value for one in options)
-        about = f"{words} {_help_lines(options)}".rstrip()
+        words = _("The folder of an environment of your own, or one of: {names}.", names=", ".join(suggested))
+        about = joined([words, _help_lines(options)])
         return _field("environment", "text", values=chosen, help=about, suggested=suggested)
     return _field("environment", "select", values=chosen, options=options, help=_help_lines(options))
 
@@ -165,17 +172,17 @@ def _image(profile: SiteProfile) -> Field | None:
     listed = _listed(profile.images)
     default = profile.defaults.image
     if profile.own_images:
-        names = ", ".join(one.name for one in profile.images)
-        words = f"A path or a reference{', or one of: ' if names else ''}{names}."
         suggested = tuple(one.name for one in profile.images)
+        words = _("A path or a reference, or one of: {names}.") if suggested else _("A path or a reference.")
+        words = words.fill(names=", ".join(suggested))
         return _field("image", "text", values=(default or "",), help=words, suggested=suggested)
     # With a default somewhere, "no image" must be said in a word of its own.
     none = (
-        Option("", "the environment's default")
+        Option("", _("the environment's default"))
         if any(one.image for one in profile.environments)
-        else Option(NO_IMAGE, "none")
+        else Option(NO_IMAGE, _("no image"))
     )
-    extra = (Option(NO_IMAGE, "none"),) if none.value == "" else ()
+    extra = (Option(NO_IMAGE, _("no image")),) if none.value == "" else ()
     return _field(
         "image",
         "select",
@@ -187,7 +194,7 @@ def _image(profile: SiteProfile) -> Field | None:
 
 def _partition(profile: SiteProfile) -> Field:
     chosen = (profile.default_partition.name,)
-    label = profile.words.partition
+    label = own_word(profile.words.partition)
     return _field("partition", "select", label=label, values=chosen, options=_listed(profile.partitions))
 
 
@@ -196,20 +203,20 @@ def _account(offered: Offer) -> Field | None:
     limits = [place.names("account") for place in offered.places if "account" in place.limits]
     if not limits:
         return None
-    label, default = profile.words.account, profile.defaults.account
+    label, default = own_word(profile.words.account), profile.defaults.account
     values = (default,) if default else ()
     if any(limit.typed for limit in limits):
-        help_line = "The account that is charged for the job."
+        help_line = _("The account that is charged for the job.")
         return _field("account", "text", label=label, values=values, help=help_line, suggested=offered.names("account"))
-    none = () if profile.account == "required" else (Option("", "my default"),)
+    none = () if profile.account == "required" else (Option("", _("my default")),)
     return _field("account", "select", label=label, values=values, options=(*none, *_named(offered.names("account"))))
 
 
 def _site_extras(offered: Offer) -> list[Field | None]:
     qos, features = offered.names("qos"), offered.names("features")
     return [
-        _field("qos", "select", options=(Option("", "default"), *_named(qos))) if qos else None,
-        _field("reservation", "text", help="Name of a reservation that you may use.")
+        _field("qos", "select", options=(Option("", _("default")), *_named(qos))) if qos else None,
+        _field("reservation", "text", help=_("Name of a reservation that you may use."))
         if "reservation" in offered.limits
         else None,
         _field("features", "checkboxes", options=_named(features)) if features else None,
@@ -224,7 +231,7 @@ def _sizes(offered: Offer) -> list[Field | None]:
         _field(
             "walltime",
             "text",
-            help=f"Up to {longest}; write it as 30m, 12h or 1d 12h.",
+            help=_("Up to {most}; write it as 30m, 12h or 1d 12h.", most=longest),
             placeholder=str(chosen.walltime),
             suggested=tuple(text for text in _TIMES if Walltime.parse(text) <= longest),
         ),
@@ -233,7 +240,7 @@ def _sizes(offered: Offer) -> list[Field | None]:
         _field(
             "memory",
             "text",
-            help="Memory per node, such as 4G. Empty: the default.",
+            help=_("Memory per node, such as 4G. Empty: the default."),
             placeholder=str(chosen.memory or ""),
         )
         if shared
@@ -249,14 +256,18 @@ def _limits(offered: Offer) -> list[Field | None]:
         _field(
             "queue_limit",
             "text",
-            help=f"How long to wait in the queue; up to {queue.high}.",
+            help=_("How long to wait in the queue; up to {most}.", most=queue.high),
             placeholder=str(queue.default),
         ),
         _field(
             "idle_limit",
             "text",
-            help="Idle: no cell is running and no one is working in it, even if the page is open. "
-            + (f"Such as 2h, or {NEVER}." if idle.endless else f"Up to {idle.high}."),
+            help=joined(
+                [
+                    _("Idle: no cell is running and no one is working in it, even if the page is open."),
+                    _("Such as 2h, or {never}.", never=NEVER) if idle.endless else _("Up to {most}.", most=idle.high),
+                ]
+            ),
             placeholder=str(idle.default or NEVER),
         ),
         _renewals(renewals.high, renewals.default) if renewals.high else None,
@@ -264,30 +275,34 @@ def _limits(offered: Offer) -> list[Field | None]:
 
 
 def _renewals(most: int, default: int) -> Field:
-    text = "A new job takes its place at the same address; files are kept, running cells and variables are lost."
+    text = _("A new job takes its place at the same address; files are kept, running cells and variables are lost.")
     if most > _LONGEST_LIST:
-        return replace(_number("renewals", default, 0, most), help=f"How many times, 0 to {most}. {text}")
+        times = _("How many times, 0 to {most}.", most=most)
+        return replace(_number("renewals", default, 0, most), help=joined([times, text]))
     options = tuple(Option(str(count), _times(count)) for count in range(most + 1))
     return _field("renewals", "select", values=(str(default),), options=options, help=text)
 
 
 def _times(count: int) -> str:
-    return ("no", "once")[count] if count < 2 else f"{count} times"
+    return (_("no"), _("once"))[count] if count < 2 else _("{count} times", count=count)
 
 
 def _number(name: str, default: int, low: int, high: int) -> Field:
     # The default is shown, not filled in: left empty, it follows the partition's limits.
-    return _field(name, "number", help=f"{low} to {high}.", placeholder=str(default), low=low, high=high)
+    return _field(
+        name, "number", help=_("{low} to {high}.", low=low, high=high), placeholder=str(default), low=low, high=high
+    )
 
 
 def _gpu_type(offered: Offer) -> Field | None:
     types = [kind for kind in offered.names("gpu_type") if kind != ANY_GPU]
-    return _field("gpu_type", "select", options=(Option("", "any"), *_named(types))) if types else None
+    return _field("gpu_type", "select", options=(Option("", _("any")), *_named(types))) if types else None
 
 
 def _directory(profile: SiteProfile) -> Field:
     allowed = profile.directories.allowed
-    help_line = f"The folder that opens; within {', '.join(allowed)}." if allowed else "The folder that opens."
+    inside = _("The folder that opens; within {folders}.", folders=", ".join(allowed))
+    help_line = inside if allowed else _("The folder that opens.")
     return _field("directory", "text", values=(profile.defaults.directory,), help=help_line)
 
 
@@ -295,8 +310,8 @@ def _own_setup(profile: SiteProfile) -> Field | None:
     most = profile.own_setup.max_chars
     if not most:
         return None
-    about = f"Lines of bash, run in your job before the server; {most} characters at most. Put no password here."
-    return _field("own_setup", "lines", help=about)
+    about = _("Lines of bash, run in your job before the server; {most} characters at most. Put no password here.")
+    return _field("own_setup", "lines", help=about.fill(most=most))
 
 
 def _help_lines(options: Sequence[Option]) -> str:
