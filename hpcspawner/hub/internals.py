@@ -117,9 +117,10 @@ def _proxy_in(file: str) -> int | None:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a process has closed all that it had open: its memory goes before its sockets do."""
+    """Whether a process has closed all that it had open: its memory goes first, its sockets with its last thread."""
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        return state in (b"Z", b"X") and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except OSError:
         return True
 
