@@ -396,7 +396,19 @@ _ATTRIBUTES = {
     ),
     *(
         f"data-hpc-{name}"
-        for name in ("as-of", "card", "closed", "cluster", "estimate", "free", "look", "now", "offer", "unknown")
+        for name in (
+            "as-of",
+            "card",
+            "closed",
+            "cluster",
+            "estimate",
+            "free",
+            "look",
+            "now",
+            "offer",
+            "unknown",
+            "words",
+        )
     ),
 }
 
