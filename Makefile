@@ -77,6 +77,15 @@ format: .venv/.installed ## Rewrite the Python sources in the project's format.
 lock: ## Renew the locked versions of what the tests install (requirements/*.lock, proxy-npm, labextension).
 	@requirements/lock build/lock
 
+.PHONY: translations
+translations: .venv/.installed ## Bring the sentences in hpcspawner/locale up to date with the source, and compile them.
+	@mkdir -p build
+	@.venv/bin/pybabel -q extract -F pyproject.toml -k several:1,2 --no-location --sort-output --no-wrap \
+		--project=hpcspawner --copyright-holder='The hpcspawner team' --output=build/hpcspawner.pot .
+	@.venv/bin/pybabel -q update --domain=hpcspawner --input-file=build/hpcspawner.pot --output-dir=hpcspawner/locale \
+		--no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --no-wrap
+	@.venv/bin/pybabel -q compile --domain=hpcspawner --directory=hpcspawner/locale
+
 .PHONY: labextension
 labextension: ## Build what JupyterLab and Notebook show of the job, from labextension/ (needs Node.js).
 	@npm ci --no-audit --no-fund --loglevel=error --prefix labextension >/dev/null

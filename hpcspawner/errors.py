@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from hpcspawner.language import _, joined, sentence_of
+
 
 class Reason(StrEnum):
     """Why a server did not start or ended: a word for logs and the status of an answer."""
@@ -35,6 +37,11 @@ class HPCSpawnerError(Exception):
     def entry(self) -> str:
         """The entry of the page about troubleshooting that explains it."""
         return self.reason.value
+
+    @property
+    def sentence(self) -> str:
+        """The text as it was made, which a page tells in its reader's language."""
+        return sentence_of(self)
 
     @property
     def explained(self) -> str:
@@ -73,7 +80,7 @@ class RequestError(HPCSpawnerError):
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems)
-        super().__init__(" ".join(problem.message for problem in self.problems))
+        super().__init__(joined(problem.message for problem in self.problems))
 
 
 class AccountRefused(RequestError):
@@ -138,7 +145,7 @@ class LedgerUnavailable(HPCSpawnerError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The Hub can't write its record of jobs at the moment, so it submitted no job. Please try again later."
+            _("The Hub can't write its record of jobs at the moment, so it submitted no job. Please try again later.")
         )
 
 

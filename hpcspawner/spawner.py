@@ -20,6 +20,7 @@ from hpcspawner.jobs.stop import end_job, finish
 from hpcspawner.jobs.submit import Write, obtain
 from hpcspawner.jobs.tasks import in_background
 from hpcspawner.jobs.wait import Limits, Waiting
+from hpcspawner.language import _
 from hpcspawner.nodes.address import Patience
 from hpcspawner.pages.pages import as_hub_error, for_the_log
 from hpcspawner.schedulers.base import Submission
@@ -76,7 +77,7 @@ class HPCSpawner(Watch):
             job = job or self._new_job()
             await self._adopt(job)
             write = await self._writer(job)
-            await news.say("Submitting the job" if not job.record.asked_at else "Looking for the job", 5)
+            await news.say(_("Looking for the job") if job.record.asked_at else _("Submitting the job"), 5)
             adopted = bool(job.record.job_id)
             await obtain(job, write, news.say)
             self.job_id = job.record.job_id
@@ -84,7 +85,7 @@ class HPCSpawner(Watch):
                 self.log.info("%s: job %s taken up again for %s", self._log_name, self.job_id, job.record.owner)
             waiting = Waiting(job, news, self._limits(job))
             await waiting.until_it_answers(self._answers, details=bool(job.record.choices.get("details")))
-            await news.say("The server listens; opening it", 90)
+            await news.say(_("The server listens; opening it"), 90)
         except HPCSpawnerError as error:
             if isinstance(error, LedgerUnavailable):
                 self._release()
@@ -130,7 +131,8 @@ class HPCSpawner(Watch):
             if job.record.wanted or job.cluster is not self.cluster:
                 continue
             if self.news:
-                await self.news.say(f"Waiting for this server's previous job {job.record.job_id} to end".rstrip(), 2)
+                message = _("Waiting for this server's previous job {id} to end", id=job.record.job_id)
+                await self.news.say(message, 2)
             await end_job(job, None)
 
     def _new_job(self, follows: Job | None = None) -> Job:
@@ -144,7 +146,7 @@ class HPCSpawner(Watch):
     async def _adopt(self, job: Job) -> None:
         """Look after this job, with the token that its server has or will get."""
         token = self.ledger.keys.token(job.tag)
-        for _ in range(_TRIES_TO_STORE):
+        for _try in range(_TRIES_TO_STORE):
             if tokens.hand_over(self, token):
                 break
             await asyncio.sleep(1)

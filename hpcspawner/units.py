@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from decimal import Decimal
 
+from hpcspawner.language import Text, _
+
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 # Blanks belong to the unit before them: were there a choice, a refusal would take as long as all choices.
 _WORDS = re.compile(r"(?:(\d{1,6})d\s*)?(?:(\d{1,6})h\s*)?(?:(\d{1,6})m\s*)?(?:(\d{1,6})s)?", re.ASCII)
@@ -40,9 +42,26 @@ def epoch(text: str) -> float:
     return float(text) if _EPOCH.fullmatch(text) else 0.0
 
 
-def clock_time(at: float) -> str:
+_MONTHS = (
+    *(_("January"), _("February"), _("March"), _("April"), _("May"), _("June")),
+    *(_("July"), _("August"), _("September"), _("October"), _("November"), _("December")),
+)
+
+
+def clock_time(at: float) -> Text:
     """Seconds since 1970 as a time of the Hub's clock, for people, with the name of its zone."""
-    return time.strftime("%H:%M on %d %B %Y (%Z)", time.localtime(at))
+    then = time.localtime(at)
+    day = day_of_month(then.tm_mday, then.tm_mon)
+    zone = time.strftime("%Z", then)
+    return _(
+        "{time} on {day} {year} ({zone})", time=time.strftime("%H:%M", then), day=day, year=then.tm_year, zone=zone
+    )
+
+
+def day_of_month(day: int, month: int) -> Text:
+    """A day of the year, for people: `02 November`."""
+    written = f"{day:02d}"
+    return _("{day} {month}", day=written, month=_MONTHS[month - 1])
 
 
 def shown(value: object, longest: int = 60) -> str:
@@ -80,7 +99,7 @@ class Walltime:
             seconds = _clock_seconds(text.strip()) or _word_seconds(text.strip().lower())
             if 0 < seconds <= _LONGEST_S:
                 return cls(seconds)
-        raise ValueError(f"not a wall time: {shown(text)} ({_how_to_write_walltime(text)})")
+        raise ValueError(_("not a wall time: {text} ({how})", text=shown(text), how=_how_to_write_walltime(text)))
 
     def clock(self) -> str:
         """As `D-HH:MM:SS`, which Slurm reads, or `HH:MM:SS` below one day."""
@@ -124,7 +143,7 @@ class Memory:
             mib = int(Decimal(match[1]) * _MEMORY_MIB[match[2].upper()])
             if 1 <= mib <= _MOST_MIB:
                 return cls(mib)
-        raise ValueError(f"not an amount of memory: {shown(text)} ({_how_to_write_memory(text)})")
+        raise ValueError(_("not an amount of memory: {text} ({how})", text=shown(text), how=_how_to_write_memory(text)))
 
     def __str__(self) -> str:
         for letter in ("T", "G"):
@@ -136,16 +155,17 @@ class Memory:
 
 def _how_to_write_memory(text: object) -> str:
     """Also for what `sinfo` prints: whole MiB without a letter."""
-    how = "write '512M', '64G' or '1.5T'"
+    how = _("write '512M', '64G' or '1.5T'")
     if isinstance(text, str) and re.fullmatch(r"\d{1,9}\+?", text.strip(), re.ASCII):
-        return f"{how}; {text.strip().rstrip('+')}M if these are MiB, as sinfo prints them"
+        mib = text.strip().rstrip("+")
+        return _("{how}; {mib}M if these are MiB, as sinfo prints them", how=how, mib=mib)
     return how
 
 
 def _how_to_write_walltime(text: object) -> str:
-    how = "write '90m', '12h', '1d 12h' or '1-12:00:00'"
+    how = _("write '90m', '12h', '1d 12h' or '1-12:00:00'")
     if isinstance(text, str) and text.strip().lower() in _ENDLESS:
-        return f"{how}: there is no wall time without an end, so write the longest that you allow"
+        return _("{how}: there is no wall time without an end, so write the longest that you allow", how=how)
     return how
 
 

@@ -9,16 +9,18 @@ from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.utils import url_path_join
 from tornado import web
 
+from hpcspawner.language import all_told
+
 
 class JsonHandler(BaseHandler):
     """A question of a user who is logged in; the answer is JSON, for this user and this moment."""
 
     def tell(self, body: dict[str, Any], status: int = HTTPStatus.OK) -> None:
-        """Send the answer."""
+        """Send the answer, its sentences in the language of the user who asks."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(body))
+        self.finish(json.dumps(all_told(body)))
 
 
 def form_of(handler: BaseHandler) -> tuple[str, str]:

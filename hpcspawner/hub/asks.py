@@ -14,6 +14,7 @@ from hpcspawner.hub.choices import chosen
 from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.jobs.ledger import job_name
+from hpcspawner.language import _, joined
 from hpcspawner.pages.free import in_words
 from hpcspawner.request.cost import sentence
 from hpcspawner.request.form import read
@@ -21,6 +22,7 @@ from hpcspawner.schedulers.base import JobLabel, Resources
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script.render import preview
+from hpcspawner.units import day_of_month
 
 # One user may ask again after this time, and so many questions go on at once: each is a command of the scheduler's.
 _GAP_S = 3.0
@@ -70,7 +72,7 @@ class Turns:
         return self._at_once
 
 
-TOO_SOON = {"message": "Please wait a moment before you ask again."}
+TOO_SOON = {"message": _("Please wait a moment before you ask again.")}
 
 
 class FactsHandler(Asked):
@@ -100,19 +102,24 @@ class WhenHandler(Asked):
             account, request = await self.spawner().judged(options, cluster)
             return self.tell({"message": await self._sentence(cluster, account.name, request.resources)})
         except RequestError as error:
-            return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
+            return self.tell({"message": error.sentence}, HTTPStatus.BAD_REQUEST)
         except SchedulerError as error:
-            return self.tell({"message": f"The scheduler does not tell: {error}"}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return self.tell(
+                {"message": _("The scheduler does not tell: {why}", why=error.sentence)}, HTTPStatus.SERVICE_UNAVAILABLE
+            )
 
     async def _sentence(self, cluster: Cluster, account: str, wanted: Resources) -> str:
         async with self._turns.one:
             estimate = await cluster.client.estimate(account, cluster.client.scheduler.options(wanted, _LABEL))
         if estimate.refusal:
-            return f"The scheduler would not take this job: {estimate.refusal}"
+            return _("The scheduler would not take this job: {why}", why=estimate.refusal)
         if estimate.starts_in_s <= 60:
-            return "It could start now, by the scheduler's estimate."
-        day = "" if estimate.starts_in_s < 12 * 3600 else f" on {estimate.at:%d %B}"
-        return f"It could start at {estimate.at:%H:%M}{day}, by the scheduler's estimate."
+            return _("It could start now, by the scheduler's estimate.")
+        at, hour = estimate.at, f"{estimate.at:%H:%M}"
+        if estimate.starts_in_s < 12 * 3600:
+            return _("It could start at {time}, by the scheduler's estimate.", time=hour)
+        message = _("It could start at {time} on {day}, by the scheduler's estimate.")
+        return message.fill(time=hour, day=day_of_month(at.day, at.month))
 
 
 class CostHandler(Asked):
@@ -128,16 +135,16 @@ class CostHandler(Asked):
         try:
             account, request = await self.spawner().judged(options, cluster)
         except RequestError as error:
-            return self.tell({"message": str(error)}, HTTPStatus.BAD_REQUEST)
+            return self.tell({"message": error.sentence}, HTTPStatus.BAD_REQUEST)
         except SchedulerError as error:
-            return self.tell({"message": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return self.tell({"message": error.sentence}, HTTPStatus.SERVICE_UNAVAILABLE)
         costs = sentence(cluster.profile, request.resources, request.renewals)
         # Another account at each question would be another command each time.
         if self._turns.is_too_soon(self.current_user.name):
             return self.tell(TOO_SOON, HTTPStatus.TOO_MANY_REQUESTS)
         async with self._turns.one:
             has = await cluster.balances.sentence(account.name, request.resources.account or "")
-        return self.tell({"message": " ".join(filter(None, [costs, has])) or "This site names no cost."})
+        return self.tell({"message": joined([costs, has]) or _("This site names no cost.")})
 
 
 class ScriptHandler(Asked):
@@ -159,7 +166,7 @@ class ScriptHandler(Asked):
             return await self._show(problems=[problem.message for problem in error.problems])
         except SchedulerError as error:
             self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
-            return await self._show(problems=[str(error)])
+            return await self._show(problems=[error.sentence])
         costs = sentence(cluster.profile, request.resources, request.renewals)
         return await self._show(command=shlex.join(words), script=job.script, costs=costs)
 

@@ -34,6 +34,7 @@ from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.stop import end_job, has_ended
 from hpcspawner.jobs.tasks import in_background
+from hpcspawner.language import _
 from hpcspawner.pages.failure import Failure, failure
 from hpcspawner.pages.history import PastJob, past_jobs
 from hpcspawner.pages.pages import Draft, LinkFillsForm, as_hub_error, draft, for_the_log, render_form
@@ -48,6 +49,7 @@ from hpcspawner.site.presets import LAST
 
 # Options that are judged by what the scheduler says of the user, too.
 _OF_STANDING = frozenset({"account", "qos", "reservation"})
+_ENDED = _("Your last server ended at {time}. {why}")
 
 
 @cache
@@ -165,14 +167,14 @@ class Doors(Traits):
     def _end_of_the_last(self) -> str:
         """Why the last server ended, for a user who did not end it."""
         end = self.ledger.last_end(self.user.name, self.name)
-        return f"Your last server ended at {end.when}. {end.message}" if end else ""
+        return _ENDED.fill(time=end.when, why=end.message) if end else ""
 
     def last_failure(self, username: str, server: str) -> Failure | None:
         """Why the last server of this name ended, for its page; None where its user ended it, or it is long ago."""
         job = self.ledger.last_ended(username, server)
         if job is None or job.end is None:
             return None
-        message = f"Your last server ended at {job.end.when}. {job.end.message}"
+        message = _ENDED.fill(time=job.end.when, why=job.end.message)
         shown = failure(message, job.end.cause, job.cluster.profile, choices_of(job), job.end.log)
         return replace(shown, entry=entry_of(job.end, reported=job.report is not None))
 
@@ -215,7 +217,7 @@ class Doors(Traits):
         note = ""
         # Another cluster alone is no choice to look at.
         if options.keys() - {"cluster"}:
-            note = "A link filled in this form. No server has been started yet: check the choices and press Start."
+            note = _("A link filled in this form. No server has been started yet: check the choices and press Start.")
         draft.set(Draft(options, note=note, filled_in=bool(note)))
         raise LinkFillsForm
 
@@ -257,7 +259,7 @@ class Doors(Traits):
         self.user_options = dict(job.record.choices)
         if options and dict(options) != job.record.choices:
             await self.news.say(
-                "This server already has a job. Your new choices will apply the next time you start it."
+                _("This server already has a job. Your new choices will apply the next time you start it.")
             )
 
     def _keep_choices(self, options: Mapping[str, Any]) -> None:
@@ -273,7 +275,7 @@ class Doors(Traits):
         """A job that ends while housekeeping takes it up is not replaced by one that its user has not asked for."""
         if job is None and getattr(self.handler, "takes_up", False):
             end = self.ledger.last_end(self.user.name, self.name)
-            raise ServerLost(end.message if end else "The job of this server has ended.", Reason.JOB_ENDED)
+            raise ServerLost(end.message if end else _("The job of this server has ended."), Reason.JOB_ENDED)
 
     async def _judge_kept(self, job: Job) -> JobRequest | None:
         """The request behind a job that may be there; None where the site no longer offers it."""
@@ -302,7 +304,8 @@ class Doors(Traits):
             request = await self._judge({})
             self.log.info("%s: the last choice is no longer offered: %s", self._log_name, error)
             if self.news is not None:
-                await self.news.say(f"Your last choice is no longer offered, so the form shows the defaults. {error}")
+                message = _("Your last choice is no longer offered, so the form shows the defaults. {why}")
+                await self.news.say(message.fill(why=error.sentence))
             return request
 
     def _stored_options(self) -> bool:

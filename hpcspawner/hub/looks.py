@@ -11,6 +11,7 @@ from tornado import web
 
 from hpcspawner.errors import RequestError, SchedulerError
 from hpcspawner.hub.asks import TOO_SOON, Asked, Turns
+from hpcspawner.language import _
 from hpcspawner.pages.pages import for_the_log
 from hpcspawner.request import looks
 from hpcspawner.request.form import read
@@ -64,10 +65,12 @@ class _Looks(Asked):
         try:
             self.tell(await look(await self.spawner().account_on(cluster)))
         except RequestError as error:
-            self.tell(_NOTHING | {"message": str(error)}, HTTPStatus.BAD_REQUEST)
+            self.tell(_NOTHING | {"message": error.sentence}, HTTPStatus.BAD_REQUEST)
         except (SchedulerError, looks.AnswerUnreadable) as error:
             self.log.warning("%s: %s", words, for_the_log(error) if isinstance(error, SchedulerError) else error)
-            self.tell(_NOTHING | {"message": f"{words}; the Hub's log says why."}, HTTPStatus.SERVICE_UNAVAILABLE)
+            self.tell(
+                _NOTHING | {"message": _("{what}; the Hub's log says why.", what=words)}, HTTPStatus.SERVICE_UNAVAILABLE
+            )
 
 
 class EnvironmentsHandler(_Looks):
@@ -81,7 +84,7 @@ class EnvironmentsHandler(_Looks):
         cluster = self.cluster({"cluster": self.get_argument("cluster", "")})
         if not cluster.profile.own_environments or not cluster.profile.scheduler.look:
             raise web.HTTPError(HTTPStatus.NOT_FOUND)
-        words = "Your own environments could not be looked for"
+        words = _("Your own environments could not be looked for")
         await self.told(cluster, words, partial(self._kept.environments, cluster))
 
 
@@ -104,7 +107,7 @@ class CheckHandler(_Looks):
             raise web.HTTPError(HTTPStatus.NOT_FOUND)
         self._asking.add(name)
         try:
-            return await self.told(cluster, "The check could not be made", partial(self._check, cluster, options))
+            return await self.told(cluster, _("The check could not be made"), partial(self._check, cluster, options))
         finally:
             self._asking.discard(name)
 

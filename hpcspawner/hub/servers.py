@@ -5,7 +5,7 @@ All of it reads memory: no scheduler is asked while somebody waits for a page.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import fields
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -22,6 +22,7 @@ from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.jobs import overview
 from hpcspawner.jobs.overview import Health, Page, Row, State, View
 from hpcspawner.jobs.record import JobRecord
+from hpcspawner.language import _
 
 MaySee = Callable[[str, str], bool]
 
@@ -51,7 +52,12 @@ def as_data(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def _data(key: str, shape: str, one: Row | Health) -> dict[str, Any]:
-    return {"key": key, "shape": shape, "cells": {name: str(value) for name, value in asdict(one).items()}}
+    return {"key": key, "shape": shape, "cells": _cells(one)}
+
+
+def _cells(one: Row | Health) -> dict[str, str]:
+    cells = {field.name: getattr(one, field.name) for field in fields(one)}
+    return {name: value.word if isinstance(value, State) else value for name, value in cells.items()}
 
 
 class OwnServersHandler(JsonHandler):
@@ -127,13 +133,13 @@ class ServersHandler(JsonHandler):
 
 
 _COLUMNS = {
-    "user": "User",
-    "state": "State",
-    "cluster": "Cluster",
-    "partition": "Partition",
-    "node": "Node",
-    "gpus": "GPUs",
-    "time": "Time left, or place in the queue",
+    "user": _("User"),
+    "state": _("State"),
+    "cluster": _("Cluster"),
+    "partition": _("Partition"),
+    "node": _("Node"),
+    "gpus": _("GPUs"),
+    "time": _("Time left, or place in the queue"),
 }
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
 from hpcspawner.errors import more
-from hpcspawner.hub import audit, double_start, servers, startup_checks
+from hpcspawner.hub import audit, double_start, languages, servers, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.hub.users import forget_with_their_users
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
@@ -46,6 +46,7 @@ async def _after_init() -> None:
     # All that must be there for the first request comes before the first wait.
     content_security.install(app)
     site_templates.install(app, {"hpcspawner_servers": servers.rows_of})
+    languages.install(app)
     audit.install(app)
     double_start.install(app)
     try:

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from hpcspawner.jobs.job import Job
 from hpcspawner.jobs.record import End, Report
+from hpcspawner.language import _, joined
 from hpcspawner.programs.launcher import codes
+from hpcspawner.schedulers.records import WALL_TIME
 from hpcspawner.schedulers.state import Cause, JobStatus, Record
 from hpcspawner.script.render import log_path
 from hpcspawner.site.profile import Job as JobSettings
@@ -23,23 +25,40 @@ _SIGKILL = 9
 
 # How a job exits that could not tell the Hub why, in words; the last lines of its log say more.
 _UNTOLD = {
-    codes.BROKEN_CODE: "The Python of the node, {python} (job.python of the site's profile), could not run the "
-    "job's launcher: it is broken or older than 3.6.",
-    codes.REFUSED_CODE: "The job called the Hub and was refused: its ticket was no longer valid, or the callback "
-    "address (callback_url in the Hub's configuration) is not the Hub's.",
-    codes.UNTRUSTED_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the node does "
-    "not know the authority that signed it (ca_file in the Hub's configuration names it).",
-    codes.UNANSWERED_CODE: "The job called the Hub and got no answer: the node can't reach the callback address "
-    "(callback_url in the Hub's configuration), or the Hub was away for too long.",
-    codes.SETTINGS_CODE: "The job's launcher could not use what the Hub wrote into its script: the callback address "
-    "(callback_url in the Hub's configuration) does not begin with https://, or the script arrived incomplete.",
-    codes.WRONG_NAME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: the "
-    "certificate names another host than the callback address (callback_url in the Hub's configuration).",
-    codes.WRONG_TIME_CODE: "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
-    "clock it is not yet valid or has expired. The node's clock is wrong, or the certificate has expired.",
-    codes.NOT_RUN_CODE: "The Python of the node, {python} (job.python of the site's profile), can't be executed there.",
-    codes.NO_PYTHON_CODE: "The job's launcher needs Python, and the node has none that runs: {python} "
-    "(job.python of the site's profile).",
+    codes.BROKEN_CODE: _(
+        "The Python of the node, {python} (job.python of the site's profile), could not run the "
+        "job's launcher: it is broken or older than 3.6."
+    ),
+    codes.REFUSED_CODE: _(
+        "The job called the Hub and was refused: its ticket was no longer valid, or the callback "
+        "address (callback_url in the Hub's configuration) is not the Hub's."
+    ),
+    codes.UNTRUSTED_CODE: _(
+        "The node did not accept the Hub's certificate, so the job sent nothing: the node does "
+        "not know the authority that signed it (ca_file in the Hub's configuration names it)."
+    ),
+    codes.UNANSWERED_CODE: _(
+        "The job called the Hub and got no answer: the node can't reach the callback address "
+        "(callback_url in the Hub's configuration), or the Hub was away for too long."
+    ),
+    codes.SETTINGS_CODE: _(
+        "The job's launcher could not use what the Hub wrote into its script: the callback address "
+        "(callback_url in the Hub's configuration) does not begin with https://, or the script arrived incomplete."
+    ),
+    codes.WRONG_NAME_CODE: _(
+        "The node did not accept the Hub's certificate, so the job sent nothing: the "
+        "certificate names another host than the callback address (callback_url in the Hub's configuration)."
+    ),
+    codes.WRONG_TIME_CODE: _(
+        "The node did not accept the Hub's certificate, so the job sent nothing: by the node's "
+        "clock it is not yet valid or has expired. The node's clock is wrong, or the certificate has expired."
+    ),
+    codes.NOT_RUN_CODE: _(
+        "The Python of the node, {python} (job.python of the site's profile), can't be executed there."
+    ),
+    codes.NO_PYTHON_CODE: _(
+        "The job's launcher needs Python, and the node has none that runs: {python} (job.python of the site's profile)."
+    ),
 }
 # The same exit codes, and the entries of the page about troubleshooting.
 _ENTRIES = {
@@ -53,7 +72,7 @@ _ENTRIES = {
     codes.NOT_RUN_CODE: "no-python",
     codes.NO_PYTHON_CODE: "no-python",
 }
-_RECORD_LOST = "The Hub had lost its record of this job and refused its calls."
+_RECORD_LOST = _("The Hub had lost its record of this job and refused its calls.")
 
 
 def explain_end(job: Job, record: Record | None, status: JobStatus, settings: JobSettings) -> End:
@@ -64,14 +83,14 @@ def explain_end(job: Job, record: Record | None, status: JobStatus, settings: Jo
     if job.hub_verdict is not None:
         return job.hub_verdict
     if not job.record.wanted:
-        return End(Cause.STOPPED, "The server was stopped.", time.time())
+        return End(Cause.STOPPED, _("The server was stopped."), time.time())
     report = job.report
     code = report.exit_code if report else None
     if code is None and record is not None:
         code = record.exit_code
     cause, message = _cause(job, _in_words(job, record, settings), status)
     if report is None and cause in _EXPLAINED_BY_LOG:
-        message = f"{message} {where_its_log_is(job, settings, record.node if record else '')}"
+        message = joined([message, where_its_log_is(job, settings, record.node if record else "")])
     log = report.log if report and cause in _EXPLAINED_BY_LOG else ()
     return End(cause, message, time.time(), code, log)
 
@@ -87,8 +106,8 @@ def entry_of(end: End, *, reported: bool) -> str:
 
 def where_its_log_is(job: Job, settings: JobSettings, node: str) -> str:
     """A sentence; `node` is "" where it is not known."""
-    on_node = f" on {node or job.record.host}" if node or job.record.host else ""
-    return f"Its log is {log_path(settings.log, job.label, job.record.job_id)}{on_node}."
+    path, node = log_path(settings.log, job.label, job.record.job_id), node or job.record.host
+    return _("Its log is {path} on {node}.", path=path, node=node) if node else _("Its log is {path}.", path=path)
 
 
 def _in_words(job: Job, record: Record | None, settings: JobSettings) -> Record | None:
@@ -100,23 +119,25 @@ def _in_words(job: Job, record: Record | None, settings: JobSettings) -> Record 
         words = _RECORD_LOST
     if words is None:
         return record
-    return replace(record, cause=Cause.NOT_STARTED, message=f"{words.format(python=settings.python)} {record.message}")
+    message = joined([words.fill(python=settings.python), record.message])
+    return replace(record, cause=Cause.NOT_STARTED, message=message)
 
 
 def _cause(job: Job, record: Record | None, status: JobStatus) -> tuple[Cause, str]:
     report = job.report
     if report is not None and not _was_killed(report):
-        return _of_report(
-            report, listened=bool(job.record.port)
-        ), report.message or f"The server ended ({report.reason})."
+        return _of_report(report, listened=bool(job.record.port)), report.message or _(
+            "The server ended ({reason}).", reason=report.reason
+        )
     if record is not None and record.cause is not Cause.UNKNOWN and not _says_less(record, report):
         return record.cause, record.message
     if _time_was_up(job):
-        return Cause.WALL_TIME, "The job reached its wall time."
+        return Cause.WALL_TIME, WALL_TIME.message
     if report is not None:
         return Cause.EXITED, report.message
-    word = f"The job ended. The scheduler says: {status.native_state}." if status.native_state else ""
-    return Cause.UNKNOWN, word or "The job has ended, and the scheduler no longer has a record of why."
+    if status.native_state:
+        return Cause.UNKNOWN, _("The job ended. The scheduler says: {state}.", state=status.native_state)
+    return Cause.UNKNOWN, _("The job has ended, and the scheduler no longer has a record of why.")
 
 
 def _was_killed(report: Report) -> bool:

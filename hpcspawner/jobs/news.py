@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from hpcspawner.language import _, all_told, joined
 from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.units import clock_time
 
@@ -54,7 +55,7 @@ class Wait:
             "since_at": self.since,
             "until": _time(self.until),
             "until_at": self.until,
-            "ahead": "" if self.ahead is None else str(self.ahead or "none"),
+            "ahead": "" if self.ahead is None else str(self.ahead) if self.ahead else _("none"),
         }
 
 
@@ -114,7 +115,7 @@ class News:
         waits = status.state in (JobState.PENDING, JobState.HELD)
         self._latest = {
             "id": job_id,
-            "state": status.state.value,
+            "state": status.state.word,
             "reason": explained,
             "host": status.host or "",
             "starts": starts,
@@ -152,8 +153,9 @@ class News:
                     await self._changed.wait()
             fresh = self._events[sent:]
             sent += len(fresh)
+            # In the language of the page that listens.
             for event in fresh:
-                yield dict(event)
+                yield all_told(event)
             if self._over and sent == len(self._events):
                 return
 
@@ -167,7 +169,7 @@ class News:
 
 def _sentence(job_id: str, status: JobStatus, explained: str, starts: str) -> str:
     if status.state is JobState.RUNNING:
-        return f"Job {job_id} is running on {status.host}; the server is starting"
-    because = f": {explained}" if explained else ""
-    expected = f" Expected start: {starts}." if starts else ""
-    return f"Job {job_id} is {status.state.value}{because}{expected}"
+        return _("Job {id} is running on {node}; the server is starting", id=job_id, node=status.host or "")
+    state = _("Job {id} is {state}", id=job_id, state=status.state.word)
+    expected = _("Expected start: {time}.", time=starts) if starts else ""
+    return joined([joined([state, explained], ": "), expected])

@@ -14,6 +14,7 @@ from hpcspawner.jobs.events import Stage
 from hpcspawner.jobs.job import Job
 from hpcspawner.jobs.record import JobRecord
 from hpcspawner.jobs.wait import ahead, explained
+from hpcspawner.language import Text, _, joined
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.state import JobState
 from hpcspawner.units import Walltime
@@ -33,6 +34,18 @@ class State(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"
 
+    @property
+    def word(self) -> Text:
+        """For people."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    State.WAITING: _("waiting"),
+    State.STARTING: _("starting"),
+    State.RUNNING: _("running"),
+    State.STOPPING: _("stopping"),
+}
 
 _STATES = {
     Stage.INTENT: State.WAITING,
@@ -92,35 +105,35 @@ def _partition(job: Job) -> str:
 def _gpus(record: JobRecord) -> str:
     count, kind = record.choices.get("gpus"), record.choices.get("gpu_type")
     if not count:
-        return "none"
+        return _("none")
     return f"{count} {kind}" if kind else str(count)
 
 
 def _left(record: JobRecord, at: float) -> str:
     if not record.ends_at:
         return ""
-    return in_minutes(record.ends_at - at) if record.ends_at > at else "over"
+    return in_minutes(record.ends_at - at) if record.ends_at > at else _("over")
 
 
 def in_minutes(seconds: float) -> str:
     """A length of time for people; it is shown again in a few seconds."""
-    return "under 1m" if seconds < _MINUTE_S else str(Walltime(int(seconds // _MINUTE_S) * _MINUTE_S))
+    return _("under 1m") if seconds < _MINUTE_S else str(Walltime(int(seconds // _MINUTE_S) * _MINUTE_S))
 
 
 def _place(job: Job, at: float) -> str:
     parts, before = [], ahead(job.record, job.cluster.board.newest)
     if before is not None:
-        parts.append("next in its partition" if before == 0 else f"{before} ahead")
+        parts.append(_("next in its partition") if before == 0 else _("{count} ahead", count=before))
     if job.record.submitted_at:
-        parts.append(f"waits {in_minutes(at - job.record.submitted_at)}")
-    return ", ".join(parts)
+        parts.append(_("waits {time}", time=in_minutes(at - job.record.submitted_at)))
+    return joined(parts, ", ")
 
 
 def _reason(job: Job) -> str:
     if not job.record.job_id:
-        return "The job is being submitted."
+        return _("The job is being submitted.")
     if job.cluster.queue.error:
-        return "The scheduler does not answer; the job keeps its place."
+        return _("The scheduler does not answer; the job keeps its place.")
     status = job.cluster.queue.seen(job.listed)
     waits = status.state in (JobState.PENDING, JobState.HELD)
     return explained(job.cluster, status) if waits and status.reason else ""
@@ -211,7 +224,7 @@ async def page(jobs: Sequence[Job], wanted: View, may_see: Callable[[JobRecord],
     await _skip(merged, (number - 1) * PAGE)
     at = time.time()
     rows = []
-    for _, job in islice(merged, PAGE):
+    for _key, job in islice(merged, PAGE):
         rows.append(row(job, at))
         await asyncio.sleep(0)
     return Page(rows, found, number, last, counts)
@@ -233,7 +246,7 @@ def _keyed(jobs: Iterable[Job], wanted: View) -> Iterator[_Keyed]:
 
 async def _skip(merged: Iterator[_Keyed], count: int) -> None:
     while count > 0:
-        for _ in islice(merged, min(count, _SLICE)):
+        for _passed in islice(merged, min(count, _SLICE)):
             pass
         count -= _SLICE
         await asyncio.sleep(0)
@@ -265,19 +278,23 @@ def health(cluster: Cluster, counts: Mapping[State, int]) -> Health:
     queue = cluster.queue
     listed = not math.isnan(queue.age_s)
     well = False if queue.error else (True if listed else None)
-    own = [f"{counts[state]} {state}" for state in State if counts.get(state)]
+    own = [joined([str(counts[state]), state.word]) for state in State if counts.get(state)]
     return Health(
         name=cluster.name,
         title=cluster.profile.title or cluster.name,
         well=well,
-        state={True: "answers", False: "does not answer", None: "not asked yet"}[well],
-        error=str(queue.error or ""),
+        state={True: _("answers"), False: _("does not answer"), None: _("not asked yet")}[well],
+        error=queue.error.sentence if queue.error else "",
         listing=_age(queue.age_s),
-        facts=_age(cluster.board.age_s) if cluster.board.offered else "not offered",
-        jobs=", ".join(own) or "none",
-        all_jobs=f"{queue.waiting} waiting, {queue.running} running" if listed else "unknown",
+        facts=_age(cluster.board.age_s) if cluster.board.offered else _("not offered"),
+        jobs=joined(own, ", ") or _("none"),
+        all_jobs=_all_jobs(queue.waiting, queue.running) if listed else _("unknown"),
     )
 
 
 def _age(seconds: float) -> str:
-    return "none yet" if math.isnan(seconds) else f"{in_minutes(seconds)} old"
+    return _("none yet") if math.isnan(seconds) else _("{time} old", time=in_minutes(seconds))
+
+
+def _all_jobs(waiting: int, running: int) -> Text:
+    return _("{waiting} waiting, {running} running", waiting=waiting, running=running)

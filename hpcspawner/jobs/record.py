@@ -6,6 +6,7 @@ from typing import Any, Self
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, String
 from sqlalchemy.types import TypeEngine
 
+from hpcspawner.language import Text
 from hpcspawner.request.model import Choice
 from hpcspawner.schedulers.base import JobLabel
 from hpcspawner.schedulers.state import Cause
@@ -71,7 +72,7 @@ class JobRecord:
     Times are seconds since 1970, 0 where unknown: `asked_at` when the last submit began, `submitted_at` since when the
     job waits in the queue, `expected_at` when the scheduler expects to start it (a guess, kept with the next change),
     `started_at` when its present run began. `ended_at` is None until the job is over; the fields after it say why.
-    Secrets are kept as hashes.
+    `words` is what `message` is made of, to tell it in other languages. Secrets are kept as hashes.
     """
 
     # ruff: noqa: RUF009 - `_kept` makes the field
@@ -101,6 +102,7 @@ class JobRecord:
     message: str = _kept(String(_LONGEST_MESSAGE), "")
     exit_code: int | None = _kept(Integer(), nullable=True)
     log: list[str] = _kept(JSON(), [])
+    words: dict[str, Any] | None = _kept(JSON(none_as_null=True), nullable=True)
 
     @property
     def label(self) -> JobLabel:
@@ -130,7 +132,8 @@ class JobRecord:
         """Why the job is over; None until then."""
         if self.ended_at is None:
             return None
-        return End(Cause(self.cause), self.message, self.ended_at, self.exit_code, tuple(self.log))
+        message = Text.from_parts(self.words) if self.words else self.message
+        return End(Cause(self.cause), message, self.ended_at, self.exit_code, tuple(self.log))
 
     def columns(self) -> dict[str, Any]:
         """As the table has it."""
@@ -148,7 +151,7 @@ class JobRecord:
         return {name: value for name, value in self.columns().items() if name not in OF_THE_END}
 
 
-OF_THE_END = frozenset({"ended_at", "cause", "message", "exit_code", "log"})
+OF_THE_END = frozenset({"ended_at", "cause", "message", "exit_code", "log", "words"})
 """The columns that are empty until the job is over."""
 
 
@@ -160,6 +163,7 @@ def columns_of_end(end: End) -> dict[str, Any]:
         "message": end.message[:_LONGEST_MESSAGE],
         "exit_code": end.exit_code,
         "log": list(end.log),
+        "words": end.message.parts() if isinstance(end.message, Text) else None,
     }
 
 

@@ -132,6 +132,19 @@ def _version_4(connection: Connection) -> None:
     PRESETS.create(connection, checkfirst=True)
 
 
+def _version_of_words(connection: Connection) -> None:
+    """A job has what the sentence about its end is made of."""
+    if "words" not in {column["name"] for column in inspect(connection).get_columns(JOBS.name)}:
+        change = Operations(MigrationContext.configure(connection))
+        change.add_column(JOBS.name, Column("words", JSON, nullable=True))
+
+
 # Each brings the tables from the version that is its place in this list to the next. They stay as they are for ever.
-_STEPS: tuple[Callable[[Connection], None], ...] = (_version_1, _version_2, _version_3, _version_4)
+_STEPS: tuple[Callable[[Connection], None], ...] = (
+    _version_1,
+    _version_2,
+    _version_3,
+    _version_4,
+    _version_of_words,
+)
 VERSION = len(_STEPS)

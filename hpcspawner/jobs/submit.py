@@ -8,6 +8,7 @@ from hpcspawner.errors import SchedulerError, SchedulerUnreachable
 from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.record import End
 from hpcspawner.jobs.tasks import once
+from hpcspawner.language import _
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.queue import Found
 from hpcspawner.schedulers.state import Cause
@@ -37,7 +38,7 @@ async def obtain(job: Job, write: Write, say: Say) -> None:
 async def _obtain(job: Job, write: Write, say: Say) -> None:
     if job.record.asked_at and not job.record.job_id:
         # The Hub ended in the middle of a submit. It goes on without the Hub, so its outcome may be late.
-        await say("Checking whether the scheduler already has the job")
+        await say(_("Checking whether the scheduler already has the job"))
         await find_job(job, job.record.asked_at + job.cluster.client.access.command_timeout_s + _STRAGGLER_S)
     while job.record.wanted and not job.record.job_id:
         await _ask(job, write, say)
@@ -56,12 +57,13 @@ async def _ask(job: Job, write: Write, say: Say) -> None:
         if error.lingering:
             # The first submit may still create its job, which would look like the second's.
             job.mark_unwanted()
-            job.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
+            job.hub_verdict = End(Cause.NOT_STARTED, error.sentence, time.time())
             raise
-        await say("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
+        away = _("The scheduler is not answering at the moment. The Hub will submit the job as soon as it does.")
+        await say(away)
         await find_job(job, error.settled_at)
     except SchedulerError as error:
-        job.ended(End(Cause.NOT_STARTED, str(error), time.time()))
+        job.ended(End(Cause.NOT_STARTED, error.sentence, time.time()))
         await job.ledger.save(job)
         raise
     else:
@@ -103,10 +105,12 @@ async def find_job(job: Job, sure_after: float) -> None:
             hidden_since = hidden_since or now()
             if now() - hidden_since > _HIDDEN_S:
                 error = SchedulerUnreachable(
-                    "The scheduler did not confirm the submission, and the Hub is not "
-                    "allowed to see whether the job exists."
+                    _(
+                        "The scheduler did not confirm the submission, and the Hub is not allowed to see whether the "
+                        "job exists."
+                    )
                 )
-                job.hub_verdict = End(Cause.NOT_STARTED, str(error), time.time())
+                job.hub_verdict = End(Cause.NOT_STARTED, error.sentence, time.time())
                 raise error
         if proofs < _PROOFS:
             await asyncio.sleep(_PAUSE_S)

@@ -13,6 +13,7 @@ from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.news import News, Wait
 from hpcspawner.jobs.record import End, JobRecord, Report
 from hpcspawner.jobs.stop import finish
+from hpcspawner.language import Text, _, joined
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import Facts
 from hpcspawner.schedulers.queue import NOT_OURS, NOT_VISIBLE
@@ -72,9 +73,8 @@ class Waiting:
             if known and job.record.port and state in _MAY_ANSWER and await answers():
                 break
             if known and job.record.port and state is JobState.RUNNING:
-                await self.news.say(
-                    f"The server of job {job.record.job_id} on {job.record.host} does not answer yet; waiting for it"
-                )
+                message = _("The server of job {id} on {node} does not answer yet; waiting for it")
+                await self.news.say(message.fill(id=job.record.job_id, node=job.record.host))
             known = known and bool(job.record.port)
             if job.changed.is_set():
                 continue
@@ -139,9 +139,9 @@ class Waiting:
     def _check_visible(self, status: JobStatus) -> None:
         self._hidden_since = (self._hidden_since or now()) if status.reason == NOT_VISIBLE else None
         if self._hidden_since and now() - self._hidden_since > _HIDDEN_S:
-            contact = self.cluster.profile.contact
-            message = f"was submitted, but the Hub can't monitor it: {NOT_VISIBLE}. Please contact {contact}."
-            raise self._failed(message, Reason.NOT_SET_UP)
+            message = _("Job {id} was submitted, but the Hub can't monitor it: {why}. Please contact {contact}.")
+            contact = str(self.cluster.profile.contact)
+            raise self._failed(message.fill(why=NOT_VISIBLE, contact=contact), Reason.NOT_SET_UP)
 
     async def _check_mark(self, status: JobStatus) -> None:
         """A new job that the scheduler shows without the Hub's mark will never get its ticket."""
@@ -155,21 +155,24 @@ class Waiting:
             await self.cluster.client.cancel(record.owner, record.job_id)
         log, kept_in = self.cluster.client.log, self.cluster.client.access.tag
         log.error(_MARK_IS_GONE, record.log_name, record.job_id, record.tag, kept_in)
-        contact = self.cluster.profile.contact
-        message = (
-            f"was cancelled: this site changes the tag by which the Hub recognises its jobs. Please contact {contact}."
+        message = _(
+            "Job {id} was cancelled: this site changes the tag by which the Hub recognises its jobs. Please contact "
+            "{contact}."
         )
-        raise self._failed(message, Reason.NOT_SET_UP)
+        raise self._failed(message.fill(contact=str(self.cluster.profile.contact)), Reason.NOT_SET_UP)
 
     def _check_queue(self, status: JobStatus) -> None:
         """What will never start fails at once; what waits longer than its user would, too."""
         if status.hopeless:
+            message = _("Job {id} will not start. The scheduler says: {reason}. {explained}")
             explained = self.cluster.client.scheduler.explain(status.reason)
-            raise self._failed(f"will not start. The scheduler says: {status.reason}. {explained}", Reason.HELD)
+            raise self._failed(message.fill(reason=status.reason, explained=explained), Reason.HELD)
         if self._waits_too_long(status):
             limit = Walltime(int(self.limits.queue_limit_s))
-            message = f"was cancelled after waiting {limit} in the queue, the limit that you or your site set."
-            raise self._failed(message, Reason.QUEUE_LIMIT)
+            message = _(
+                "Job {id} was cancelled after waiting {limit} in the queue, the limit that you or your site set."
+            )
+            raise self._failed(message.fill(limit=limit), Reason.QUEUE_LIMIT)
 
     async def _check_start(self, status: JobStatus) -> None:
         job = self.job
@@ -183,21 +186,20 @@ class Waiting:
             return
         if job.inherited:
             # A start that hangs is ended by its launcher; so this is a server that somebody may work in.
-            await self.news.say(
-                f"Job {job.record.job_id} is running on {status.host}, but the Hub lost its record of the job and "
-                f"can't reach its server. The job runs until its wall time ends. To end it now, press Cancel; then "
-                f"you can start another."
+            message = _(
+                "Job {id} is running on {node}, but the Hub lost its record of the job and can't reach its server. The "
+                "job runs until its wall time ends. To end it now, press Cancel; then you can start another."
             )
+            await self.news.say(message.fill(id=job.record.job_id, node=status.host))
         elif is_late:
-            message = (
-                f"ran on {status.host} for {self.limits.start_limit_s:g} s, but no server listened there. "
-                f"{where_its_log_is(job, self.cluster.profile.job, status.host or '')}"
-            )
-            raise self._failed(message, Reason.START_LIMIT)
+            message = _("Job {id} ran on {node} for {seconds} s, but no server listened there. {log}")
+            log = where_its_log_is(job, self.cluster.profile.job, status.host or "")
+            seconds = f"{self.limits.start_limit_s:g}"
+            raise self._failed(message.fill(node=status.host, seconds=seconds, log=log), Reason.START_LIMIT)
 
-    def _failed(self, message: str, reason: Reason) -> ServerLost:
+    def _failed(self, message: Text, reason: Reason) -> ServerLost:
         """Give a job up for a reason that the scheduler will not know when the job has ended."""
-        text = f"Job {self.job.record.job_id} {message}".rstrip()
+        text = message.fill(id=self.job.record.job_id)
         self.job.hub_verdict = End(Cause.NOT_STARTED, text, time.time())
         return ServerLost(text, reason)
 
@@ -206,19 +208,22 @@ class Waiting:
         job = self.job
         if status.state is not JobState.ENDED and job.report:
             job.hub_verdict = explain_end(job, None, status, self.cluster.profile.job)
-            return ServerLost(f"{job.report.message} (job {job.record.job_id})", Reason.SERVER_FAILED, job.report.log)
+            text = _of_job(job.report.message, job)
+            return ServerLost(text, Reason.SERVER_FAILED, job.report.log)
         end = await finish(job, status)
         reason = Reason.SERVER_FAILED if job.report else Reason.JOB_ENDED
-        text = f"{end.message} (job {job.record.job_id})"
+        text = _of_job(end.message, job)
         return ServerLost(text, reason, end.log, end.cause.value, entry_of(end, reported=job.report is not None))
 
     async def _tell(self, status: JobStatus, *, details: bool) -> None:
         job, news = self.job, self.news
         if status.state is JobState.UNKNOWN:
             if self.cluster.queue.error:
-                await news.say("The scheduler is not answering at the moment; the job keeps its place in the queue.")
+                away = _("The scheduler is not answering at the moment; the job keeps its place in the queue.")
+                await news.say(away)
             elif status.reason:
-                await news.say(f"The Hub can't see job {job.record.job_id}: {status.reason}.")
+                message = _("The Hub can't see job {id}: {reason}.", id=job.record.job_id, reason=status.reason)
+                await news.say(message)
             return
         if news.differs(job.record.job_id, status):
             record = ""
@@ -241,11 +246,15 @@ class Waiting:
         )
 
 
+def _of_job(message: str, job: Job) -> Text:
+    return _("{message} (job {id})", message=message, id=job.record.job_id)
+
+
 def explained(cluster: Cluster, status: JobStatus) -> str:
     """Why a job waits: in our words, with the scheduler's own beside them."""
     ours, own = cluster.client.scheduler.explain(status.reason), status.reason.rstrip(".")
     is_said = own in ours or ours.rstrip(".") in own
-    return ours if is_said else f"{ours} The scheduler says: {own}."
+    return ours if is_said else joined([ours, _("The scheduler says: {own}.", own=own)])
 
 
 def ahead(record: JobRecord, facts: Facts) -> int | None:

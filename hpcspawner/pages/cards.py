@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from hpcspawner.errors import RequestError
+from hpcspawner.language import Text, _, several
 from hpcspawner.pages.free import outlook
 from hpcspawner.request.cost import amount, most
 from hpcspawner.request.gate import judge
@@ -53,7 +54,7 @@ def cards(offered: Offer, last: Mapping[str, Any], facts: Facts) -> list[Card]:
 
 
 def _cards(offered: Offer, last: Mapping[str, Any], facts: Facts) -> Iterator[Card]:
-    named = [(LAST, "As last time", "", last)] if last else []
+    named = [(LAST, _("As last time"), "", last)] if last else []
     presets = [(one.name, one.title, one.help or "", one.options) for one in offered.profile.presets]
     for name, title, help_line, options in (*named, *presets):
         try:
@@ -72,16 +73,16 @@ def _facts(offered: Offer, request: JobRequest) -> Iterator[str]:
         yield partition.label if partition else wanted.partition
     yield str(wanted.walltime)
     if wanted.nodes > 1 or wanted.whole_nodes:
-        yield _count(wanted.nodes, "whole node" if wanted.whole_nodes else "node")
+        yield _nodes(wanted.nodes, whole=wanted.whole_nodes)
     if wanted.cpus and not wanted.whole_nodes:
-        yield _count(wanted.cpus, "core")
+        yield several("{count} core", "{count} cores", wanted.cpus)
     if wanted.memory:
         yield str(wanted.memory)
     if wanted.gpus:
-        yield _count(wanted.gpus, f"{wanted.gpu_type} GPU" if wanted.gpu_type else "GPU")
+        yield _gpus(wanted.gpus, wanted.gpu_type or "")
     cost = most(offered.profile, wanted)
     if cost is not None:
-        yield f"at most {amount(offered.profile, cost)}"
+        yield _("at most {most}", most=amount(offered.profile, cost))
     if len(offered.profile.environments) > 1:
         yield request.environment.label
     if len(offered.profile.interfaces) > 1:
@@ -90,8 +91,16 @@ def _facts(offered: Offer, request: JobRequest) -> Iterator[str]:
         yield request.image.label
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+def _nodes(count: int, *, whole: bool) -> Text:
+    if whole:
+        return several("{count} whole node", "{count} whole nodes", count)
+    return several("{count} node", "{count} nodes", count)
+
+
+def _gpus(count: int, kind: str) -> Text:
+    if kind:
+        return several("{count} {kind} GPU", "{count} {kind} GPUs", count, kind=kind)
+    return several("{count} GPU", "{count} GPUs", count)
 
 
 def _link(offered: Offer, request: JobRequest) -> str:

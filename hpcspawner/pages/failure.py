@@ -5,31 +5,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcspawner.errors import Reason
+from hpcspawner.language import _, joined
 from hpcspawner.request.offer import offer
 from hpcspawner.schedulers.state import Cause
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import Memory
 
 _BY_CAUSE = {
-    Cause.OUT_OF_MEMORY: "Start again with more memory, or work on less data at a time.",
-    Cause.WALL_TIME: "Start again with a longer wall time, if the partition allows it.",
-    Cause.NODE_FAILED: "Start again: the scheduler will choose a node that works.",
-    Cause.PREEMPTED: "Start again, or choose a partition in which jobs are not preempted.",
-    Cause.CANCELLED: "Start again, unless there was a reason: whoever cancelled the job knows it.",
-    Cause.IDLE: "Start again when you want to go on.",
+    Cause.OUT_OF_MEMORY: _("Start again with more memory, or work on less data at a time."),
+    Cause.WALL_TIME: _("Start again with a longer wall time, if the partition allows it."),
+    Cause.NODE_FAILED: _("Start again: the scheduler will choose a node that works."),
+    Cause.PREEMPTED: _("Start again, or choose a partition in which jobs are not preempted."),
+    Cause.CANCELLED: _("Start again, unless there was a reason: whoever cancelled the job knows it."),
+    Cause.IDLE: _("Start again when you want to go on."),
 }
 _BY_REASON = {
-    Reason.BAD_OPTIONS: "Change the request.",
-    Reason.REJECTED: "Change the request as the scheduler's words say.",
-    Reason.UNREACHABLE: "Try again in some minutes; your choices are kept.",
-    Reason.QUEUE_LIMIT: "Ask for less or for a shorter time, choose another partition, or let it wait longer.",
-    Reason.START_LIMIT: "Start again; if it happens again, please tell {contact}.",
-    Reason.HELD: "Change the request: this one can't start.",
-    Reason.SERVER_FAILED: "Look at the last lines of the log. Another environment or directory may help; if not, "
-    "please tell {contact}.",
-    Reason.NOT_SET_UP: "Please tell {contact}.",
+    Reason.BAD_OPTIONS: _("Change the request."),
+    Reason.REJECTED: _("Change the request as the scheduler's words say."),
+    Reason.UNREACHABLE: _("Try again in some minutes; your choices are kept."),
+    Reason.QUEUE_LIMIT: _("Ask for less or for a shorter time, choose another partition, or let it wait longer."),
+    Reason.START_LIMIT: _("Start again; if it happens again, please tell {contact}."),
+    Reason.HELD: _("Change the request: this one can't start."),
+    Reason.SERVER_FAILED: _(
+        "Look at the last lines of the log. Another environment or directory may help; if not, please tell {contact}."
+    ),
+    Reason.NOT_SET_UP: _("Please tell {contact}."),
 }
-_OTHER = "Start again; if it happens again, please tell {contact}."
+_OTHER = _("Start again; if it happens again, please tell {contact}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,21 @@ def failure(
     more = more_memory(profile, choices) if why is Cause.OUT_OF_MEMORY else ""
     return Failure(
         message,
-        advice.format(contact=profile.contact),
+        advice.fill(contact=contact_of(profile)),
         tuple(log),
         more,
         entry=why.value,
         help_url=profile.contact.help_url or "",
         choices=tuple(_pairs(choices)),
     )
+
+
+def contact_of(profile: SiteProfile) -> str:
+    """Whom to tell, by the site's name for them or by ours."""
+    contact = profile.contact
+    ours = _("the administrators of this JupyterHub")
+    name = ours if contact.name == ours else contact.name
+    return joined([name, f"({contact.email})" if contact.email else ""])
 
 
 def more_memory(profile: SiteProfile, choices: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpcspawner.language import Text, _, joined, several
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.schedulers.facts import Facts, Free
 from hpcspawner.schedulers.nodes import NodeState
@@ -14,22 +15,25 @@ from hpcspawner.units import Memory
 # Facts that are older are said to be old.
 _OLD_S = 180.0
 _WORDS = {
-    NodeState.FREE: "free",
-    NodeState.PARTLY: "partly used",
-    NodeState.FULL: "full",
-    NodeState.RESERVED: "reserved",
-    NodeState.DOWN: "down",
-    NodeState.UNKNOWN: "unknown",
+    NodeState.FREE: _("free"),
+    NodeState.PARTLY: _("partly used"),
+    NodeState.FULL: _("full"),
+    NodeState.RESERVED: _("reserved"),
+    NodeState.DOWN: _("down"),
+    NodeState.UNKNOWN: _("unknown"),
 }
 
 
 def in_words(facts: Facts, partitions: Sequence[str]) -> dict[str, Any]:
     """The facts as texts by partition, with the time that they are of and what is not known."""
     oldest = facts.oldest_at
+    as_of = time.strftime("%H:%M", time.localtime(oldest)) if oldest else ""
+    is_old = bool(oldest) and time.time() - oldest > _OLD_S
+    unknown = joined(facts.failed, ", ")
+    failed = _("The scheduler does not tell: {unknown}.", unknown=unknown) if unknown else ""
     return {
-        "as_of": time.strftime("%H:%M", time.localtime(oldest)) if oldest else "",
-        "old": bool(oldest) and time.time() - oldest > _OLD_S,
-        "failed": list(facts.failed),
+        "age": _("as of {time}", time=as_of) if as_of else _("is not known yet"),
+        "unknown": joined([failed, _("These numbers are old.") if is_old else ""]),
         "partitions": {name: _row(facts, name) for name in partitions},
     }
 
@@ -43,25 +47,29 @@ def _row(facts: Facts, name: str) -> dict[str, Any]:
         row["waiting"] = str(queued.count if queued else 0)
     if free is not None:
         row |= {
-            "cores": f"{free.idle_cores} of {free.cores}",
-            "nodes": ", ".join(f"{free.nodes[state]} {_WORDS[state]}" for state in NodeState if free.nodes.get(state)),
-            "gpus": ", ".join(_gpus(free, kind) for kind in free.gpus) or "none",
+            "cores": _("{idle} of {all}", idle=free.idle_cores, all=free.cores),
+            "nodes": joined((_nodes(free, state) for state in NodeState if free.nodes.get(state)), ", "),
+            "gpus": joined((_gpus(free, kind) for kind in free.gpus), ", ") or _("none"),
             "largest": _largest(free),
         }
     return row
 
 
+def _nodes(free: Free, state: NodeState) -> Text:
+    return joined([str(free.nodes[state]), _WORDS[state]])
+
+
 def _gpus(free: Free, kind: str) -> str:
-    name = "" if kind == ANY_GPU else f"{kind}: "
     idle = free.idle_gpus.get(kind)
-    return f"{name}{'?' if idle is None else idle} of {free.gpus[kind]}"
+    counted = _("{idle} of {all}", idle="?" if idle is None else idle, all=free.gpus[kind])
+    return counted if kind == ANY_GPU else joined([kind, counted], ": ")
 
 
 def _largest(free: Free) -> str:
     if not free.widest_cores:
-        return "nothing"
-    memory = f", {_rounded(free.widest_memory)}" if free.widest_memory else ""
-    return f"{free.widest_cores} cores{memory}"
+        return _("nothing")
+    cores = several("{count} core", "{count} cores", free.widest_cores)
+    return joined([cores, _rounded(free.widest_memory) if free.widest_memory else ""], ", ")
 
 
 def _rounded(mib: int) -> str:
@@ -89,12 +97,12 @@ def outlook(facts: Facts, wanted: Resources) -> str:
     free = facts.free.value.get(wanted.partition) if facts.free else None
     queued = facts.queued.value.get(wanted.partition) if facts.queued else None
     if facts.open and facts.open.value.get(wanted.partition) is False:
-        return "closed now"
+        return _("closed now")
     if free is not None and _fits(free, wanted) and not (queued and queued.count):
-        return "free now"
+        return _("free now")
     if queued and queued.count:
-        return "1 job waiting" if queued.count == 1 else f"{queued.count} jobs waiting"
-    return "in use now" if free is not None and not _fits(free, wanted) else ""
+        return several("{count} job waiting", "{count} jobs waiting", queued.count)
+    return _("in use now") if free is not None and not _fits(free, wanted) else ""
 
 
 def _fits(free: Free, wanted: Resources) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from hpcspawner.errors import RequestError
 from hpcspawner.jobs.job import Job
+from hpcspawner.language import _
 from hpcspawner.request.cost import amount, most
 from hpcspawner.request.gate import judge
 from hpcspawner.request.offer import offer
@@ -44,7 +45,7 @@ def _past(job: Job) -> PastJob:
         partition=str(record.choices.get("partition", "")),
         ended=end.when if end else "",
         ran=str(Walltime(ran_s)) if ran_s > 0 else "",
-        end=(end.message if end else "") or "Its user stopped it.",
+        end=(end.message if end else "") or _("Its user stopped it."),
         cost=_cost(profile, record.choices, ran_s),
     )
 

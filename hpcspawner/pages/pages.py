@@ -25,10 +25,12 @@ from hpcspawner.errors import (
     more,
 )
 from hpcspawner.jobs.saved import LONGEST_NAME
+from hpcspawner.language import Text, _, joined, several
 from hpcspawner.pages.cards import cards, own_cards
-from hpcspawner.pages.failure import Failure, failure
+from hpcspawner.pages.failure import Failure, contact_of, failure
 from hpcspawner.pages.free import in_words, standing_in_words
-from hpcspawner.request.form import fields, unplaced_problems
+from hpcspawner.pages.words import words_of
+from hpcspawner.request.form import fields, own_word, unplaced_problems
 from hpcspawner.request.offer import offer
 from hpcspawner.request.own import NOT_KNOWN, Own, as_data
 from hpcspawner.schedulers.cluster import Cluster
@@ -40,7 +42,7 @@ from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
 
-_GROUPS = (("what", "What to open"), ("where", "Where it runs"), ("size", "How much"))
+_GROUPS = (("what", _("What to open")), ("where", _("Where it runs")), ("size", _("How much")))
 
 
 @dataclass(slots=True)
@@ -89,6 +91,9 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
         .get_template("hpc_form.html")
         .render(
             profile=profile,
+            partition_word=own_word(profile.words.partition),
+            what_each_allows=_what_each_allows(profile.words.partition),
+            words=words_of("form"),
             clusters=offered if len(offered) > 1 else (),
             groups=[(title, members) for title, members in groups if members],
             others=unplaced_problems(shown.problems, every),
@@ -113,23 +118,34 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
     )
 
 
+def _what_each_allows(partition: str) -> Text:
+    if isinstance(own_word(partition), Text):
+        return _("What each partition allows")
+    return _("What each {partition} allows", partition=partition.lower())
+
+
 def _gpus_allowed(partition: Partition) -> str:
     """How many GPUs one may ask for, by type."""
     least = partition.min_gpus
-    each = (f"{least} to {most}{'' if kind == ANY_GPU else f' {kind}'}" for kind, most in partition.gpus.items())
-    return ", ".join(each) or "none"
+    each = (
+        joined([_("{low} to {high}", low=least, high=most), "" if kind == ANY_GPU else kind])
+        for kind, most in partition.gpus.items()
+    )
+    return joined(each, ", ") or _("none")
 
 
 @cache
 def form_templates() -> Environment:
     """What renders the inside of the form, which JupyterHub takes as a text."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("hpcspawner.pages"),
         undefined=StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals.update({"_": _, "several": several})
+    return made
 
 
 class LinkFillsForm(Exception):
@@ -177,25 +193,26 @@ def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[
     if log:
         lines = Markup("\n").join(escape(line) for line in log)
         shown.jupyterhub_html_message = Markup(
-            '{}</p><p>The last lines of its log:</p><pre class="text-start border rounded p-2 hpc-log">{}</pre><p>'
-        ).format(text, lines)
+            '{}</p><p>{}</p><pre class="text-start border rounded p-2 hpc-log">{}</pre><p>'
+        ).format(text, _("The last lines of its log:"), lines)
     return shown
 
 
 def _for_the_user(error: HPCSpawnerError, profile: SiteProfile) -> str:
     if isinstance(error, SchedulerNotSetUp):
-        return (
-            f"This site is not set up for starting servers yet: {error} "
-            f"Please contact {profile.contact}; the Hub's log has the details."
+        message = _(
+            "This site is not set up for starting servers yet: {error} Please contact {contact}; the Hub's log has the "
+            "details."
         )
+        return message.fill(error=error.sentence, contact=contact_of(profile))
     if isinstance(error, SchedulerUnreachable):
-        return (
-            f"{error} No server was started. If the job was submitted anyway, the Hub will cancel it. Please try "
-            f"again later."
+        message = _(
+            "No server was started. If the job was submitted anyway, the Hub will cancel it. Please try again later."
         )
+        return joined([error.sentence, message])
     if isinstance(error, SchedulerError):
-        return f"The scheduler did not accept the job: {error}"
-    return str(error)
+        return _("The scheduler did not accept the job: {error}", error=error.sentence)
+    return error.sentence
 
 
 def for_the_log(error: HPCSpawnerError) -> str:

@@ -5,6 +5,7 @@ import os
 import pwd
 
 from hpcspawner.errors import AccountRefused, Problem, RequestError
+from hpcspawner.language import _
 from hpcspawner.programs.helper import SYSTEMS_OWN
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.cluster import Cluster
@@ -18,7 +19,9 @@ def cluster_name(name: str, rule: UserNames) -> str:
     try:
         return rule.on_cluster(name)
     except ValueError as error:
-        raise AccountRefused([Problem("user", f"{name!r} has no account on the cluster: {error}.")]) from error
+        raise AccountRefused(
+            [Problem("user", _("{name} has no account on the cluster: {why}.", name=repr(name), why=error))]
+        ) from error
 
 
 def name_on(cluster: Cluster, name: str) -> str:
@@ -38,8 +41,8 @@ def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError) as error:
         # A name with a null byte is a ValueError.
-        message = f"There is no account {name!r} on the cluster, so no job can be submitted for it."
-        raise RequestError([Problem("user", message)]) from error
+        unknown = _("There is no account {name} on the cluster, so no job can be submitted for it.", name=repr(name))
+        raise RequestError([Problem("user", unknown)]) from error
     if why := refusal(entry, min_uid):
         raise AccountRefused([Problem("user", why)])
     if entry.pw_uid == os.geteuid() and not own:
@@ -61,7 +64,7 @@ async def of_login_node(name: str, min_uid: int, people: People) -> LocalAccount
     try:
         person = await people.find(name)
     except NotAUser as error:
-        message = f"No job can be submitted for {name!r} on the cluster: {error}."
+        message: str = f"No job can be submitted for {name!r} on the cluster: {error}."
         raise RequestError([Problem("user", message)]) from error
     if why := refusal(person.entry, min_uid):
         raise AccountRefused([Problem("user", why)])

@@ -1,5 +1,6 @@
 """What a request costs at most, by the site's rates."""
 
+from hpcspawner.language import _, joined
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.site.cost import Rates
 from hpcspawner.site.profile import SiteProfile
@@ -37,5 +38,6 @@ def sentence(profile: SiteProfile, wanted: Resources, renewals: int) -> str:
     number = most(profile, wanted)
     if number is None:
         return ""
-    again = " Each renewal costs as much again." if renewals else ""
-    return f"It costs {amount(profile, number)} at most, if it runs for all of {wanted.walltime}.{again}"
+    message = _("It costs {amount} at most, if it runs for all of {walltime}.")
+    costs = message.fill(amount=amount(profile, number), walltime=wanted.walltime)
+    return joined([costs, _("Each renewal costs as much again.") if renewals else ""])

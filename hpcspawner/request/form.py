@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpcspawner.errors import Problem
+from hpcspawner.language import _, joined
 from hpcspawner.request.offer import Offer
 from hpcspawner.request.options import BY_NAME, OPTIONS
 from hpcspawner.schedulers.standing import Reservation
@@ -15,6 +16,7 @@ from hpcspawner.units import Walltime, shown
 
 _LONGEST_LIST = 10
 _HALF_A_DAY_S = 12 * 3600
+_OUR_WORDS = (_("Partition"), _("Account"))
 # Wall times that people ask for.
 _TIMES = ("30m", "1h", "2h", "4h", "8h", "12h", "1d", "2d", "3d", "7d")
 
@@ -93,7 +95,7 @@ def fields(offered: Offer, values: Mapping[str, Any], problems: Iterable[Problem
             field,
             values=(filled := _filled(field, values)),
             chosen=filled != field.values,
-            error=" ".join(errors.get(field.name, ())),
+            error=joined(errors.get(field.name, ())),
         )
         for field in shown_fields
     ]
@@ -136,9 +138,14 @@ def _all_fields(offered: Offer) -> list[Field | None]:
         _directory(profile),
         _own_setup(profile),
         _field(
-            "details", "checkbox", options=(Option("true", "show the scheduler's record of the job while it waits"),)
+            "details", "checkbox", options=(Option("true", _("show the scheduler's record of the job while it waits")),)
         ),
     ]
+
+
+def own_word(text: str) -> str:
+    """A site's word for partitions or accounts; ours, where it has chosen none, is told in the reader's language."""
+    return next((ours for ours in _OUR_WORDS if ours == text), text)
 
 
 def _listed(entries: Iterable[Any]) -> tuple[Option, ...]:
@@ -157,9 +164,9 @@ def _environment(profile: SiteProfile) -> Field:
     options = _listed(profile.environments)
     chosen = (profile.default_environment.name,)
     if profile.own_environments:
-        words = f"The folder of an environment of your own, or one of: {', '.join(one.value for one in options)}."
         suggested = tuple(one.value for one in options)
-        about = f"{words} {_help_lines(options)}".rstrip()
+        words = _("The folder of an environment of your own, or one of: {names}.", names=", ".join(suggested))
+        about = joined([words, _help_lines(options)])
         return _field("environment", "text", values=chosen, help=about, suggested=suggested)
     return _field("environment", "select", values=chosen, options=options, help=_help_lines(options))
 
@@ -170,17 +177,17 @@ def _image(profile: SiteProfile) -> Field | None:
     listed = _listed(profile.images)
     default = profile.defaults.image
     if profile.own_images:
-        names = ", ".join(one.name for one in profile.images)
-        words = f"A path or a reference{', or one of: ' if names else ''}{names}."
         suggested = tuple(one.name for one in profile.images)
+        words = _("A path or a reference, or one of: {names}.") if suggested else _("A path or a reference.")
+        words = words.fill(names=", ".join(suggested))
         return _field("image", "text", values=(default or "",), help=words, suggested=suggested)
     # With a default somewhere, "no image" must be said in a word of its own.
     none = (
-        Option("", "the environment's default")
+        Option("", _("the environment's default"))
         if any(one.image for one in profile.environments)
-        else Option(NO_IMAGE, "none")
+        else Option(NO_IMAGE, _("no image"))
     )
-    extra = (Option(NO_IMAGE, "none"),) if none.value == "" else ()
+    extra = (Option(NO_IMAGE, _("no image")),) if none.value == "" else ()
     return _field(
         "image",
         "select",
@@ -192,7 +199,7 @@ def _image(profile: SiteProfile) -> Field | None:
 
 def _partition(profile: SiteProfile) -> Field:
     chosen = (profile.default_partition.name,)
-    label = profile.words.partition
+    label = own_word(profile.words.partition)
     return _field("partition", "select", label=label, values=chosen, options=_listed(profile.partitions))
 
 
@@ -201,22 +208,22 @@ def _account(offered: Offer) -> Field | None:
     places = [place for place in offered.places if "account" in place.limits]
     if not places:
         return None
-    label, default = profile.words.account, profile.defaults.account
+    label, default = own_word(profile.words.account), profile.defaults.account
     values = (default,) if default else ()
     if own.member is None and any(place.names("account").typed for place in places):
-        help_line = "The account that is charged for the job."
+        help_line = _("The account that is charged for the job.")
         return _field("account", "text", label=label, values=values, help=help_line, suggested=offered.names("account"))
     mine = dict.fromkeys(one for place in places for one in offered.accounts(place).names)
     if own.member is not None and default not in mine:
         values = ()
     usual = own.member.default if own.member else ""
-    none = () if profile.account == "required" else (Option("", f"my default ({usual})" if usual else "my default"),)
+    none = () if profile.account == "required" else (Option("", _("my default ({account})", account=usual) if usual else _("my default")),)
     names = dict.fromkeys((*offered.names("account"), *mine))
     options = tuple(Option(one, one, why="" if one in mine or own.member is None else _NOT_A_MEMBER) for one in names)
     return _field("account", "select", label=label, values=values, options=(*none, *options))
 
 
-_NOT_A_MEMBER = "you are not a member"
+_NOT_A_MEMBER = _("you are not a member")
 
 
 def _site_extras(offered: Offer) -> list[Field | None]:
@@ -276,7 +283,7 @@ def _sizes(offered: Offer) -> list[Field | None]:
         _field(
             "walltime",
             "text",
-            help=f"Up to {longest}; write it as 30m, 12h or 1d 12h.",
+            help=_("Up to {most}; write it as 30m, 12h or 1d 12h.", most=longest),
             placeholder=str(chosen.walltime),
             suggested=tuple(text for text in _TIMES if Walltime.parse(text) <= longest),
         ),
@@ -285,7 +292,7 @@ def _sizes(offered: Offer) -> list[Field | None]:
         _field(
             "memory",
             "text",
-            help="Memory per node, such as 4G. Empty: the default.",
+            help=_("Memory per node, such as 4G. Empty: the default."),
             placeholder=str(chosen.memory or ""),
         )
         if shared
@@ -301,14 +308,18 @@ def _limits(offered: Offer) -> list[Field | None]:
         _field(
             "queue_limit",
             "text",
-            help=f"How long to wait in the queue; up to {queue.high}.",
+            help=_("How long to wait in the queue; up to {most}.", most=queue.high),
             placeholder=str(queue.default),
         ),
         _field(
             "idle_limit",
             "text",
-            help="Idle: no cell is running and no one is working in it, even if the page is open. "
-            + (f"Such as 2h, or {NEVER}." if idle.endless else f"Up to {idle.high}."),
+            help=joined(
+                [
+                    _("Idle: no cell is running and no one is working in it, even if the page is open."),
+                    _("Such as 2h, or {never}.", never=NEVER) if idle.endless else _("Up to {most}.", most=idle.high),
+                ]
+            ),
             placeholder=str(idle.default or NEVER),
         ),
         _renewals(renewals.high, renewals.default) if renewals.high else None,
@@ -316,30 +327,34 @@ def _limits(offered: Offer) -> list[Field | None]:
 
 
 def _renewals(most: int, default: int) -> Field:
-    text = "A new job takes its place at the same address; files are kept, running cells and variables are lost."
+    text = _("A new job takes its place at the same address; files are kept, running cells and variables are lost.")
     if most > _LONGEST_LIST:
-        return replace(_number("renewals", default, 0, most), help=f"How many times, 0 to {most}. {text}")
+        times = _("How many times, 0 to {most}.", most=most)
+        return replace(_number("renewals", default, 0, most), help=joined([times, text]))
     options = tuple(Option(str(count), _times(count)) for count in range(most + 1))
     return _field("renewals", "select", values=(str(default),), options=options, help=text)
 
 
 def _times(count: int) -> str:
-    return ("no", "once")[count] if count < 2 else f"{count} times"
+    return (_("no"), _("once"))[count] if count < 2 else _("{count} times", count=count)
 
 
 def _number(name: str, default: int, low: int, high: int) -> Field:
     # The default is shown, not filled in: left empty, it follows the partition's limits.
-    return _field(name, "number", help=f"{low} to {high}.", placeholder=str(default), low=low, high=high)
+    return _field(
+        name, "number", help=_("{low} to {high}.", low=low, high=high), placeholder=str(default), low=low, high=high
+    )
 
 
 def _gpu_type(offered: Offer) -> Field | None:
     types = [kind for kind in offered.names("gpu_type") if kind != ANY_GPU]
-    return _field("gpu_type", "select", options=(Option("", "any"), *_named(types))) if types else None
+    return _field("gpu_type", "select", options=(Option("", _("any")), *_named(types))) if types else None
 
 
 def _directory(profile: SiteProfile) -> Field:
     allowed = profile.directories.allowed
-    help_line = f"The folder that opens; within {', '.join(allowed)}." if allowed else "The folder that opens."
+    inside = _("The folder that opens; within {folders}.", folders=", ".join(allowed))
+    help_line = inside if allowed else _("The folder that opens.")
     return _field("directory", "text", values=(profile.defaults.directory,), help=help_line)
 
 
@@ -347,8 +362,8 @@ def _own_setup(profile: SiteProfile) -> Field | None:
     most = profile.own_setup.max_chars
     if not most:
         return None
-    about = f"Lines of bash, run in your job before the server; {most} characters at most. Put no password here."
-    return _field("own_setup", "lines", help=about)
+    about = _("Lines of bash, run in your job before the server; {most} characters at most. Put no password here.")
+    return _field("own_setup", "lines", help=about.fill(most=most))
 
 
 def _help_lines(options: Sequence[Option]) -> str:

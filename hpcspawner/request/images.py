@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from hpcspawner.language import _, joined
 from hpcspawner.site.environments import OwnEnvironment, OwnEnvironments, OwnImage, OwnImages
 from hpcspawner.site.fields import REFERENCE
 
@@ -25,8 +26,9 @@ def own_environment(asked: str, allowed: OwnEnvironments, resolve: Resolve) -> O
 
 def where_environments_may_lie(allowed: OwnEnvironments, resolve: Resolve) -> str:
     """A sentence for who named another; empty where the site allows none."""
-    places = " or ".join(resolve(folder) for folder in allowed.folders)
-    return f" Or name the folder of a virtual or conda environment of yours, under {places}." if places else ""
+    places = ", ".join(resolve(folder) for folder in allowed.folders)
+    message = _("Or name the folder of a virtual or conda environment of yours, under one of: {places}.")
+    return message.fill(places=places) if places else ""
 
 
 def _below(asked: str, folders: Iterable[str], resolve: Resolve) -> str:
@@ -39,9 +41,9 @@ def _below(asked: str, folders: Iterable[str], resolve: Resolve) -> str:
 
 def what_is_allowed(allowed: OwnImages, resolve: Resolve) -> str:
     """A sentence for who named another; empty where the site allows none."""
-    places = [*(f"an image under {resolve(folder)}" for folder in allowed.folders)]
-    places += [f"a reference that begins with {one}" for one in allowed.references]
-    return f" Or name {', or '.join(places)}." if places else ""
+    places = [*(_("an image under {folder}", folder=resolve(folder)) for folder in allowed.folders)]
+    places += [_("a reference that begins with {begin}", begin=one) for one in allowed.references]
+    return _("Or name one of these: {places}.", places=joined(places, ", ")) if places else ""
 
 
 def _image(path: str) -> OwnImage:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hpcspawner.errors import Problem
+from hpcspawner.language import _, joined, sentence_of
 from hpcspawner.request import own_setup
 from hpcspawner.request.folders import directory_of
 from hpcspawner.request.images import own_environment, own_image, what_is_allowed, where_environments_may_lie
@@ -23,6 +24,7 @@ _LONGEST = 1000
 # Of one kind, in one refusal: it goes into a page and the log, and its reader can't use hundreds.
 _MOST_TOLD = 10
 _YES = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+_NONE_HERE = _("This site offers none here; leave it empty.")
 _DIGITS = re.compile(r"[0-9]{1,7}")
 _PARSERS: Mapping[str, Callable[[object], Any]] = {"time": Walltime.parse, "memory": Memory.parse}
 
@@ -36,13 +38,19 @@ class Judge:
         self.problems: list[Problem] = []
         self.options: dict[str, Any] = {}
         if not isinstance(options, Mapping):
-            self.refuse("options", f"The options must be an object with names and values, not {_shown(options)}.")
+            self.refuse(
+                "options", _("The options must be an object with names and values, not {value}.", value=_shown(options))
+            )
             return
         strangers = [str(name) for name in options if name not in OPTIONS]
         for name in strangers[:_MOST_TOLD]:
-            self.refuse(name[:60], f"There is no option {_shown(name)}. The options are: {', '.join(OPTIONS)}.")
+            known = ", ".join(OPTIONS)
+            self.refuse(
+                name[:60], _("There is no option {name}. The options are: {known}.", name=_shown(name), known=known)
+            )
         if len(strangers) > _MOST_TOLD:
-            self.refuse("options", f"{len(strangers) - _MOST_TOLD} more unknown options were also given.")
+            more = len(strangers) - _MOST_TOLD
+            self.refuse("options", _("{count} more unknown options were also given.", count=more))
         given = {name: options[name] for name in OPTIONS if name in options}
         self.options = {name: value for name, value in given.items() if self._is_value(name, value)}
         self.options = {**self._of_preset(), **self.options}
@@ -57,8 +65,12 @@ class Judge:
         # A form sends each line break as two characters.
         most = max(_LONGEST, 2 * self.profile.own_setup.max_chars) if name == "own_setup" else _LONGEST
         if isinstance(value, str | list) and len(value) > most:
-            long = f"is {len(value)} characters" if isinstance(value, str) else f"is a list {len(value)} entries"
-            self.refuse(name, f"{word(name)} {long} long; {most} are allowed.")
+            long = (
+                _("{option} is {count} characters long; {most} are allowed.")
+                if isinstance(value, str)
+                else _("{option} is a list {count} entries long; {most} are allowed.")
+            )
+            self.refuse(name, long.fill(option=word(name), count=len(value), most=most))
             return False
         return value is not None and value not in ("", [])
 
@@ -72,9 +84,10 @@ class Judge:
         if value is None:
             return None
         if not isinstance(value, str):
-            self.refuse(name, f"{word(name)} must be text, not {_shown(value)}.")
+            self.refuse(name, _("{option} must be text, not {value}.", option=word(name), value=_shown(value)))
         elif _CONTROL.search(value):
-            self.refuse(name, f"{word(name)} {_shown(value)} contains a line break or another control character.")
+            message = _("{option} {value} contains a line break or another control character.")
+            self.refuse(name, message.fill(option=word(name), value=_shown(value)))
         else:
             return value.strip() or None
         return None
@@ -86,7 +99,8 @@ class Judge:
             return value
         if isinstance(value, str) and value.lower() in _YES:
             return _YES[value.lower()]
-        self.refuse(name, f"{word(name)} must be true or false, not {_shown(value)}.")
+        message = _("{option} must be true or false, not {value}.", option=word(name), value=_shown(value))
+        self.refuse(name, message)
         return False
 
     def count(self, name: str, limit: Counts) -> int:
@@ -97,9 +111,10 @@ class Judge:
         if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            self.refuse(name, f"{word(name)} must be a whole number, not {_shown(value)}.")
+            message = _("{option} must be a whole number, not {value}.", option=word(name), value=_shown(value))
+            self.refuse(name, message)
         elif not limit.low <= value <= limit.high:
-            self.refuse(name, f"{word(name)}: you asked for {_shown(value)}; allowed here: {limit.allowed}.")
+            self.refuse(name, limit.refusal.fill(option=word(name), asked=_shown(value)))
         else:
             return value
         return limit.low
@@ -123,7 +138,8 @@ class Judge:
         """The profile is one cluster's: options for another one are refused."""
         name = self.options.get("cluster")
         if name not in (None, "", self.profile.name):
-            self.refuse("cluster", f"{_shown(name)} is another cluster than {self.profile.name}.")
+            message = _("{name} is another cluster than {this}.", name=_shown(name), this=self.profile.name)
+            self.refuse("cluster", message)
 
     def partition(self) -> Partition | None:
         """The partition asked for, or the site's default."""
@@ -143,7 +159,7 @@ class Judge:
         if found is None:
             listed = [one.name for one in self.profile.environments]
             places = where_environments_may_lie(allowed, resolve)
-            self.refuse("environment", _not_offered("environment", asked, listed) + places)
+            self.refuse("environment", joined([_not_offered("environment", asked, listed), places]))
         return found
 
     def image(self, of_environment: str | None, user: LocalAccount) -> Image | None:
@@ -161,7 +177,8 @@ class Judge:
         found = self.profile.image(asked) or own_image(asked, allowed, resolve)
         if found is None:
             listed = [image.name for image in self.profile.images]
-            self.refuse("image", _not_offered("image", asked, listed) + what_is_allowed(allowed, resolve))
+            places = what_is_allowed(allowed, resolve)
+            self.refuse("image", joined([_not_offered("image", asked, listed), places]))
         return found
 
     def own_setup(self) -> str:
@@ -213,10 +230,10 @@ class Judge:
         try:
             parsed = _PARSERS[BY_NAME[name].kind](value)
         except ValueError as error:
-            self.refuse(name, f"{word(name)}: {error}.")
+            self.refuse(name, _("{option}: {why}.", option=word(name), why=sentence_of(error)))
             return limit.default
         if limit.high is not None and parsed > limit.high:
-            self.refuse(name, f"{word(name)}: you asked for {parsed}; at most {limit.high} is allowed here.")
+            self.refuse(name, _at_most(name, parsed, limit.high))
         return parsed
 
     def of_site(self, name: str) -> Any:
@@ -227,8 +244,7 @@ class Judge:
         """How long the server may be idle; None: for ever, which only a site without a limit of its own allows."""
         limit, asked = self.offered.up_to("idle_limit"), self.options.get("idle_limit")
         if not limit.endless and isinstance(asked, str) and asked.strip().lower() == NEVER:
-            message = f"{word('idle_limit')}: you asked for {NEVER}; at most {limit.high} is allowed here."
-            self.refuse("idle_limit", message)
+            self.refuse("idle_limit", _at_most("idle_limit", NEVER, limit.high))
             return None
         found: Walltime | None = self.limited("idle_limit", limit)
         return found
@@ -237,7 +253,7 @@ class Judge:
         """How many times at most the server may start again when its wall time ends."""
         limit = self.offered.counts("renewals")
         if not limit.high and self.options.get("renewals") not in (None, 0, "0"):
-            self.refuse("renewals", "This site does not start servers again; leave it empty.")
+            self.refuse("renewals", _("This site does not start servers again; leave it empty."))
             return 0
         return self.count("renewals", limit)
 
@@ -249,7 +265,8 @@ class Judge:
         if "gpus" not in place.limits:
             for name in ("gpus", "gpu_type"):
                 if self.options.get(name) not in (None, 0, "0"):
-                    self.refuse(name, f"Partition {place.partition.name!r} has no GPUs. {self._gpu_partitions()}")
+                    message = _("Partition {partition} has no GPUs.", partition=repr(place.partition.name))
+                    self.refuse(name, joined([message, self._gpu_partitions()]))
             return None, 0
         gpu_type = self._one_of("gpu_type", place.names("gpu_type"))
         count = self.count("gpus", place.gpus_of(gpu_type))
@@ -257,7 +274,7 @@ class Judge:
 
     def _gpu_partitions(self) -> str:
         names = [one.name for one in self.profile.partitions if one.gpus]
-        return f"With GPUs: {', '.join(names)}." if names else "This site offers none."
+        return _("With GPUs: {names}.", names=", ".join(names)) if names else _("This site offers none.")
 
     def _one_of(self, name: str, limit: Names) -> str | None:
         asked = self.text(name)
@@ -269,13 +286,13 @@ class Judge:
         asked = self.text("account")
         if "account" not in place.limits:
             if asked is not None:
-                self.refuse("account", "This site does not accept an account; leave it empty.")
+                self.refuse("account", _("This site does not accept an account; leave it empty."))
                 return asked
             return self.profile.defaults.account
         limit, own = self.offered.accounts(place), self.offered.own
         if asked is None:
             if limit.required and "account" not in self.refused:
-                self.refuse("account", "This site requires an account.")
+                self.refuse("account", _("This site requires an account."))
             return limit.default
         of_site = place.names("account")
         if not of_site.typed and asked not in of_site.names:
@@ -295,7 +312,7 @@ class Judge:
     def _reservation(self, account: str) -> str | None:
         asked = self.text("reservation")
         if asked is not None and "reservation" not in self.offered.limits:
-            self.refuse("reservation", "This site does not accept a reservation; leave it empty.")
+            self.refuse("reservation", _("This site does not accept a reservation; leave it empty."))
         elif asked is not None and (why := self.offered.own.no_reservation(asked, account)):
             self.refuse("reservation", _not_yours("reservation", asked, why))
         elif asked is not None:
@@ -306,14 +323,16 @@ class Judge:
         """Refuse what users type in where the scheduler would read it as something else than a name."""
         scheduler = self.profile.scheduler.type
         if not names.is_name(asked, scheduler, kind):
-            self.refuse(kind, f"{word(kind)} {_shown(asked)} is not a name: {names.allowed(scheduler, kind)}.")
+            message = _("{option} {value} is not a name: {rule}.")
+            rule = names.allowed(scheduler, kind)
+            self.refuse(kind, message.fill(option=word(kind), value=_shown(asked), rule=rule))
 
     def _features(self, limit: Names) -> tuple[str, ...]:
         asked = self.options.get("features", [])
         if isinstance(asked, str):
             asked = [part for part in re.split(r"[,\s]+", asked) if part]
         if not isinstance(asked, list) or not all(isinstance(one, str) for one in asked):
-            self.refuse("features", f"Node features must be a list of names, not {_shown(asked)}.")
+            self.refuse("features", _("Node features must be a list of names, not {value}.", value=_shown(asked)))
             return ()
         asked = list(dict.fromkeys(asked))
         strange = [one for one in asked if one not in limit.names]
@@ -328,18 +347,23 @@ class Judge:
         path = directory_of(asked or self.profile.defaults.directory, user, rules.variables)
         allowed = [directory_of(folder, user, rules.variables) for folder in rules.allowed]
         if not path.startswith("/") or ".." in path.split("/") or ".." in (asked or "").split("/"):
-            begins = " or ".join(["'~/'", *(f"'${name}/'" for name in rules.variables)])
-            self.refuse(
-                "directory", f"Directory {_shown(asked)}: write an absolute path, or one that begins with {begins}."
-            )
+            begins = ", ".join(["'~/'", *(f"'${name}/'" for name in rules.variables)])
+            message = _("Directory {value}: write an absolute path, or one that begins with one of: {begins}.")
+            self.refuse("directory", message.fill(value=_shown(asked), begins=begins))
         elif allowed and not any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in allowed):
-            self.refuse("directory", f"Directory {_shown(path)} is not in one of: {', '.join(allowed)}.")
+            message = _("Directory {value} is not in one of: {allowed}.")
+            self.refuse("directory", message.fill(value=_shown(path), allowed=", ".join(allowed)))
         return path
 
 
 def _not_offered(name: str, asked: str, offered: Sequence[str]) -> str:
-    choose = f"Choose one of: {', '.join(offered)}." if offered else "This site offers none here; leave it empty."
-    return f"{word(name)} {_shown(asked)} is not offered. {choose}"
+    choose = _("Choose one of: {offered}.", offered=", ".join(offered)) if offered else _NONE_HERE
+    return joined([_("{option} {value} is not offered.", option=word(name), value=_shown(asked)), choose])
+
+
+def _at_most(name: str, asked: object, most: object) -> str:
+    message = _("{option}: you asked for {asked}; at most {most} is allowed here.")
+    return message.fill(option=word(name), asked=asked, most=most)
 
 
 def _not_yours(name: str, asked: str, why: str, yours: Sequence[str] = ()) -> str:

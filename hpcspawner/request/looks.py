@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hpcspawner.language import _, joined
 from hpcspawner.programs import look
 from hpcspawner.request.folders import directory_of, shortened
 from hpcspawner.request.images import own_environment
@@ -12,7 +13,7 @@ from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import printable
 
-_BLIND = "{host}, where the Hub looks, does not have your home."
+_BLIND = _("{host}, where the Hub looks, does not have your home.")
 
 
 class _Answer(BaseModel):
@@ -84,8 +85,8 @@ def _is_allowed(path: str, profile: SiteProfile, user: LocalAccount) -> bool:
 def _note(one: _Found, profile: SiteProfile) -> str:
     # A Jupyter without jupyterhub may stand behind the site's proxy.
     missing = [name for name in one.lacks if name != "jupyterhub" or not profile.job.proxy]
-    kind = "conda" if one.kind == "conda" else "virtual environment"
-    return f"{kind}, without {', '.join(missing)}" if missing else kind
+    kind = "conda" if one.kind == "conda" else _("virtual environment")
+    return _("{kind}, without {packages}", kind=kind, packages=", ".join(missing)) if missing else kind
 
 
 def check(profile: SiteProfile, user: LocalAccount, request: JobRequest) -> bytes:
@@ -101,15 +102,15 @@ def problems(answer: str) -> dict[str, object]:
     told = _read(_Problems, answer)
     host = printable(told.host)
     if not told.home:
-        return {"problems": [], "message": f"{_blind(told.host)} A start looks on the node."}
+        return {"problems": [], "message": joined([_blind(told.host), _("A start looks on the node.")])}
     listed = [{"field": one.field, "message": printable(one.message)} for one in told.problems]
-    sentences = " ".join(str(one["message"]) for one in listed)
-    good = f"Checked on {host}: directory, environment and image are usable."
+    sentences = " ".join(one["message"] for one in listed)
+    good = _("Checked on {host}: directory, environment and image are usable.", host=host)
     return {"problems": listed, "message": sentences or good}
 
 
 def _blind(host: str) -> str:
-    return _BLIND.format(host=printable(host))
+    return _BLIND.fill(host=printable(host))
 
 
 def _line(asked: dict[str, object]) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from hpcspawner.language import Text, _
 from hpcspawner.request.own import NOT_KNOWN, Own
 from hpcspawner.site.profile import ANY_GPU, Partition, SiteProfile
 from hpcspawner.units import Memory, Walltime
@@ -20,9 +21,12 @@ class Counts:
     default: int
 
     @property
-    def allowed(self) -> str:
-        """For a sentence."""
-        return f"{self.low} to {self.high}" if self.low < self.high else f"only {self.low}"
+    def refusal(self) -> Text:
+        """What to say of a number beyond them, once `option` and `asked` are filled in."""
+        if self.low < self.high:
+            message = _("{option}: you asked for {asked}; allowed here: {low} to {high}.")
+            return message.fill(low=self.low, high=self.high)
+        return _("{option}: you asked for {asked}; allowed here: only {count}.").fill(count=self.low)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hpcspawner.language import _
+
 Kind = Literal["name", "list", "time", "memory", "count", "folder", "lines", "flag"]
 
 
@@ -26,28 +28,28 @@ class Option:
 
 
 TABLE = (
-    Option("cluster", "Cluster", "name"),
-    Option("partition", "Partition", "name", "where"),
-    Option("preset", "Preset", "name"),
-    Option("account", "Account", "name", "where"),
-    Option("qos", "QOS", "name", "where"),
-    Option("reservation", "Reservation", "name", "where"),
-    Option("features", "Node features", "list", "where", word="Features"),
-    Option("environment", "Environment", "name", "what"),
-    Option("image", "Container image", "name", "what", word="Image"),
-    Option("interface", "Interface", "name", "what"),
-    Option("walltime", "Wall time", "time", "size"),
-    Option("nodes", "Nodes", "count", "size"),
-    Option("cpus", "CPUs", "count", "size"),
-    Option("memory", "Memory", "memory", "size"),
-    Option("gpus", "GPUs", "count", "size"),
-    Option("gpu_type", "GPU type", "name", "size"),
-    Option("directory", "Directory", "folder", "what"),
-    Option("own_setup", "Own set-up", "lines", "what"),
-    Option("details", "More information about the job", "flag", "what", word="Details"),
-    Option("queue_limit", "Give up after", "time", "size", folded=True),
-    Option("idle_limit", "Stop when idle for", "time", "size", folded=True),
-    Option("renewals", "Start again when the wall time ends", "count", "size", word="Start again", folded=True),
+    Option("cluster", _("Cluster"), "name"),
+    Option("partition", _("Partition"), "name", "where"),
+    Option("preset", _("Preset"), "name"),
+    Option("account", _("Account"), "name", "where"),
+    Option("qos", _("QOS"), "name", "where"),
+    Option("reservation", _("Reservation"), "name", "where"),
+    Option("features", _("Node features"), "list", "where", word=_("Features")),
+    Option("environment", _("Environment"), "name", "what"),
+    Option("image", _("Container image"), "name", "what", word=_("Image")),
+    Option("interface", _("Interface"), "name", "what"),
+    Option("walltime", _("Wall time"), "time", "size"),
+    Option("nodes", _("Nodes"), "count", "size"),
+    Option("cpus", _("CPUs"), "count", "size"),
+    Option("memory", _("Memory"), "memory", "size"),
+    Option("gpus", _("GPUs"), "count", "size"),
+    Option("gpu_type", _("GPU type"), "name", "size"),
+    Option("directory", _("Directory"), "folder", "what"),
+    Option("own_setup", _("Own set-up"), "lines", "what"),
+    Option("details", _("More information about the job"), "flag", "what", word=_("Details")),
+    Option("queue_limit", _("Give up after"), "time", "size", folded=True),
+    Option("idle_limit", _("Stop when idle for"), "time", "size", folded=True),
+    Option("renewals", _("Start again when the wall time ends"), "count", "size", word=_("Start again"), folded=True),
 )
 """In the order in which a refusal lists them."""
 

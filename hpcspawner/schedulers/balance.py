@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from hpcspawner.errors import SchedulerError
+from hpcspawner.language import _
 from hpcspawner.schedulers.commands import Client
 
 _FRESH_S = 300.0
@@ -30,7 +31,7 @@ class Balances:
         if not self._command:
             return ""
         if not account and any("{account}" in word for word in self._command):
-            return "Choose an account to see its balance."
+            return _("Choose an account to see its balance.")
         argv = tuple(word.replace("{account}", account).replace("{user}", user) for word in self._command)
         at, asking = self._ask(argv)
         try:
@@ -41,7 +42,9 @@ class Balances:
             self._asked.pop(argv, None)
             line = ""
         when = time.strftime("%H:%M", time.localtime(at))
-        return f"{account or user} has: {line} (as of {when})." if line else "The balance is not known at the moment."
+        if not line:
+            return _("The balance is not known at the moment.")
+        return _("{account} has: {balance} (as of {time}).", account=account or user, balance=line, time=when)
 
     def _ask(self, argv: tuple[str, ...]) -> tuple[float, "asyncio.Task[str]"]:
         known = self._asked.get(argv)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
+from hpcspawner.language import _
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
@@ -93,7 +94,7 @@ class Client:
             helper.checked_script(script)
             argv = sudo.submit_words(self.scheduler, job.options, self._directives)
         except helper.Refusal as error:
-            raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
+            raise SchedulerRejected(_("This job can't be submitted: {why}.", why=error)) from error
         if self.access.helper:
             command = self._by_helper(user, sudo.SUBMIT, helper.packed(list(job.options), script))
         else:
@@ -104,7 +105,9 @@ class Client:
             return self.scheduler.parse_submit(answer.out)
         except ValueError as error:
             raise SchedulerUnreachable(
-                "The scheduler accepted the job, but its answer could not be read.", shlex.join(argv), answer.message
+                _("The scheduler accepted the job, but its answer could not be read."),
+                shlex.join(argv),
+                answer.message,
             ) from error
 
     async def estimate(self, user: str, options: Sequence[tuple[str, str]]) -> Estimate:
@@ -115,7 +118,7 @@ class Client:
         words = self.scheduler.estimate_words
         if not self.can_estimate:
             raise SchedulerNotSetUp(
-                f"{self.scheduler.title} does not say when a job could start.",
+                _("{scheduler} does not say when a job could start.", scheduler=self.scheduler.title),
                 "",
                 "",
                 "leave the question out",
@@ -124,7 +127,7 @@ class Client:
         try:
             argv = [*sudo.submit_words(self.scheduler, options, self._directives), *words]
         except helper.Refusal as error:
-            raise SchedulerRejected(f"This job can't be submitted: {error}.") from error
+            raise SchedulerRejected(_("This job can't be submitted: {why}.", why=error)) from error
         command = Command([*self._bounded(), *self._directly(user, argv)], b"#!/bin/sh\n")
         answer = await self._run(command)
         try:
@@ -375,7 +378,7 @@ class Client:
         if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
             hint = self.scheduler.hint(answer)
             words = f"{answer.message} ({hint})" if hint else answer.message
-            return SchedulerUnreachable("The scheduler is not answering.", command, words)
+            return SchedulerUnreachable(_("The scheduler is not answering."), command, words)
         return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
 
     def _has_started(self, answer: Answer) -> bool:

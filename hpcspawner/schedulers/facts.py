@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from hpcspawner.errors import SchedulerError
+from hpcspawner.language import _
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.nodes import Node, NodeState, Queued
@@ -17,6 +18,8 @@ _INTERVAL_S = 30.0
 # A query that takes long shows a busy controller: leave it five times as long in peace.
 _GAP_PER_DURATION = 5.0
 _LONGEST_GAP_S = 600.0
+# What the Hub asks for, by the names that people read.
+_NODES, _WAITING, _OPEN = _("nodes"), _("waiting jobs"), _("open partitions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +173,11 @@ class Board:
         scheduler = self._client.scheduler
         parse_nodes = partial(_parsed_nodes, scheduler, self._partitions)
         free, queued, is_open = await asyncio.gather(
-            self._part("nodes", scheduler.nodes_command, parse_nodes, self._facts.free, at),
-            self._part("waiting jobs", scheduler.waiting_command, scheduler.parse_waiting, self._facts.queued, at),
-            self._part("open partitions", scheduler.open_command, scheduler.parse_open, self._facts.open, at),
+            self._part(_NODES, scheduler.nodes_command, parse_nodes, self._facts.free, at),
+            self._part(_WAITING, scheduler.waiting_command, scheduler.parse_waiting, self._facts.queued, at),
+            self._part(_OPEN, scheduler.open_command, scheduler.parse_open, self._facts.open, at),
         )
-        parts = {"nodes": free, "waiting jobs": queued, "open partitions": is_open}
+        parts = {_NODES: free, _WAITING: queued, _OPEN: is_open}
         failed = tuple(name for name, (_, worked) in parts.items() if not worked)
         self._facts = Facts(free[0], queued[0], is_open[0], failed)
         took = self._clock() - begun

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from hpcspawner.language import _
 from hpcspawner.programs import spool as program
 from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources, Scheduler
@@ -26,12 +27,12 @@ _STATES = {
 }
 
 _REASONS = {
-    "Slots": "This machine has reached its limit of running servers; yours starts when one of them ends.",
-    "Follows": "This follow-up job starts only if the job before it does not finish normally.",
-    "cancelled": "The job was stopped.",
+    "Slots": _("This machine has reached its limit of running servers; yours starts when one of them ends."),
+    "Follows": _("This follow-up job starts only if the job before it does not finish normally."),
+    "cancelled": _("The job was stopped."),
     "dropped": FOLLOW_UP_REMOVED.message,
-    "lost": "The machine was restarted, or the job's supervising process was killed.",
-    "walltime": "The job reached its wall time.",
+    "lost": _("The machine was restarted, or the job's supervising process was killed."),
+    "walltime": _("The job reached its wall time."),
 }
 
 # The year 5138: every time up to then can be told.
@@ -185,5 +186,5 @@ def _record(reason: str, code: int | None) -> Record:
     if reason in known:
         return replace(known[reason], exit_code=exit_code, signal=number)
     if code is None:
-        return Record(Cause.NOT_STARTED, f"The job {reason}.")
+        return Record(Cause.NOT_STARTED, _("The job was not run: {reason}.", reason=reason))
     return exited(exit_code, number)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpcspawner.language import _
 from hpcspawner.schedulers import pbs, pbs_facts, pbs_words
 from hpcspawner.schedulers.backend import Backend, Size, of_pbs
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
@@ -47,11 +48,11 @@ _OTHERS = re.compile(r"invalid option -- '?[Ff]'?|^Unknown option: ", re.MULTILI
 
 # Exit_status of a job that its node ended for using too much.
 _LIMITS = {
-    -24: Record(Cause.EXITED, "PBS ended the job because it used more CPUs than it asked for."),
-    -25: Record(Cause.EXITED, "PBS ended the job because it used more CPUs than it asked for."),
-    -26: Record(Cause.OUT_OF_MEMORY, "PBS ended the job because it used more virtual memory than it asked for."),
-    -27: Record(Cause.OUT_OF_MEMORY, "PBS ended the job because it used more memory than it asked for."),
-    -28: Record(Cause.WALL_TIME, "PBS ended the job because it used up its CPU time."),
+    -24: Record(Cause.EXITED, _("PBS ended the job because it used more CPUs than it asked for.")),
+    -25: Record(Cause.EXITED, _("PBS ended the job because it used more CPUs than it asked for.")),
+    -26: Record(Cause.OUT_OF_MEMORY, _("PBS ended the job because it used more virtual memory than it asked for.")),
+    -27: Record(Cause.OUT_OF_MEMORY, _("PBS ended the job because it used more memory than it asked for.")),
+    -28: Record(Cause.WALL_TIME, _("PBS ended the job because it used up its CPU time.")),
     -29: WALL_TIME,
 }
 

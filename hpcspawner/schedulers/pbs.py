@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from hpcspawner.language import _
 from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers import pbs_words
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources, Scheduler
@@ -173,7 +174,8 @@ class Pbs(Scheduler):
 
     def _by_status(self, status: int) -> Record:
         if status < 0:
-            text = f"The job could not be started on its node ({self.title}'s exit_status {status})."
+            message = _("The job could not be started on its node (exit_status {status}).")
+            text = message.fill(status=status)
             return Record(Cause.NOT_STARTED, text)
         if status == _SIGNALS + _TERM:
             return cancelled(number=_TERM)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
+from hpcspawner.language import _
 from hpcspawner.schedulers.commands import Client, Listing
 from hpcspawner.schedulers.state import JobState, JobStatus
 
@@ -24,10 +25,10 @@ _LONGEST_GAP_S = 60.0
 _SIGHT_S = 600.0
 _NO_SIGHT_S = 60.0
 
-NOT_VISIBLE = "the Hub's account is not allowed to list this user's jobs"
-NOT_OURS = "the scheduler lists this job id with another owner or tag"
+NOT_VISIBLE = _("the Hub's account is not allowed to list this user's jobs")
+NOT_OURS = _("the scheduler lists this job id with another owner or tag")
 """Of a job that the listing has by our job's number: whose it is must be found out, and it is not cancelled."""
-TAKEN = "the scheduler has reused this job id for another job"
+TAKEN = _("the scheduler has reused this job id for another job")
 """Of a job that is gone, as ours are where the scheduler's numbers began anew."""
 
 # What a scheduler prints for an owner that the user database does not name.
@@ -109,7 +110,7 @@ class Queue:
             if status.state is JobState.ENDED and not status.native_state and status.reason != TAKEN:
                 return await self._absence(job, status)
             return status
-        return JobStatus(JobState.UNKNOWN, reason=str(self.error or ""))
+        return JobStatus(JobState.UNKNOWN, reason=self.error.sentence if self.error else "")
 
     async def _absence(self, job: OwnedJob, status: JobStatus) -> JobStatus:
         """What the absence of a job from two listings is worth."""

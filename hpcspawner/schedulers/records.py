@@ -2,12 +2,14 @@
 
 import signal
 
+from hpcspawner.language import _
 from hpcspawner.schedulers.state import Cause, Record
 
-WALL_TIME = Record(Cause.WALL_TIME, "The job reached its wall time.")
+AT_WALL_TIME = _("The job reached its wall time.")
+WALL_TIME = Record(Cause.WALL_TIME, AT_WALL_TIME)
 
 FOLLOW_UP_REMOVED = Record(
-    Cause.NOT_STARTED, "The follow-up job was removed because the job before it finished normally."
+    Cause.NOT_STARTED, _("The follow-up job was removed because the job before it finished normally.")
 )
 
 _NUMBERED = "uid "
@@ -16,18 +18,19 @@ _NUMBERED = "uid "
 def exited(code: int | None, number: int | None = None) -> Record:
     """The script ended by itself, or by a signal whose sender is not known."""
     if number:
-        return Record(Cause.EXITED, f"The job was killed by signal {_named(number)}.", code, number)
+        return Record(Cause.EXITED, _("The job was killed by signal {signal}.", signal=_named(number)), code, number)
     if code:
-        return Record(Cause.EXITED, f"The job ended with exit code {code}.", code)
-    return Record(Cause.EXITED, "The job ended without an error.", code)
+        return Record(Cause.EXITED, _("The job ended with exit code {code}.", code=code), code)
+    return Record(Cause.EXITED, _("The job ended without an error."), code)
 
 
 def cancelled(by: str = "", code: int | None = None, number: int | None = None) -> Record:
     """An account ended it; "" if it is not known which, `numbered` where its name is not known."""
-    who = {"": "", "root": " by root (an administrator)"}.get(by, f" by {by}")
+    known = {"": _("The job was cancelled."), "root": _("The job was cancelled by root (an administrator).")}
+    message = known.get(by) or _("The job was cancelled by {account}.", account=by)
     if by.startswith(_NUMBERED):
-        who = f" by the account with {by}, whose name the Hub does not know"
-    return Record(Cause.CANCELLED, f"The job was cancelled{who}.", code, number, by)
+        message = _("The job was cancelled by the account with {uid}, whose name the Hub does not know.", uid=by)
+    return Record(Cause.CANCELLED, message, code, number, by)
 
 
 def numbered(uid: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from hpcspawner.language import _
 from hpcspawner.programs.helper import GIVEN
 from hpcspawner.schedulers import slurm_advice
 from hpcspawner.schedulers import slurm_words as words
@@ -248,7 +249,7 @@ class Slurm(SlurmFacts):
             return next((text for detail, text in words.NODE_REASONS.items() if detail in reason), words.REASONS[key])
         family = next((text for prefix, text in words.REASON_FAMILIES.items() if key.startswith(prefix)), None)
         sentence = words.REASONS.get(key) or slurm_advice.SENTENCES.get(key)
-        return sentence or (f"{family} ({key})." if family else reason)
+        return sentence or (_("{limit} ({key}).", limit=family, key=key) if family else reason)
 
     def advise(self, reason: str) -> str:
         """By the reason's name, or by the parts of it."""
@@ -387,9 +388,9 @@ def record_of(said: Mapping[str, str], by: str) -> Record:
     word, reason = said["State"], said.get("Reason", "")
     code, number = _exit_code(said["exit_code"])
     if word == "FAILED" and number == _COULD_NOT_START:
-        return Record(Cause.NOT_STARTED, "The job's script could not be started on its node.")
+        return Record(Cause.NOT_STARTED, _("The job's script could not be started on its node."))
     if word == "FAILED" and not code and not number:
-        return Record(Cause.UNKNOWN, f"The job failed; Slurm's reason is {reason or 'not known'}.")
+        return Record(Cause.UNKNOWN, _("The job failed; Slurm's reason is {reason}.", reason=reason or _("not known")))
     if word in ("COMPLETED", "FAILED"):
         return exited(None if number else code, number or None)
     if word == "CANCELLED" and reason == "DependencyNeverSatisfied":
@@ -399,7 +400,7 @@ def record_of(said: Mapping[str, str], by: str) -> Record:
     cause, message = words.CAUSES[word]
     # 125 is how Slurm writes OUT_OF_MEMORY; no signal has that number.
     number = number if number <= signal.SIGRTMAX else 0
-    return Record(cause, message.replace("{node}", _node(said.get("NodeList", ""))), code or None, number or None)
+    return Record(cause, message.fill(node=_node(said.get("NodeList", ""))), code or None, number or None)
 
 
 def _exit_code(text: str) -> tuple[int, int]:
@@ -413,4 +414,4 @@ def _exit_code(text: str) -> tuple[int, int]:
 def _node(names: str) -> str:
     """`n1` as "Node n1"; of several it is not known which."""
     is_one = names not in _NOTHING and not re.search(r"[\[,\s]", names)
-    return f"Node {names}" if is_one else "A node of the job"
+    return _("Node {name}", name=names) if is_one else _("A node of the job")

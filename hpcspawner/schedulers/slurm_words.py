@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from hpcspawner.schedulers.records import WALL_TIME
+from hpcspawner.language import _
+from hpcspawner.schedulers.records import AT_WALL_TIME
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.site.names import WIDE
 from hpcspawner.site.scheduler_types import ProfileRules
@@ -67,110 +68,121 @@ HOPELESS = frozenset(
 HOPELESS_STATES = frozenset({"RESV_DEL_HOLD", "SPECIAL_EXIT"})
 
 REASONS = {
-    "AccountNotAllowed": "Your account may not use this partition, so the job will not start.",
-    "AssocGrpBillingMinutes": "Your account does not have enough computing time left for this job.",
-    "AssocGrpCPUMinutesLimit": "Your account does not have enough computing time left for this job.",
-    "AssocGrpCPURunMinutesLimit": "Your account's running jobs have reached the limit on their remaining computing "
-    "time.",
-    "AssocGrpCpuLimit": "Jobs of your account already use all the CPUs it may use at once.",
-    "AssocGrpGRES": "Jobs of your account already use all the GPUs it may use at once.",
-    "AssocGrpGRESMinutes": "Your account does not have enough GPU time left for this job.",
-    "AssocGrpJobsLimit": "Your account has reached its limit of running jobs.",
-    "AssocGrpMemLimit": "Jobs of your account already use all the memory it may use at once.",
-    "AssocGrpNodeLimit": "Jobs of your account already use all the nodes it may use at once.",
-    "AssocGrpSubmitJobsLimit": "Your account has reached its limit of jobs in the queue.",
-    "AssocGrpWallLimit": "Your account has used up its computing time.",
-    "AssocMaxCpuPerJobLimit": "You asked for more CPUs than a job of your account may have.",
-    "AssocMaxJobsLimit": "You have reached your account's limit of running jobs.",
-    "AssocMaxNodePerJobLimit": "You asked for more nodes than a job of your account may have.",
-    "AssocMaxWallDurationPerJobLimit": "You asked for more time than a job of your account may have.",
-    "BadConstraints": "No node has what the job asks for, so it will not start.",
-    "BeginTime": "The job's earliest start time is not reached yet, for instance because it was requeued.",
-    "Cleaning": "The job is being requeued.",
-    "Dependency": "The job is waiting for another job to end.",
-    "DependencyNeverSatisfied": "A job that this one depends on did not end as required, so this job will not start.",
-    "InactiveLimit": "The job was inactive for too long.",
-    "InvalidAccount": "The job's account is not valid at the moment.",
-    "InvalidQOS": "The job's QOS is not valid at the moment.",
-    "JobArrayTaskLimit": "The job array has reached its limit of running tasks.",
-    "JobHeldAdmin": "An administrator is holding the job.",
-    "JobHeldUser": "The job is held; its owner can release it.",
-    "JobHoldMaxRequeue": "The job was requeued too often and is now held.",
-    "Licenses": "The job is waiting for a software licence.",
-    "MaxCpuPerAccount": "Jobs of your account already use all the CPUs it may use at once.",
-    "MaxGRESPerAccount": "Jobs of your account already use all the GPUs it may use at once.",
-    "MaxJobsPerAccount": "Your account has reached its limit of running jobs.",
-    "MaxMemPerLimit": "You asked for more memory than a job may have here.",
-    "NodeDown": "A node that the job needs is down.",
-    "Nodes required for job are DOWN": "Nodes that the job needs are down, drained or reserved for more urgent jobs.",
-    "PartitionConfig": "The job asks for more than this partition allows.",
-    "PartitionDown": "The partition is closed at the moment.",
-    "PartitionInactive": "The partition does not start jobs at the moment.",
-    "PartitionNodeLimit": "You asked for more nodes than this partition has, or than are up now.",
-    "PartitionTimeLimit": "You asked for more time than this partition allows.",
-    "Priority": "Jobs with a higher priority are ahead of this one.",
-    "Prolog": "The node is being prepared for the job.",
-    "QOSGrpCpuLimit": "Jobs in this QOS already use all the CPUs it may use at once.",
-    "QOSGrpGRES": "Jobs in this QOS already use all the GPUs it may use at once.",
-    "QOSGrpJobsLimit": "This QOS has reached its limit of running jobs.",
-    "QOSGrpNodeLimit": "Jobs in this QOS already use all the nodes it may use at once.",
-    "QOSJobLimit": "This QOS has reached its limit of running jobs.",
-    "QOSMaxCpuPerUserLimit": "Your running jobs use all the CPUs that one user may have in this QOS.",
-    "QOSMaxGRESPerJob": "You asked for more GPUs than one job may have in this QOS.",
-    "QOSMaxGRESPerUser": "Your running jobs use all the GPUs that one user may have in this QOS.",
-    "QOSMaxJobsPerUserLimit": "You have reached the limit of running jobs that one user may have in this QOS.",
-    "QOSMaxMemoryPerUser": "Your running jobs use all the memory that one user may have in this QOS.",
-    "QOSMaxNodePerUserLimit": "Your running jobs use all the nodes that one user may have in this QOS.",
-    "QOSMaxWallDurationPerJobLimit": "You asked for more time than one job may have in this QOS.",
-    "QOSMinGRES": "You asked for fewer GPUs than a job must have in this QOS.",
-    "Job's QOS not permitted to use this partition": "This QOS may not be used in this partition, so the job will "
-    "not start.",
-    "Job's account not permitted to use this partition": "Your account may not use this partition, so the job will "
-    "not start.",
-    "QOSNotAllowed": "This QOS may not be used in this partition, so the job will not start.",
-    "QOSResourceLimit": "Jobs in this QOS already use all that it may use at once.",
-    "QOSTimeLimit": "This QOS has used up its computing time.",
-    "ReqNodeNotAvail": "A node that the job needs is down, drained or reserved.",
-    "Reservation": "The job is waiting for its reservation to begin.",
-    "ReservationDeleted": "The job's reservation was deleted, so the job will not start.",
-    "Resources": "The job is next in line and is waiting for nodes to become free.",
-    "SystemFailure": "Slurm had an internal error.",
-    "job requeued in held state": "The job was requeued and is held.",
-    "launch failed requeued held": "The job could not be started on its node and is now held.",
-    "user env retrieval failed requeued held": "Slurm could not read your login environment on the node, so the job "
-    "is held.",
+    "AccountNotAllowed": _("Your account may not use this partition, so the job will not start."),
+    "AssocGrpBillingMinutes": _("Your account does not have enough computing time left for this job."),
+    "AssocGrpCPUMinutesLimit": _("Your account does not have enough computing time left for this job."),
+    "AssocGrpCPURunMinutesLimit": _(
+        "Your account's running jobs have reached the limit on their remaining computing time."
+    ),
+    "AssocGrpCpuLimit": _("Jobs of your account already use all the CPUs it may use at once."),
+    "AssocGrpGRES": _("Jobs of your account already use all the GPUs it may use at once."),
+    "AssocGrpGRESMinutes": _("Your account does not have enough GPU time left for this job."),
+    "AssocGrpJobsLimit": _("Your account has reached its limit of running jobs."),
+    "AssocGrpMemLimit": _("Jobs of your account already use all the memory it may use at once."),
+    "AssocGrpNodeLimit": _("Jobs of your account already use all the nodes it may use at once."),
+    "AssocGrpSubmitJobsLimit": _("Your account has reached its limit of jobs in the queue."),
+    "AssocGrpWallLimit": _("Your account has used up its computing time."),
+    "AssocMaxCpuPerJobLimit": _("You asked for more CPUs than a job of your account may have."),
+    "AssocMaxJobsLimit": _("You have reached your account's limit of running jobs."),
+    "AssocMaxNodePerJobLimit": _("You asked for more nodes than a job of your account may have."),
+    "AssocMaxWallDurationPerJobLimit": _("You asked for more time than a job of your account may have."),
+    "BadConstraints": _("No node has what the job asks for, so it will not start."),
+    "BeginTime": _("The job's earliest start time is not reached yet, for instance because it was requeued."),
+    "Cleaning": _("The job is being requeued."),
+    "Dependency": _("The job is waiting for another job to end."),
+    "DependencyNeverSatisfied": _(
+        "A job that this one depends on did not end as required, so this job will not start."
+    ),
+    "InactiveLimit": _("The job was inactive for too long."),
+    "InvalidAccount": _("The job's account is not valid at the moment."),
+    "InvalidQOS": _("The job's QOS is not valid at the moment."),
+    "JobArrayTaskLimit": _("The job array has reached its limit of running tasks."),
+    "JobHeldAdmin": _("An administrator is holding the job."),
+    "JobHeldUser": _("The job is held; its owner can release it."),
+    "JobHoldMaxRequeue": _("The job was requeued too often and is now held."),
+    "Licenses": _("The job is waiting for a software licence."),
+    "MaxCpuPerAccount": _("Jobs of your account already use all the CPUs it may use at once."),
+    "MaxGRESPerAccount": _("Jobs of your account already use all the GPUs it may use at once."),
+    "MaxJobsPerAccount": _("Your account has reached its limit of running jobs."),
+    "MaxMemPerLimit": _("You asked for more memory than a job may have here."),
+    "NodeDown": _("A node that the job needs is down."),
+    "Nodes required for job are DOWN": _(
+        "Nodes that the job needs are down, drained or reserved for more urgent jobs."
+    ),
+    "PartitionConfig": _("The job asks for more than this partition allows."),
+    "PartitionDown": _("The partition is closed at the moment."),
+    "PartitionInactive": _("The partition does not start jobs at the moment."),
+    "PartitionNodeLimit": _("You asked for more nodes than this partition has, or than are up now."),
+    "PartitionTimeLimit": _("You asked for more time than this partition allows."),
+    "Priority": _("Jobs with a higher priority are ahead of this one."),
+    "Prolog": _("The node is being prepared for the job."),
+    "QOSGrpCpuLimit": _("Jobs in this QOS already use all the CPUs it may use at once."),
+    "QOSGrpGRES": _("Jobs in this QOS already use all the GPUs it may use at once."),
+    "QOSGrpJobsLimit": _("This QOS has reached its limit of running jobs."),
+    "QOSGrpNodeLimit": _("Jobs in this QOS already use all the nodes it may use at once."),
+    "QOSJobLimit": _("This QOS has reached its limit of running jobs."),
+    "QOSMaxCpuPerUserLimit": _("Your running jobs use all the CPUs that one user may have in this QOS."),
+    "QOSMaxGRESPerJob": _("You asked for more GPUs than one job may have in this QOS."),
+    "QOSMaxGRESPerUser": _("Your running jobs use all the GPUs that one user may have in this QOS."),
+    "QOSMaxJobsPerUserLimit": _("You have reached the limit of running jobs that one user may have in this QOS."),
+    "QOSMaxMemoryPerUser": _("Your running jobs use all the memory that one user may have in this QOS."),
+    "QOSMaxNodePerUserLimit": _("Your running jobs use all the nodes that one user may have in this QOS."),
+    "QOSMaxWallDurationPerJobLimit": _("You asked for more time than one job may have in this QOS."),
+    "QOSMinGRES": _("You asked for fewer GPUs than a job must have in this QOS."),
+    "Job's QOS not permitted to use this partition": _(
+        "This QOS may not be used in this partition, so the job will not start."
+    ),
+    "Job's account not permitted to use this partition": _(
+        "Your account may not use this partition, so the job will not start."
+    ),
+    "QOSNotAllowed": _("This QOS may not be used in this partition, so the job will not start."),
+    "QOSResourceLimit": _("Jobs in this QOS already use all that it may use at once."),
+    "QOSTimeLimit": _("This QOS has used up its computing time."),
+    "ReqNodeNotAvail": _("A node that the job needs is down, drained or reserved."),
+    "Reservation": _("The job is waiting for its reservation to begin."),
+    "ReservationDeleted": _("The job's reservation was deleted, so the job will not start."),
+    "Resources": _("The job is next in line and is waiting for nodes to become free."),
+    "SystemFailure": _("Slurm had an internal error."),
+    "job requeued in held state": _("The job was requeued and is held."),
+    "launch failed requeued held": _("The job could not be started on its node and is now held."),
+    "user env retrieval failed requeued held": _(
+        "Slurm could not read your login environment on the node, so the job is held."
+    ),
 }
 
 # What Slurm adds to ReqNodeNotAvail after a comma.
 NODE_REASONS = {
-    "Reserved for maintenance": "The nodes are reserved for maintenance that begins before this job would end. With "
-    "a shorter wall time it may start before the maintenance; otherwise it starts afterwards.",
-    "May be reserved for other job": "Nodes that the job needs may be reserved for another job. With a shorter wall "
-    "time it may start sooner.",
-    "UnavailableNodes": "Nodes that the job needs are down, drained or reserved.",
+    "Reserved for maintenance": _(
+        "The nodes are reserved for maintenance that begins before this job would end. With "
+        "a shorter wall time it may start before the maintenance; otherwise it starts afterwards."
+    ),
+    "May be reserved for other job": _(
+        "Nodes that the job needs may be reserved for another job. With a shorter wall time it may start sooner."
+    ),
+    "UnavailableNodes": _("Nodes that the job needs are down, drained or reserved."),
 }
 
 # For the limits that are not named above: Slurm has a reason for each resource.
 REASON_FAMILIES = {
-    "AssocGrp": "Your account has reached a limit for all its jobs together",
-    "AssocMax": "Your account has reached a limit for one user or one job",
-    "QOSGrp": "This QOS has reached a limit for all its jobs together",
-    "QOSMax": "You have reached a limit for one user or one job in this QOS",
-    "QOSMin": "The job is too small for this QOS",
-    "Max": "You have reached a limit for one user or one account",
+    "AssocGrp": _("Your account has reached a limit for all its jobs together"),
+    "AssocMax": _("Your account has reached a limit for one user or one job"),
+    "QOSGrp": _("This QOS has reached a limit for all its jobs together"),
+    "QOSMax": _("You have reached a limit for one user or one job in this QOS"),
+    "QOSMin": _("The job is too small for this QOS"),
+    "Max": _("You have reached a limit for one user or one account"),
 }
 
 # Of the other final states; `_record` distinguishes exit codes and cancels.
 CAUSES = {
-    "BOOT_FAIL": (Cause.NODE_FAILED, "{node} could not be started (BOOT_FAIL)."),
-    "DEADLINE": (Cause.WALL_TIME, "The job reached its deadline."),
-    "NODE_FAIL": (Cause.NODE_FAILED, "{node} failed, which ended the job (NODE_FAIL)."),
+    "BOOT_FAIL": (Cause.NODE_FAILED, _("{node} could not be started (BOOT_FAIL).")),
+    "DEADLINE": (Cause.WALL_TIME, _("The job reached its deadline.")),
+    "NODE_FAIL": (Cause.NODE_FAILED, _("{node} failed, which ended the job (NODE_FAIL).")),
     "OUT_OF_MEMORY": (
         Cause.OUT_OF_MEMORY,
-        "Slurm ended the job because it used more memory than it asked for (OUT_OF_MEMORY).",
+        _("Slurm ended the job because it used more memory than it asked for (OUT_OF_MEMORY)."),
     ),
-    "PREEMPTED": (Cause.PREEMPTED, "Slurm ended the job to make room for one with a higher priority (PREEMPTED)."),
-    "TIMEOUT": (WALL_TIME.cause, WALL_TIME.message),
+    "PREEMPTED": (Cause.PREEMPTED, _("Slurm ended the job to make room for one with a higher priority (PREEMPTED).")),
+    "TIMEOUT": (Cause.WALL_TIME, AT_WALL_TIME),
 }
 
 NO_ANSWER = re.compile(

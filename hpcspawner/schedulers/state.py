@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from hpcspawner.language import Text, _
 from hpcspawner.units import printable
 
 
@@ -15,6 +16,21 @@ class JobState(Enum):
     SUSPENDED = "suspended"
     ENDED = "ended"
     UNKNOWN = "unknown"
+
+    @property
+    def word(self) -> Text:
+        """For people."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    JobState.PENDING: _("pending"),
+    JobState.HELD: _("held"),
+    JobState.RUNNING: _("running"),
+    JobState.SUSPENDED: _("suspended"),
+    JobState.ENDED: _("ended"),
+    JobState.UNKNOWN: _("unknown"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
+from hpcspawner.language import _
 from hpcspawner.schedulers import pbs, pbs_facts
 from hpcspawner.schedulers.backend import Backend, Size, of_pbs
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
@@ -50,9 +51,9 @@ _ERRORS = pbs.Errors(
 
 # exit_status where it is no exit code of the script's: JOB_EXEC_OVERLIMIT_MEM, _WT and _CPUT of pbs_job.h.
 _LIMITS = {
-    -10: Record(Cause.OUT_OF_MEMORY, "Torque ended the job because it used more memory than it asked for."),
+    -10: Record(Cause.OUT_OF_MEMORY, _("Torque ended the job because it used more memory than it asked for.")),
     -11: WALL_TIME,
-    -12: Record(Cause.WALL_TIME, "Torque ended the job because it used up its CPU time."),
+    -12: Record(Cause.WALL_TIME, _("Torque ended the job because it used up its CPU time.")),
 }
 
 # What Slurm's qstat says of -x, and Slurm's qsub where no file is named. (Torque's are no Perl.)

@@ -7,10 +7,10 @@ a quote, a backslash or a `#`.
 import re
 from collections.abc import Mapping
 
+from hpcspawner.language import _
 from hpcspawner.programs import helper
 from hpcspawner.site.scheduler_types import rules
 
-_LETTERS = "letters, digits and the signs"
 WIDE = "_.+-@:/%=~^"
 # A list's comma, and what a scheduler may read as a choice, begin another name.
 NARROW = "_.-"
@@ -45,10 +45,11 @@ def allowed(scheduler: str, kind: str) -> str:
     """What such a name is made of, as the end of a sentence."""
     signs = rules(scheduler).signs
     first = _first(signs, kind)
-    return (
-        f"{_LETTERS} {' '.join(_signs(signs, kind))} are allowed, {_LONGEST} characters at most, "
-        f"beginning with a letter, a digit or {' or '.join(first)}"
+    message = _(
+        "letters, digits and the signs {signs} are allowed, {most} characters at most, beginning with a letter, a "
+        "digit or one of {first}"
     )
+    return message.fill(signs=" ".join(_signs(signs, kind)), most=_LONGEST, first=" ".join(first))
 
 
 def _first(signs: Mapping[str, str], kind: str) -> str:

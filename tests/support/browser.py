@@ -24,12 +24,15 @@ _ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def a_page(javascript=True, arguments=()):
+def a_page(javascript=True, arguments=(), language="en-US"):
     """A fresh browser's page; the errors of its console are collected in `page.complaints`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=[*_ARGUMENTS, *arguments])
         context = browser.new_context(
-            ignore_https_errors=True, java_script_enabled=javascript, viewport={"width": 1100, "height": 900}
+            ignore_https_errors=True,
+            java_script_enabled=javascript,
+            viewport={"width": 1100, "height": 900},
+            locale=language,
         )
         page = context.new_page()
         page.complaints = []

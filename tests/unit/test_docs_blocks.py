@@ -79,6 +79,7 @@ CLASSES = {
     "PAMAuthenticator": "jupyterhub.auth",
     "EventLogger": "jupyter_events",
     "HubHeaders": "hpcspawner.pages.content_security",
+    "HubLanguages": "hpcspawner.hub.languages",
 }
 PYTHON = list(blocks("python"))
 # The others compute on a cluster, in a notebook; tests/cluster runs what they show.

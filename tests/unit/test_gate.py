@@ -341,7 +341,7 @@ def test_a_directory_may_begin_with_a_variable_of_the_site(rule, asked, director
 @pytest.mark.parametrize("asked", ["$SCRATCHES", "$HOME/x", "$SCRATCH/../bob", "${SCRATCH", "$SCRATCH-x", "$(id)"])
 def test_no_other_variable_is_looked_up(asked):
     site = site_with(directories={"variables": VARIABLES})
-    with pytest.raises(RequestError, match="begins with '~/' or '\\$SCRATCH/' or '\\$PROJECT_1/'"):
+    with pytest.raises(RequestError, match=r"begins with one of: '~/', '\$SCRATCH/', '\$PROJECT_1/'"):
         make({"directory": asked}, site, LocalAccount("alice", "/home/alice", "physics"))
 
 
@@ -426,8 +426,8 @@ def test_an_image_by_path_or_reference_arrives_and_is_a_choice(asked, path):
 def test_an_image_from_elsewhere_is_refused_with_what_is_allowed(asked):
     (problem,) = refused({"image": asked}, OWN).problems
     assert problem.message.endswith(
-        "Or name an image under /shared/images, or an image under /home/alice, or a reference that begins with "
-        "docker://, or a reference that begins with oras://site/ours/."
+        "Or name one of these: an image under /shared/images, an image under /home/alice, a reference that begins with "
+        "docker://, a reference that begins with oras://site/ours/."
     )
 
 

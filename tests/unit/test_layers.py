@@ -15,6 +15,7 @@ from hpcspawner.site import scheduler_types
 PACKAGE = Path(hpcspawner.__file__).parent
 ORDER = [
     "_version",
+    "language",
     "errors",
     "troubles",
     "units",

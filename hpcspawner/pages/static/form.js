@@ -2,10 +2,13 @@
 // What counts is the gate's judgement on the Hub; this only says earlier what it would say.
 import { checking, ownEnvironments } from "./own.js";
 import { mebibytesOf, secondsOf } from "./units.js";
+import { filled } from "./words.js";
 
 const options = document.getElementById("hpc-options");
 const form = document.getElementById("spawn_form");
 const asks = form?.dataset.hpcAsks;
+const words = JSON.parse(options?.dataset.hpcWords ?? "{}");
+const say = (name, values = {}) => filled(words[name], values);
 if (options && form) begin(JSON.parse(options.dataset.hpcOffer));
 
 function begin(offer) {
@@ -47,24 +50,24 @@ function begin(offer) {
 
   // Why this partition does not take an option; empty where it does.
   function missing(name, place) {
-    if (place.whole && (name === "cpus" || name === "memory")) return `${place.label} gives whole nodes, with all of it.`;
-    if ((name === "gpus" || name === "gpu_type") && !place.gpus) return `${place.label} has no GPUs.`;
-    if (name === "gpu_type" && !place.gpu_type.names.length) return `${place.label} does not tell types apart.`;
-    if (name === "qos" && !place.qos.names.length) return `${place.label} has no QOS to choose.`;
-    if (name === "nodes" && place.nodes[1] === 1) return `${place.label} gives one node.`;
+    if (place.whole && (name === "cpus" || name === "memory")) return say("whole", { partition: place.label });
+    if ((name === "gpus" || name === "gpu_type") && !place.gpus) return say("no_gpus", { partition: place.label });
+    if (name === "gpu_type" && !place.gpu_type.names.length) return say("no_types", { partition: place.label });
+    if (name === "qos" && !place.qos.names.length) return say("no_qos", { partition: place.label });
+    if (name === "nodes" && place.nodes[1] === 1) return say("one_node", { partition: place.label });
     return "";
   }
 
   function helpFor(name, place) {
     if (!place || !Array.isArray(place[name])) return "";
-    if (name === "walltime") return `Up to ${place.walltime[1]} in ${place.label}; write it as 30m, 12h or 1d 12h.`;
+    if (name === "walltime") return say("walltime_up_to", { most: place.walltime[1], partition: place.label });
     if (name === "memory") {
       return place.memory[1]
-        ? `Per node, up to ${place.memory[1]} in ${place.label}; write it as 512M or 1.5G. Empty: the default.`
+        ? say("memory_up_to", { most: place.memory[1], partition: place.label })
         : helps.get(name);
     }
     const [low, high] = countsOf(name, place);
-    return low === high ? `${low} in ${place.label}.` : `${low} to ${high} in ${place.label}.`;
+    return say(low === high ? "only" : "from_to", { count: low, low, high, partition: place.label });
   }
 
   function countsOf(name, place) {
@@ -104,14 +107,14 @@ function begin(offer) {
     const label = form.querySelector(`label[for="${one.id}"]`).textContent.trim();
     if (name === "walltime" || name === "memory") {
       const size = name === "walltime" ? secondsOf(text) : mebibytesOf(text);
-      const [most, words] = place[name];
-      if (size === null) return `${label}: write it as ${name === "walltime" ? "90m, 12h or 1d 12h" : "512M, 64G or 1.5T"}.`;
-      return most !== null && size > most ? `${label}: you asked for ${text}; at most ${words} is allowed here.` : "";
+      const [most, written] = place[name];
+      if (size === null) return say(`write_${name}`, { option: label });
+      return most !== null && size > most ? say("at_most", { option: label, asked: text, most: written }) : "";
     }
     const [low, high] = countsOf(name, place);
-    if (!/^[0-9]{1,7}$/.test(text)) return `${label} must be a whole number.`;
+    if (!/^[0-9]{1,7}$/.test(text)) return say("whole_number", { option: label });
     return Number(text) < low || Number(text) > high
-      ? `${label}: you asked for ${text}; allowed here: ${low === high ? `only ${low}` : `${low} to ${high}`}.`
+      ? say(low === high ? "allowed_only" : "allowed", { option: label, asked: text, count: low, low, high })
       : "";
   }
 
@@ -184,8 +187,8 @@ function begin(offer) {
   ask("cost", document.getElementById("hpc-cost"), answer, "hpcCost" in options.dataset);
   // Asked as the user who is logged in, so not where somebody starts another one's server.
   if (asks && "hpcLook" in options.dataset && "hpcOwn" in form.dataset) {
-    checking(form, `${asks}check?_xsrf=${encodeURIComponent(new URL(form.action).searchParams.get("_xsrf") ?? "")}`);
-    ownEnvironments(control("environment"), `${asks}environments?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
+    checking(form, say, `${asks}check?_xsrf=${encodeURIComponent(new URL(form.action).searchParams.get("_xsrf") ?? "")}`);
+    ownEnvironments(control("environment"), say, `${asks}environments?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
   }
   follow();
   keepUpToDate(asks && `${asks}facts?cluster=${encodeURIComponent(options.dataset.hpcCluster)}`);
@@ -201,7 +204,7 @@ function begin(offer) {
       button.className = "btn btn-outline-secondary btn-sm py-0";
       button.textContent = value;
       button.dataset.hpcSeconds = String(secondsOf(value));
-      button.setAttribute("aria-label", `${value} of wall time`);
+      button.setAttribute("aria-label", say("pick", { walltime: value }));
       button.addEventListener("click", () => {
         input.value = value;
         input.dispatchEvent(new Event("input", { bubbles: true }));
@@ -234,7 +237,7 @@ function link(button, answer) {
       if (!name.startsWith("_") && value !== "") url.searchParams.append(name, value);
     }
     await navigator.clipboard.writeText(url.href).then(
-      () => (answer.textContent = "Copied. The link fills in this form and starts nothing."),
+      () => (answer.textContent = say("copied")),
       () => (answer.textContent = url.href),
     );
   });
@@ -249,13 +252,13 @@ function ask(question, button, answer, known) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     button.disabled = true;
-    answer.textContent = "Asking…";
+    answer.textContent = say("asking");
     const reply = await fetch(url, { method: "POST", body: new FormData(form) }).then(
       (got) => got.json().catch(() => ({})),
       () => ({}),
     );
     button.disabled = false;
-    answer.textContent = reply.message ?? "The Hub did not answer. Please try again later.";
+    answer.textContent = reply.message ?? say("no_answer");
   });
 }
 
@@ -271,10 +274,9 @@ function keepUpToDate(url) {
     if (free) show(free);
   }
   function show(free) {
-    table.querySelector("[data-hpc-as-of]").textContent = free.as_of ? `as of ${free.as_of}` : "is not known yet";
+    table.querySelector("[data-hpc-as-of]").textContent = free.age;
     const unknown = table.querySelector("[data-hpc-unknown]");
-    unknown.textContent = free.failed.length ? `The scheduler does not tell: ${free.failed.join(", ")}.` : "";
-    if (free.old) unknown.textContent += " These numbers are old.";
+    unknown.textContent = free.unknown;
     unknown.hidden = !unknown.textContent;
     for (const row of table.querySelectorAll("[data-hpc-free]")) {
       const now = free.partitions[row.dataset.hpcFree];

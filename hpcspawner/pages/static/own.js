@@ -8,14 +8,14 @@ async function asked(url, how) {
 }
 
 // A button for each environment that was found fills it in; typing a path goes on working without them.
-export async function ownEnvironments(input, url) {
+export async function ownEnvironments(input, say, url) {
   const place = document.getElementById("hpc-own");
   if (!place) return;
   const { environments = [], message = "" } = await asked(url);
   if (!environments.length && !message) return;
   const about = document.createElement("div");
   about.className = "form-text";
-  about.textContent = message || "Your own, as found now:";
+  about.textContent = message || say("own");
   place.append(about);
   for (const one of environments) place.append(row(one, input));
   place.hidden = false;
@@ -40,7 +40,7 @@ function row({ name, note }, input) {
 }
 
 // What stands against the choice, before anything is queued.
-export function checking(form, url) {
+export function checking(form, say, url) {
   const button = document.getElementById("hpc-check");
   const answer = document.getElementById("hpc-checked");
   if (!button) return;
@@ -48,9 +48,9 @@ export function checking(form, url) {
   form.addEventListener("input", () => (answer.textContent = ""));
   button.addEventListener("click", async () => {
     button.disabled = true;
-    answer.textContent = "Looking…";
+    answer.textContent = say("looking");
     const { message } = await asked(url, { method: "POST", body: new FormData(form) });
     button.disabled = false;
-    answer.textContent = message ?? "The Hub did not answer. Please try again later.";
+    answer.textContent = message ?? say("no_answer");
   });
 }

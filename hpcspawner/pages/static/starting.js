@@ -1,6 +1,7 @@
 // The form: once it is sent, its button says so and can't be pressed again.
 "use strict";
 (() => {
+  const words = JSON.parse(document.currentScript.dataset.hpcWords ?? "{}");
   const form = document.getElementById("spawn_form");
   // Another page shows the job script; this one stays as it is.
   const buttons = [...form.querySelectorAll("[type=submit]:not([formtarget])")];
@@ -12,7 +13,7 @@
     const pressed = button?.id === "hpc-enter" ? start : button;
     buttons.forEach((button, index) => {
       button.disabled = Boolean(pressed);
-      if (!button.formAction.includes("/presets")) button.textContent = button === pressed ? "Starting…" : texts[index];
+      if (!button.formAction.includes("/presets")) button.textContent = button === pressed ? words.starting : texts[index];
     });
     form.setAttribute("aria-busy", String(Boolean(pressed)));
   }

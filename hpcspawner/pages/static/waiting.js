@@ -1,6 +1,7 @@
 // The waiting page: shows the messages of the Hub's event stream.
 "use strict";
 (() => {
+  const words = JSON.parse(document.currentScript.dataset.hpcWords ?? "{}");
   const page = document.getElementById("hpc-waiting");
   const bar = document.getElementById("progress-bar");
   const progress = document.getElementById("hpc-progress");
@@ -34,8 +35,7 @@
       if (place === reached) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
     });
-    const titles = { waiting: "Waiting", assigned: "Starting", starting: "Starting", ready: "Ready" };
-    document.title = `${titles[step] ?? "Submitted"} · JupyterHub`;
+    document.title = `${words[step] ?? words.submitted} · JupyterHub`;
     showIcon(reached > 1 ? "starting" : "waiting");
   }
 
@@ -93,12 +93,13 @@
       if (event.progress !== undefined) showProgress(event.progress);
       if (event.step) showStep(event.step);
       if (event.job) showJob(event.job);
-      showMessage(event.message);
+      // Of an end JupyterHub tells in English; the page that follows has it in the reader's language.
+      if (!event.failed) showMessage(event.message);
       if ((event.ready || event.failed) && !over) {
         over = true;
         source.close();
-        if (event.ready) tell("Your server is ready.");
-        if (event.failed) tell("Your server did not start.");
+        if (event.ready) tell(words.is_ready);
+        if (event.failed) tell(words.did_not_start);
         // Either the server, or the page that says why there is none.
         if (event.failed) bar.classList.add("bg-danger");
         window.location.reload();
@@ -134,7 +135,7 @@
       const answer = await Notification.requestPermission();
       notify.disabled = true;
       if (answer === "granted") notify.dataset.hpcOn = "true";
-      notify.textContent = answer === "granted" ? "You will be notified" : "The browser does not allow it";
+      notify.textContent = answer === "granted" ? words.will_notify : words.may_not_notify;
     });
   }
 
@@ -148,13 +149,13 @@
   cancel.addEventListener("click", async (event) => {
     event.preventDefault();
     cancel.disabled = true;
-    cancel.textContent = "Cancelling…";
+    cancel.textContent = words.cancelling;
     over = true;
     const url = new URL(page.dataset.serverUrl, window.location.href);
     url.searchParams.set("_xsrf", new URL(progressUrl, window.location.href).searchParams.get("_xsrf") || "");
     const why = await fetch(url, { method: "DELETE" }).then(
       (answer) => (answer.ok ? "" : `HTTP ${answer.status}`),
-      () => "the Hub is not answering",
+      () => words.hub_is_away,
     );
     if (!why) {
       window.location.href = page.dataset.homeUrl;
@@ -162,8 +163,8 @@
     }
     over = false;
     cancel.disabled = false;
-    cancel.textContent = "Cancel";
-    showMessage(`Cancelling failed (${why}). Please try again.`);
+    cancel.textContent = words.cancel;
+    showMessage(words.cancel_failed.replace("{why}", why));
   });
 
   listen();
