@@ -6,6 +6,7 @@ from typing import Any
 from hpcspawner.errors import Problem, RequestError
 from hpcspawner.jobs.job import Job
 from hpcspawner.jobs.saved import SavedPresets
+from hpcspawner.language import _
 from hpcspawner.schedulers.cluster import Cluster, Clusters
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import shown
@@ -19,9 +20,8 @@ def chosen(options: object, clusters: Clusters) -> Cluster:
     found = clusters.offers(name) if isinstance(name, str) else None
     if found is None:
         offered = ", ".join(one.name for one in clusters.offered)
-        raise RequestError(
-            [Problem("cluster", f"{shown(name)} is not a cluster of this Hub. Choose one of: {offered}.")]
-        )
+        why = _("{name} is not a cluster of this Hub. Choose one of: {offered}.", name=shown(name), offered=offered)
+        raise RequestError([Problem("cluster", why)])
     return found
 
 
@@ -48,7 +48,7 @@ def with_saved(options: Any, saved: SavedPresets, user: str, cluster: Cluster) -
         given.pop("preset", None)
         return {**found.options, **given}
     if "own_preset" in options:
-        raise RequestError([Problem("preset", f"You have no preset {shown(name, 80)} here.")])
+        raise RequestError([Problem("preset", _("You have no preset {name} here.", name=shown(name, 80)))])
     return options
 
 

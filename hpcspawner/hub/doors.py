@@ -227,8 +227,8 @@ class Doors(Traits):
         found = self.ledger.saved.find(self.user.name, cluster.name, name)
         chosen_cluster = {"cluster": cluster.name} if self.ledger.clusters.several else {}
         if found is None:
-            return Draft(chosen_cluster, note="There is no preset of yours with this name.")
-        note = f"The form shows your preset “{found.name}”. No server has been started yet."
+            return Draft(chosen_cluster, note=_("There is no preset of yours with this name."))
+        note = _("The form shows your preset “{name}”. No server has been started yet.", name=found.name)
         return Draft({**found.options, **chosen_cluster}, note=note, filled_in=True, to_judge=True)
 
     async def accept(self, options: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from hpcspawner.hub.choices import chosen
 from hpcspawner.hub.doors import Doors
 from hpcspawner.hub.hub_ledger import hub_ledger
 from hpcspawner.jobs.saved import CannotSave, Saved, checked_name
+from hpcspawner.language import sentence_of
 from hpcspawner.pages.pages import Draft, as_hub_error, draft
 from hpcspawner.request.form import read
 
@@ -64,7 +65,9 @@ class PresetsHandler(SpawnHandler):
             _, request = await spawner.judged(options, cluster)
             await hub_ledger().saved.save(Saved(user.name, cluster.name, name, dict(request.choices)))
         except CannotSave as error:
-            return await self._refuse(user, server_name, Draft(options, (Problem("name", str(error)),), saving=name))
+            return await self._refuse(
+                user, server_name, Draft(options, (Problem("name", sentence_of(error)),), saving=name)
+            )
         except RequestError as error:
             return await self._refuse(user, server_name, Draft(options, tuple(error.problems), saving=name))
         except SchedulerError as error:
@@ -77,7 +80,7 @@ class PresetsHandler(SpawnHandler):
             if found is not None:
                 await hub_ledger().saved.delete(found)
         except CannotSave as error:
-            return await self._refuse(user, server_name, Draft(options, note=str(error)))
+            return await self._refuse(user, server_name, Draft(options, note=sentence_of(error)))
         cluster = options.get("cluster", "")
         return self._back(user, server_name, **({"cluster": cluster} if cluster else {}))
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpcspawner.jobs.table import Store
+from hpcspawner.language import _
 
 MOST = 20
 """How many presets a user may have, on all clusters together."""
@@ -20,7 +21,7 @@ LONGEST_NAME = 60
 """Characters of a name."""
 
 _MOST_BYTES = 16_384
-_AWAY = "The Hub can't write presets at the moment. Please try again later."
+_AWAY = _("The Hub can't write presets at the moment. Please try again later.")
 
 
 class CannotSave(ValueError):
@@ -72,10 +73,13 @@ class SavedPresets:
         async with self._lock:
             mine = self._by_user.get(saved.username, {})
             if saved.key not in mine and len(mine) >= MOST:
-                raise CannotSave(f"You have {MOST} presets, which is the most. Delete one first.")
+                raise CannotSave(_("You have {most} presets, which is the most. Delete one first.", most=MOST))
             text = json.dumps(dict(saved.options))
             if len(text.encode()) > _MOST_BYTES:
-                raise CannotSave(f"These choices are longer than {_MOST_BYTES} bytes, which is the most for a preset.")
+                long = _(
+                    "These choices are longer than {most} bytes, which is the most for a preset.", most=_MOST_BYTES
+                )
+                raise CannotSave(long)
             row = {"id": saved.key, "username": saved.username, "cluster": saved.cluster, "name": saved.name}
             try:
                 await self._store.keep_preset({**row, "options": json.loads(text), "saved_at": time.time()})
@@ -114,9 +118,12 @@ def checked_name(text: str) -> str:
     """The name of a preset as it is kept, without blanks around it. Raises CannotSave."""
     name = text.strip()
     if not name:
-        raise CannotSave("Write a name for the preset.")
+        raise CannotSave(_("Write a name for the preset."))
     if len(name) > LONGEST_NAME:
-        raise CannotSave(f"The name of the preset is {len(name)} characters long; {LONGEST_NAME} are allowed.")
+        long = _(
+            "The name of the preset is {count} characters long; {most} are allowed.", count=len(name), most=LONGEST_NAME
+        )
+        raise CannotSave(long)
     if not name.isprintable():
-        raise CannotSave("The name of the preset contains a line break or another control character.")
+        raise CannotSave(_("The name of the preset contains a line break or another control character."))
     return name

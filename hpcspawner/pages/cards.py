@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from hpcspawner.errors import RequestError
-from hpcspawner.language import Text, _, several
+from hpcspawner.language import Text, _, joined, several
 from hpcspawner.pages.free import outlook
 from hpcspawner.request.cost import amount, most
 from hpcspawner.request.gate import judge
@@ -44,7 +44,7 @@ def _own_card(offered: Offer, name: str, options: Mapping[str, Any], facts: Fact
     try:
         request = judge({key: value for key, value in options.items() if key != "cluster"}, offered, ANYONE)
     except RequestError as error:
-        return Card(name, name, "", (), link, "", own=True, problem=str(error))
+        return Card(name, name, "", (), link, "", own=True, problem=joined(one.message for one in error.problems))
     return Card(name, name, "", tuple(_facts(offered, request)), link, outlook(facts, request.resources), own=True)
 
 

@@ -78,14 +78,23 @@ def _rounded(mib: int) -> str:
 
 def standing_in_words(standings: Standings) -> str:
     """As of when the user's accounts, QOS and reservations are known, and what is not; "" where none is asked for."""
-    told = [f"{one.name} as of {_clock(one.part.at)}" for one in standings.kept if one.part and not one.failed]
-    old = [f"{one.name} (last known at {_clock(one.part.at)})" for one in standings.kept if one.part and one.failed]
-    unknown = [one.name for one in standings.kept if one.part is None]
-    sentences = [
-        f"Your {', '.join(told)}." if told else "",
-        f"The scheduler does not tell your {', '.join([*old, *unknown])} at the moment." if old or unknown else "",
-    ]
-    return " ".join(filter(None, sentences))
+    known = [one for one in standings.kept if one.part]
+    fresh = [_AS_OF[one.name].fill(time=_clock(one.part.at)) for one in known if one.part and not one.failed]
+    old = [_LAST_KNOWN[one.name].fill(time=_clock(one.part.at)) for one in known if one.part and one.failed]
+    unknown = [_NOT_TOLD[one.name] for one in standings.kept if one.part is None]
+    return joined([*fresh, *old, *unknown])
+
+
+# By what standings call their parts.
+_AS_OF = {"accounts": _("Your accounts as of {time}."), "reservations": _("Your reservations as of {time}.")}
+_LAST_KNOWN = {
+    "accounts": _("The scheduler does not tell your accounts at the moment; they are as of {time}."),
+    "reservations": _("The scheduler does not tell your reservations at the moment; they are as of {time}."),
+}
+_NOT_TOLD = {
+    "accounts": _("The scheduler does not tell your accounts at the moment."),
+    "reservations": _("The scheduler does not tell your reservations at the moment."),
+}
 
 
 def _clock(at: float) -> str:

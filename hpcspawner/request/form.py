@@ -217,7 +217,8 @@ def _account(offered: Offer) -> Field | None:
     if own.member is not None and default not in mine:
         values = ()
     usual = own.member.default if own.member else ""
-    none = () if profile.account == "required" else (Option("", _("my default ({account})", account=usual) if usual else _("my default")),)
+    by_default = _("my default ({account})", account=usual) if usual else _("my default")
+    none = () if profile.account == "required" else (Option("", by_default),)
     names = dict.fromkeys((*offered.names("account"), *mine))
     options = tuple(Option(one, one, why="" if one in mine or own.member is None else _NOT_A_MEMBER) for one in names)
     return _field("account", "select", label=label, values=values, options=(*none, *options))
@@ -243,36 +244,38 @@ def _qos(offered: Offer) -> Field | None:
     rows = [qos for places in own.member.accounts.values() for qos in places.values()] if own.member else [()]
     known = set().union(*rows) if all(rows) else set(names)
     options = (Option(one, one, why="" if one.lower() in known or one in known else _NO_QOS) for one in names)
-    return _field("qos", "select", options=(Option("", "default"), *options))
+    return _field("qos", "select", options=(Option("", _("default")), *options))
 
 
-_NO_QOS = "none of your accounts may use it"
+_NO_QOS = _("none of your accounts may use it")
 
 
 def _reservation(offered: Offer) -> Field:
     """A list of those that the user may use, where there are some; else a name may be typed."""
     usable, profile = offered.own.usable(), offered.profile
     if not usable:
-        return _field("reservation", "text", help="Name of a reservation that you may use.")
+        return _field("reservation", "text", help=_("Name of a reservation that you may use."))
     names = {one.name for one in profile.partitions}
     options = (Option(one.name, _when_and_where(one), why=_elsewhere(one, names)) for one in usable)
-    return _field("reservation", "select", options=(Option("", "none"), *options))
+    return _field("reservation", "select", options=(Option("", _("none")), *options))
 
 
 def _when_and_where(one: Reservation) -> str:
     now = time.time()
-    begins = f"from {_clock(one.starts_at)}" if one.starts_at > now else ""
-    words = (one.partition, one.nodes, begins, f"until {_clock(one.ends_at)}")
-    return f"{one.name}: {', '.join(filter(None, words))}"
+    begins = _("from {time}", time=_clock(one.starts_at)) if one.starts_at > now else ""
+    ends = _("until {time}", time=_clock(one.ends_at))
+    return joined([f"{one.name}:", joined((one.partition, one.nodes, begins, ends), ", ")])
 
 
 def _clock(at: float) -> str:
     far = abs(at - time.time()) > _HALF_A_DAY_S
-    return time.strftime("%H:%M on %d %B" if far else "%H:%M", time.localtime(at))
+    return time.strftime("%Y-%m-%d %H:%M" if far else "%H:%M", time.localtime(at))
 
 
 def _elsewhere(one: Reservation, partitions: Collection[str]) -> str:
-    return f"the Hub does not offer {one.partition}" if one.partition and one.partition not in partitions else ""
+    if not one.partition or one.partition in partitions:
+        return ""
+    return _("the Hub does not offer {partition}", partition=one.partition)
 
 
 def _sizes(offered: Offer) -> list[Field | None]:

@@ -367,8 +367,8 @@ def _at_most(name: str, asked: object, most: object) -> str:
 
 
 def _not_yours(name: str, asked: str, why: str, yours: Sequence[str] = ()) -> str:
-    choose = f" Choose one of: {', '.join(yours)}." if yours else ""
-    return f"{word(name)} {_shown(asked)}: {why}.{choose}"
+    refused = _("{word} {asked}: {why}.", word=word(name), asked=_shown(asked), why=why)
+    return joined([refused, _("Choose one of: {offered}.", offered=", ".join(yours)) if yours else ""])
 
 
 def _shown(value: object) -> str:

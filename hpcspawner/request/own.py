@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from hpcspawner.language import _
 from hpcspawner.schedulers.standing import Member, Reservation
 from hpcspawner.schedulers.standings import Standings
 from hpcspawner.site.profile import Partition
@@ -28,9 +29,9 @@ class Own:
         if self.member is None or self.member.may_charge(account, _name(partition)):
             return ""
         if not self.member.may_charge(account, None):
-            return "you are not a member of it"
+            return _("you are not a member of it")
         places = ", ".join(sorted(self.member.accounts[account.lower()]))
-        return f"you may use it only in {places}"
+        return _("you may use it only in {partitions}", partitions=places)
 
     def no_qos(self, qos: str, account: str, partition: Partition) -> str:
         """Why a QOS can't be had with an account ("": the user's default one)."""
@@ -38,7 +39,7 @@ class Own:
         if not allowed or qos.lower() in allowed:
             return ""
         charged = account or (self.member.default if self.member else "")
-        return f"the account {charged!r} may use: {', '.join(allowed)}"
+        return _("the account {account} may use: {allowed}", account=repr(charged), allowed=", ".join(allowed))
 
     def no_reservation(self, name: str, account: str) -> str:
         """Why a reservation can't be used. One that is another's looks like one that is not there."""
@@ -46,8 +47,8 @@ class Own:
         if found is None or found.admits(self.user, self.member, account):
             return ""
         if account and found.admits(self.user, self.member):
-            return f"not with the account {account!r}"
-        return "there is none of this name that you may use"
+            return _("not with the account {account}", account=repr(account))
+        return _("there is none of this name that you may use")
 
     def usable(self) -> list[Reservation]:
         """Reservations that the user may use now or soon, the first to begin first."""

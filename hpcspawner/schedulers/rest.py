@@ -17,6 +17,7 @@ from tornado.httpclient import HTTPError, HTTPRequest, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from hpcspawner.errors import SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
+from hpcspawner.language import _
 from hpcspawner.schedulers.base import Answer
 from hpcspawner.site.profile import Access
 from hpcspawner.units import printable
@@ -62,7 +63,7 @@ class Api:
                 response = await self._client().fetch(request, raise_error=False)
         except (HTTPError, OSError, ValueError, TimeoutError) as error:
             said = printable(str(error)[:_LONGEST_WORDS])
-            raise self._unknown("The scheduler's REST service does not answer.", line, said, ends_at) from error
+            raise self._unknown(_("The scheduler's REST service does not answer."), line, said, ends_at) from error
         return self._answer(response, line, ends_at)
 
     def _request(self, user: str, method: str, path: str, body: bytes, ends_at: int) -> HTTPRequest:
@@ -131,7 +132,7 @@ class Api:
         words = printable(str(response.error or text)[:_LONGEST_WORDS])
         if response.code == 599:
             # Tornado's own, for an answer that did not come, was cut or is too long.
-            raise self._unknown("The scheduler's REST service does not answer.", line, words, ends_at)
+            raise self._unknown(_("The scheduler's REST service does not answer."), line, words, ends_at)
         if response.code == 404 and _NO_SUCH_PAGE.search(text):
             raise SchedulerNotSetUp(
                 "The service at scheduler.api does not have the version of Slurm's REST interface that the Hub speaks.",
