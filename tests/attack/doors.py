@@ -413,6 +413,7 @@ _ATTRIBUTES = {
             "own-card",
             "standing",
             "unknown",
+            "words",
         )
     ),
 }
