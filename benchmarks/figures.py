@@ -20,6 +20,7 @@ from benchmarks.rounds import rounds
 
 USERS = [f"u{number:03}" for number in range(1, 101)]
 WATCH_S = 20
+MORNING_S = 10
 Found = dict[str, Any]
 
 
@@ -114,26 +115,37 @@ def start(lab: Path, spawner: str, pairs: int = 5) -> Found:
 
 
 def morning(lab: Path, spawner: str, servers: int = 200) -> Found:
-    """Light servers, all asked for within seconds, two for each user: until all are submitted, and until they run."""
-    with measured(lab, spawner, ["alice", *USERS]) as hub:
-        _warm(hub)
-        hub.loop()
-        wanted = [(USERS[number % len(USERS)], f"s{number // len(USERS)}") for number in range(servers)]
-        before, began = cpu_s(hub.pid)[0], time.monotonic()
-        with Probe(hub) as probe, ThreadPoolExecutor(1) as pool:
-            asking = pool.submit(hub.ask_for, wanted)
-            until(lambda: asking.done() or _submitted_jobs() >= servers, 300)
-            asking.result()
-            until(lambda: _submitted_jobs() >= servers, 300)
-            submitted_s = time.monotonic() - began
+    """Servers asked for evenly within ten seconds, two for each user, while no job starts: until all are submitted."""
+    with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
+        idle = _watched(hub, lambda: time.sleep(WATCH_S))
+        hub.mark()
+        began = time.monotonic()
+        watched = _watched(hub, partial(_arrive, hub, servers))
         return {
             "servers": servers,
-            "all_submitted_s": round(submitted_s, 1),
+            "asked_within_s": MORNING_S,
+            "all_submitted_s": round(time.monotonic() - began, 1),
             "failed": hub.logged("failed to start"),
-            "p99_ms": probe.percentile_ms(0.99),
-            "hub_cpu_s": round(cpu_s(hub.pid)[0] - before, 1),
-            **hub.loop(),
+            "idle_p99_ms": idle["p99_ms"],
+            **watched,
         }
+
+
+def _arrive(hub: Measured, servers: int) -> None:
+    began = time.monotonic()
+    with ThreadPoolExecutor(CALLERS) as pool:
+        asked = []
+        for number in range(servers):
+            time.sleep(max(0.0, began + number * MORNING_S / servers - time.monotonic()))
+            asked.append(pool.submit(hub.ask_for, [_server(number)]))
+        for one in asked:
+            one.result()
+    until(lambda: _queued() >= servers, 300, 0.2)
+
+
+def _server(number: int) -> tuple[str, str]:
+    """User and name of the server with this number."""
+    return USERS[number % len(USERS)], f"s{number // len(USERS)}"
 
 
 def _warm(hub: Measured) -> None:
@@ -145,9 +157,8 @@ def _warm(hub: Measured) -> None:
 
 
 def _submitted(hub: Measured, servers: int) -> Found:
-    wanted = [(USERS[number % len(USERS)], f"s{number // len(USERS)}") for number in range(servers)]
     before, began = cpu_s(hub.pid), time.monotonic()
-    hub.ask_for(wanted)
+    hub.ask_for([_server(number) for number in range(servers)])
     until(lambda: _queued() >= servers, 300, 1)
     took_s = time.monotonic() - began
     used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
@@ -156,11 +167,6 @@ def _submitted(hub: Measured, servers: int) -> Found:
 
 def _have_started(hub: Measured, servers: int) -> bool:
     return hub.logged("seconds to start") >= servers
-
-
-def _submitted_jobs() -> int:
-    """How many jobs the users have, whatever has become of them."""
-    return len(on_head("squeue", "--noheader", "--states=all", "--format=%i").split())
 
 
 def _queued() -> int:
@@ -200,7 +206,7 @@ def _restarted(hub: Measured, servers: int) -> Found:
     listings, began = hub.listings(), time.monotonic()
     hub.hub.start()
     answers_s = time.monotonic() - began
-    watched = _watched(hub, lambda: until(lambda: hub.logged("taken up again") >= servers, 400))
+    watched = _watched(hub, lambda: until(lambda: hub.logged("taken up again") >= servers, 900))
     return {
         "api_after_s": round(answers_s, 1),
         "all_after_s": round(time.monotonic() - began, 1),
