@@ -21,6 +21,7 @@ from hpcspawner.jobs.tasks import in_background
 from hpcspawner.nodes import certificates
 from hpcspawner.nodes.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Wish, secret_in
 from hpcspawner.nodes.limit import WINDOW_S, Limited, Refusals, network
+from hpcspawner.programs.sentences import recognised
 from hpcspawner.schedulers.state import JobState
 
 _DONE = {
@@ -276,7 +277,7 @@ class ReportHandler(_LauncherHandler):
         if job.report:
             return  # said before; its answer was lost
         self.log.info("%s: job %s reports its end: %s %r", job.log_name, job.record.job_id, call.reason, call.message)
-        job.reported(Report(call.reason, call.message, call.exit_code, call.signal, tuple(call.log)))
+        job.reported(Report(call.reason, recognised(call.message), call.exit_code, call.signal, tuple(call.log)))
 
 
 def _told(job: Job) -> dict[str, Any]:

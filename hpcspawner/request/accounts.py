@@ -13,6 +13,8 @@ from hpcspawner.schedulers.people import NotAUser, People
 from hpcspawner.site import names
 from hpcspawner.site.away import UserNames
 
+_NO_JOB = _("The Hub submits no job for the account {name}: {why}.")
+
 
 def cluster_name(name: str, rule: UserNames) -> str:
     """The cluster's name of a user of JupyterHub's. Raises AccountRefused where the site's rule gives none."""
@@ -46,11 +48,11 @@ def of_user(name: str, min_uid: int, *, own: bool = True) -> LocalAccount:
     if why := refusal(entry, min_uid):
         raise AccountRefused([Problem("user", why)])
     if entry.pw_uid == os.geteuid() and not own:
-        message = (
-            f"The account {entry.pw_name!r} is the Hub's own. Where the Hub has a helper or a key (scheduler.helper, "
-            f"scheduler.api), it submits no job for its own account, because such a job could read the Hub's secrets."
+        message = _(
+            "The account {name} is the Hub's own. Where the Hub has a helper or a key (scheduler.helper, "
+            "scheduler.api), it submits no job for its own account, because such a job could read the Hub's secrets."
         )
-        raise AccountRefused([Problem("user", message)])
+        raise AccountRefused([Problem("user", message.fill(name=repr(entry.pw_name)))])
     return account(entry)
 
 
@@ -60,11 +62,11 @@ async def of_login_node(name: str, min_uid: int, people: People) -> LocalAccount
     Raises AccountRefused, RequestError as `of_user` does, and SchedulerError where no login node answers.
     """
     if problem := names.user_problem(name):
-        raise AccountRefused([Problem("user", f"The Hub submits no job for the account {name!r}: {problem}.")])
+        raise AccountRefused([Problem("user", _NO_JOB.fill(name=repr(name), why=problem))])
     try:
         person = await people.find(name)
     except NotAUser as error:
-        message: str = f"No job can be submitted for {name!r} on the cluster: {error}."
+        message = _("No job can be submitted for {name} on the cluster: {why}.", name=repr(name), why=error)
         raise RequestError([Problem("user", message)]) from error
     if why := refusal(person.entry, min_uid):
         raise AccountRefused([Problem("user", why)])
@@ -78,7 +80,7 @@ def of_hub(*, allow_root: bool) -> LocalAccount:
     """
     uid = os.geteuid()
     if uid == 0 and not allow_root:
-        message = (
+        message = _(
             "The Hub runs as root, and this site runs all jobs as the Hub's own account, so the Hub submits no job: "
             "run it as an ordinary account. (HPCSpawner.allow_root is for containers that have no other account.)"
         )
@@ -86,7 +88,9 @@ def of_hub(*, allow_root: bool) -> LocalAccount:
     try:
         entry = pwd.getpwuid(uid)
     except KeyError as error:
-        message = f"The Hub's own account, uid {uid}, has no name on this machine, so no job can be submitted."
+        message = _(
+            "The Hub's own account, uid {uid}, has no name on this machine, so no job can be submitted.", uid=uid
+        )
         raise RequestError([Problem("user", message)]) from error
     return account(entry)
 
@@ -102,16 +106,17 @@ def account(entry: pwd.struct_passwd) -> LocalAccount:
 
 def refusal(entry: pwd.struct_passwd, min_uid: int) -> str:
     """Why this account gets no job, as a sentence; "" if it may have one."""
+    name = repr(entry.pw_name)
     if entry.pw_uid == 0:
-        return f"The account {entry.pw_name!r} is root's (uid 0), and the Hub submits no job for root."
+        return _("The account {name} is root's (uid 0), and the Hub submits no job for root.", name=name)
     if problem := names.user_problem(entry.pw_name):
-        return f"The Hub submits no job for the account {entry.pw_name!r}: {problem}."
+        return _NO_JOB.fill(name=name, why=problem)
     if entry.pw_name in SYSTEMS_OWN:
-        return f"The account {entry.pw_name!r} is a system account, and the Hub submits no job for it."
+        return _("The account {name} is a system account, and the Hub submits no job for it.", name=name)
     if entry.pw_uid < min_uid:
-        return (
-            f"The account {entry.pw_name!r} has uid {entry.pw_uid}, and the Hub submits jobs only for accounts with "
-            f"uid "
-            f"{min_uid} or higher (scheduler.min_uid in the site's profile)."
+        message = _(
+            "The account {name} has uid {uid}, and the Hub submits jobs only for accounts with uid {least} or higher "
+            "(scheduler.min_uid in the site's profile)."
         )
+        return message.fill(name=name, uid=entry.pw_uid, least=min_uid)
     return ""

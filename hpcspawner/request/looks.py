@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpcspawner.language import _, joined
 from hpcspawner.programs import look
+from hpcspawner.programs.sentences import recognised
 from hpcspawner.request.folders import directory_of, shortened
 from hpcspawner.request.images import own_environment
 from hpcspawner.request.model import JobRequest, LocalAccount
@@ -103,8 +104,8 @@ def problems(answer: str) -> dict[str, object]:
     host = printable(told.host)
     if not told.home:
         return {"problems": [], "message": joined([_blind(told.host), _("A start looks on the node.")])}
-    listed = [{"field": one.field, "message": printable(one.message)} for one in told.problems]
-    sentences = " ".join(one["message"] for one in listed)
+    listed = [{"field": one.field, "message": recognised(printable(one.message))} for one in told.problems]
+    sentences = joined(str(one["message"]) for one in listed)
     good = _("Checked on {host}: directory, environment and image are usable.", host=host)
     return {"problems": listed, "message": sentences or good}
 

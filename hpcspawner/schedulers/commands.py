@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
-from hpcspawner.language import _
+from hpcspawner.language import _, sentence_of
 from hpcspawner.programs import helper
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
@@ -143,7 +143,9 @@ class Client:
     async def look(self, user: str, asked: bytes) -> str:
         """What `programs/look.py` prints for a line of JSON, run as this user. The user may have had a hand in it."""
         if not self.access.look:
-            raise SchedulerNotSetUp("The Hub may not look at files here.", "", "", "write look = true in [scheduler]")
+            raise SchedulerNotSetUp(
+                _("The Hub may not look at files here."), "", "", "write look = true in [scheduler]"
+            )
         if self.access.helper:
             command = self._by_helper(user, sudo.LOOK, asked)
         else:
@@ -174,7 +176,7 @@ class Client:
             return self.scheduler.parse_runs(job_id, answer.out, mark)
         except ValueError as error:
             raise SchedulerNotSetUp(
-                f"The Hub can't find out how often job {job_id} was started: {error}",
+                _("The Hub can't find out how often job {id} was started: {why}", id=job_id, why=error),
                 shlex.join(argv),
                 answer.message[:200],
                 "leave job.requeue out of the profile: this installation does not say when a job runs again",
@@ -226,7 +228,7 @@ class Client:
             # Off the loop: a cluster may have ten thousand nodes.
             return await asyncio.to_thread(parse, answer.out, mark)
         except ValueError as error:
-            raise SchedulerUnreachable(f"The answer could not be read: {error}", shlex.join(argv)) from error
+            raise SchedulerUnreachable(_("The answer could not be read: {why}", why=error), shlex.join(argv)) from error
 
     async def quietly(self, argv: Sequence[str]) -> str:
         """What a command prints; "" if it fails, of which the first time for each program is a warning."""
@@ -275,7 +277,7 @@ class Client:
                 jobs = {job_id: replace(job, starts_at=0.0) for job_id, job in jobs.items()}
         except ValueError as error:
             raise SchedulerUnreachable(
-                f"The list of jobs could not be read: {error}", self.scheduler.name, answer.message[:200]
+                _("The list of jobs could not be read: {why}", why=error), self.scheduler.name, answer.message[:200]
             ) from error
         return Listing(begun_at, jobs)
 
@@ -290,7 +292,7 @@ class Client:
     def _by_hub(self, question: Question) -> Command:
         if self._login and not question.verb:
             raise SchedulerNotSetUp(
-                "The helper on the login nodes answers no further questions.",
+                _("The helper on the login nodes answers no further questions."),
                 shlex.join(question.argv),
                 "scheduler.ssh is set",
                 "run this on a login node, with a profile without scheduler.ssh",
@@ -321,7 +323,7 @@ class Client:
         """A request as this user, in three words."""
         if argv[0] not in _METHODS:
             raise SchedulerNotSetUp(
-                "With scheduler.api the Hub runs no commands.",
+                _("With scheduler.api the Hub runs no commands."),
                 shlex.join(argv),
                 "scheduler.api is set",
                 "run this where the scheduler's commands are, with a profile without scheduler.api",
@@ -338,7 +340,7 @@ class Client:
     def _helper(self) -> list[str]:
         if shutil.which(str(self.access.helper)) is None:
             raise SchedulerNotSetUp(
-                f"The program {self.access.helper!r} was not found on the Hub.",
+                _("The program {path} was not found on the Hub.", path=repr(self.access.helper)),
                 str(self.access.helper),
                 "scheduler.helper names it, but it does not exist or can't be executed",
                 "install there, with mode 0755, what `hpcspawner helper` prints for the site's profile",
@@ -480,16 +482,17 @@ class Client:
             if fault := self._missing_configuration():
                 cure, entry = "correct SLURM_CONF in scheduler.variables", "scheduler-configuration"
                 raise SchedulerNotSetUp(fault, line, str(error), cure, entry) from error
-            raised = SchedulerUnreachable(str(error), line)
+            raised = SchedulerUnreachable(sentence_of(error), line)
             raised.lingering = error.lingering
             raise raised from error
         except OSError as error:
             if error.errno in _MACHINE_IS_FULL:
+                full = _("The Hub's machine can't start {command} at the moment: {why}.")
                 raise SchedulerUnreachable(
-                    f"The Hub's machine can't start {command.argv[0]!r} at the moment: {error.strerror}.", line
+                    full.fill(command=repr(command.argv[0]), why=error.strerror), line
                 ) from error
             raise SchedulerNotSetUp(
-                f"The command {command.argv[0]!r} can't be started: {error.strerror}.",
+                _("The command {command} can't be started: {why}.", command=repr(command.argv[0]), why=error.strerror),
                 line,
                 str(error),
                 "check that the Hub's account may run it",
@@ -516,7 +519,7 @@ def _own_account() -> str:
 
 def _valid_user(name: str) -> str:
     if problem := names.user_problem(name):
-        raise SchedulerRejected(f"No command is run for the account {name!r}: {problem}.")
+        raise SchedulerRejected(_("No command is run for the account {name}: {why}.", name=repr(name), why=problem))
     return name
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
+from hpcspawner.language import _
 from hpcspawner.programs import helper
 from hpcspawner.schedulers.base import Answer
 from hpcspawner.schedulers.records import numbered
@@ -54,7 +55,7 @@ class People:
             found = _read(json.loads(answer.out) if answer.code == 0 else None)
         except (ValueError, TypeError, KeyError) as error:
             raise SchedulerUnreachable(
-                f"The login node's answer about the account {name!r} could not be read.",
+                _("The login node's answer about the account {name} could not be read.", name=repr(name)),
                 helper.WHO,
                 answer.message[:200],
             ) from error

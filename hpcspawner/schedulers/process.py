@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from hpcspawner.language import _
 from hpcspawner.schedulers.base import Answer
 
 # Enough for 360,000 jobs of squeue's (180 bytes each) and 44,000 of Torque's qstat (1500).
@@ -55,8 +56,9 @@ async def run(command: Command, environment: Mapping[str, str], limit_s: float) 
         async with asyncio.timeout(limit_s):
             return await process.answer()
     except (TimeoutError, _TooMuchOutput) as error:
-        late = f"The scheduler did not answer within {limit_s:g} s."
-        long = f"The scheduler's answer is longer than {OUTPUT_CAP} bytes."
+        seconds = f"{limit_s:g}"
+        late = _("The scheduler did not answer within {limit} s.", limit=seconds)
+        long = _("The scheduler's answer is longer than {most} bytes.", most=OUTPUT_CAP)
         lingering = not await process.ended(process.kill())
         raise GivenUp(late if isinstance(error, TimeoutError) else long, lingering) from error
     except BaseException:

@@ -102,7 +102,7 @@ class Api:
             return ssl.create_default_context(cafile=self._access.api_ca)
         except (OSError, ssl.SSLError) as error:
             raise SchedulerNotSetUp(
-                "The file of scheduler.api_ca can't be read.",
+                _("The file of scheduler.api_ca can't be read."),
                 str(self._access.api_ca),
                 str(error),
                 "name a file with certificates in PEM that the Hub's account may read",
@@ -114,7 +114,7 @@ class Api:
             return read_key(str(self._access.api_key_file))
         except (OSError, ValueError) as error:
             raise SchedulerNotSetUp(
-                f"The key for Slurm's tokens can't be used: {error}.",
+                _("The key for Slurm's tokens can't be used: {why}.", why=error),
                 str(self._access.api_key_file),
                 str(error),
                 "let the file that scheduler.api_key_file names belong to the Hub's account, with mode 0400",
@@ -135,7 +135,7 @@ class Api:
             raise self._unknown(_("The scheduler's REST service does not answer."), line, words, ends_at)
         if response.code == 404 and _NO_SUCH_PAGE.search(text):
             raise SchedulerNotSetUp(
-                "The service at scheduler.api does not have the version of Slurm's REST interface that the Hub speaks.",
+                _("The service at scheduler.api has no version of Slurm's REST interface that the Hub speaks."),
                 line,
                 printable(text[:_LONGEST_WORDS]),
                 "use the slurmrestd of a Slurm that has the version of that path, and have it load its plugins",
@@ -143,7 +143,7 @@ class Api:
             )
         if response.code in (401, 403):
             raise SchedulerNotSetUp(
-                "The service at scheduler.api does not accept the Hub's tokens.",
+                _("The service at scheduler.api does not accept the Hub's tokens."),
                 line,
                 words,
                 "start slurmrestd with `-a rest_auth/jwt`, and compare the file of scheduler.api_key_file with jwt_key "
@@ -180,7 +180,7 @@ def token(key: bytes, user: str, ends_at: int) -> str:
     Raises SchedulerRejected for root, who has no notebooks.
     """
     if user == "root":
-        raise SchedulerRejected("The Hub makes no token for root.")
+        raise SchedulerRejected(_("The Hub makes no token for root."))
     parts = ({"alg": "HS256", "typ": "JWT"}, {"iat": int(time.time()), "exp": ends_at, "sun": user})
     signed = ".".join(_encoded(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
     return f"{signed}.{_encoded(hmac.new(key, signed.encode(), hashlib.sha256).digest())}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerUnreachable
+from hpcspawner.language import _, sentence_of
 from hpcspawner.programs import helper
 from hpcspawner.schedulers.base import Answer
 from hpcspawner.schedulers.process import Command, GivenUp, run
@@ -142,7 +143,7 @@ class _Node:
         try:
             answer = await self._ssh([line], stdin, limit_s)
         except GivenUp as error:
-            raise self._unknown(SchedulerUnreachable, str(error), line) from error
+            raise self._unknown(SchedulerUnreachable, sentence_of(error), line) from error
         lost = answer.code == _SSH_FAILED and not _HELPERS_LAST_WORD.search(answer.err)
         if lost or answer.code < 0:
             self.is_open = False
@@ -170,13 +171,16 @@ class _Node:
         try:
             answer = await self._ssh([helper.HELLO], b"", 2 * _CONNECT_S)
         except GivenUp as error:
-            raise SchedulerUnreachable(f"{self._address} did not answer.", line, str(error)) from error
+            raise SchedulerUnreachable(_("{host} did not answer.", host=self._address), line, str(error)) from error
         if answer.code == 0 and answer.out.strip() == helper.GREETING:
             return
         if answer.code == _SSH_FAILED:
             raise self._no_connection(line, answer)
         raise SchedulerNotSetUp(
-            f"The Hub's SSH key does not lead to its helper on {self._address}, or to that of another version.",
+            _(
+                "The Hub's SSH key does not lead to its helper on {host}, or to that of another version.",
+                host=self._address,
+            ),
             line,
             answer.message,
             f"install what `hpcspawner helper SITE.toml` prints at {self._access.helper} there, and what "
@@ -193,7 +197,11 @@ class _Node:
                 f"{self._access.ssh_known_hosts}; if they have not changed it, somebody else answers in its place"
             )
             return SchedulerNotSetUp(
-                f"{where} did not show the host key that the Hub knows.", line, answer.message, cure, _ENTRY
+                _("{host} did not show the host key that the Hub knows.", host=where),
+                line,
+                answer.message,
+                cure,
+                _ENTRY,
             )
         if _KEY_REFUSED.search(answer.err):
             cure = (
@@ -201,8 +209,9 @@ class _Node:
                 f"into the authorized_keys of {where.account} there; {self._access.ssh_key} must belong to the Hub's "
                 "account, with mode 0600 and without a passphrase"
             )
-            return SchedulerNotSetUp(f"{where} does not accept the Hub's SSH key.", line, answer.message, cure, _ENTRY)
-        return SchedulerUnreachable(f"The Hub can't reach {where}.", line, answer.message)
+            refused = _("{host} does not accept the Hub's SSH key.", host=where)
+            return SchedulerNotSetUp(refused, line, answer.message, cure, _ENTRY)
+        return SchedulerUnreachable(_("The Hub can't reach {host}.", host=where), line, answer.message)
 
     async def _ssh(self, words: Sequence[str], stdin: bytes, limit_s: float, *, before: bool = False) -> Answer:
         """OpenSSH's client with `words` behind the node's name, or `before` it. Raises GivenUp, SchedulerNotSetUp."""
@@ -213,7 +222,7 @@ class _Node:
             return await run(Command(argv, stdin, watched=True), environment, limit_s)
         except OSError as error:
             raise SchedulerNotSetUp(
-                f"OpenSSH's client can't be started on the Hub's machine: {error.strerror}.",
+                _("OpenSSH's client can't be started on the Hub's machine: {why}.", why=error.strerror),
                 argv[0],
                 str(error),
                 "install OpenSSH's client there (Debian: openssh-client)",

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hpcspawner.errors import SchedulerNotSetUp
+from hpcspawner.language import _
 from hpcspawner.programs import helper, look
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.questions import questions
@@ -112,7 +113,7 @@ def found(access: Access, argv: Sequence[str]) -> list[str]:
     path = shutil.which(argv[0], path=pathsep.join(access.path))
     if path is None:
         raise SchedulerNotSetUp(
-            f"The command {argv[0]!r} was not found on the Hub.",
+            _("The command {command} was not found on the Hub.", command=repr(argv[0])),
             shlex.join(argv),
             f"not found in {', '.join(access.path)}",
             f"install it on the Hub's machine, or add its folder to scheduler.path (now {list(access.path)})",
