@@ -21,8 +21,8 @@ from hpcspawner.jobs.tasks import in_background
 from hpcspawner.nodes import certificates
 from hpcspawner.nodes.calls import REPORT, TICKET, Ended, Event, Listening, TicketRequest, Wish, secret_in
 from hpcspawner.nodes.limit import WINDOW_S, Limited, Refusals, network
-from hpcspawner.programs.sentences import recognised
 from hpcspawner.schedulers.state import JobState
+from hpcspawner.sentences import recognised
 
 _DONE = {
     "renew": "When the time ends, a new job takes over at this address. Save your files: what runs then is lost.",

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpcspawner.language import _, joined
 from hpcspawner.programs import look
-from hpcspawner.programs.sentences import recognised
 from hpcspawner.request.folders import directory_of, shortened
 from hpcspawner.request.images import own_environment
 from hpcspawner.request.model import JobRequest, LocalAccount
+from hpcspawner.sentences import recognised
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import printable
 

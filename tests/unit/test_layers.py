@@ -16,6 +16,7 @@ PACKAGE = Path(hpcspawner.__file__).parent
 ORDER = [
     "_version",
     "language",
+    "sentences",
     "errors",
     "troubles",
     "units",

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from hpcspawner import sentences
 from hpcspawner.language import Text, told
-from hpcspawner.programs import look, sentences
+from hpcspawner.programs import look
 from hpcspawner.programs.launcher import job, node, server, start
-from hpcspawner.programs.sentences import LAUNCHER, LOOK, recognised
+from hpcspawner.sentences import LAUNCHER, LOOK, recognised
 
 SOURCES = (start, job, node, server, look)
 # Into the job's log only, or parts of sentences that are listed whole.
