@@ -80,7 +80,7 @@ QUOTED = [
 @pytest.mark.parametrize("words", QUOTED)
 def test_a_message_of_the_troubleshooting_page_is_one_that_is_shown(words):
     if words not in THEIRS:
-        shown = words.replace("'sbatch'", "{argv[0]!r}").replace("jupyterhub-singleuser", "%s").removesuffix(" …")
+        shown = words.replace("'sbatch'", "{command}").replace("jupyterhub-singleuser", "%s").removesuffix(" …")
         assert shown in SOURCES
 
 

@@ -339,7 +339,9 @@ async def test_an_answer_that_fails_leaves_the_one_before_with_its_age():
     fake.answers["associations"] = SchedulerUnreachable("away")
     await cluster.standings.accounts.fresh()
     assert of_user(cluster.standings, "alice").member is not None
-    assert "accounts (last known at" in standing_in_words(cluster.standings)
+    assert "The scheduler does not tell your accounts at the moment; they are as of " in standing_in_words(
+        cluster.standings
+    )
 
 
 def test_a_site_that_offers_none_of_it_asks_nothing():
