@@ -217,13 +217,13 @@ class Client:
             return False
         return self.scheduler.parse_visibility(await self._quietly(question), self.own_account)
 
-    async def parsed(self, command: Callable[[str], list[str]], parse: Callable[[str, str], Any]) -> Any:
-        """What a parser makes of a command's output; None where there is no such command, or login nodes run none."""
+    async def parsed(self, verb: str, command: Callable[[str], list[str]], parse: Callable[[str, str], Any]) -> Any:
+        """What a parser makes of the answer to a question with one mark; None where there is no such command."""
         mark = _new_mark()
         argv = command(mark)
-        if not argv or self._login:
+        if not argv:
             return None
-        answer = await self._checked(self._by_hub(Question("", (), argv)))
+        answer = await self._checked(self._by_hub(Question(verb, (mark,), argv)))
         try:
             # Off the loop: a cluster may have ten thousand nodes.
             return await asyncio.to_thread(parse, answer.out, mark)
@@ -281,9 +281,9 @@ class Client:
             ) from error
         return Listing(begun_at, jobs)
 
-    async def output(self, argv: Sequence[str]) -> str:
-        """What one of the scheduler's commands prints, run under the Hub's own account."""
-        return (await self._checked(self._by_hub(Question("", (), list(argv))))).out
+    async def output(self, argv: Sequence[str], verb: str = "") -> str:
+        """What one of the scheduler's commands prints, run under the Hub's own account; login nodes want its verb."""
+        return (await self._checked(self._by_hub(Question(verb, (), list(argv))))).out
 
     async def answer(self, argv: Sequence[str]) -> Answer:
         """The same for a command that may fail."""

@@ -13,13 +13,14 @@ from hpcspawner.language import _
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.nodes import Node, NodeState, Queued
+from hpcspawner.schedulers.questions import NODES, OPEN, WAITING
 
 _INTERVAL_S = 30.0
 # A query that takes long shows a busy controller: leave it five times as long in peace.
 _GAP_PER_DURATION = 5.0
 _LONGEST_GAP_S = 600.0
 # What the Hub asks for, by the names that people read.
-_NODES, _WAITING, _OPEN = _("nodes"), _("waiting jobs"), _("open partitions")
+_NAMES = {NODES: _("nodes"), WAITING: _("waiting jobs"), OPEN: _("open partitions")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +174,19 @@ class Board:
         scheduler = self._client.scheduler
         parse_nodes = partial(_parsed_nodes, scheduler, self._partitions)
         free, queued, is_open = await asyncio.gather(
-            self._part(_NODES, scheduler.nodes_command, parse_nodes, self._facts.free, at),
-            self._part(_WAITING, scheduler.waiting_command, scheduler.parse_waiting, self._facts.queued, at),
-            self._part(_OPEN, scheduler.open_command, scheduler.parse_open, self._facts.open, at),
+            self._part(NODES, scheduler.nodes_command, parse_nodes, self._facts.free, at),
+            self._part(WAITING, scheduler.waiting_command, scheduler.parse_waiting, self._facts.queued, at),
+            self._part(OPEN, scheduler.open_command, scheduler.parse_open, self._facts.open, at),
         )
-        parts = {_NODES: free, _WAITING: queued, _OPEN: is_open}
-        failed = tuple(name for name, (_, worked) in parts.items() if not worked)
+        parts = {NODES: free, WAITING: queued, OPEN: is_open}
+        failed = tuple(_NAMES[verb] for verb, (_, worked) in parts.items() if not worked)
         self._facts = Facts(free[0], queued[0], is_open[0], failed)
         took = self._clock() - begun
         self._due = self._clock() + min(max(self._interval_s, _GAP_PER_DURATION * took), _LONGEST_GAP_S)
 
     async def _part(
         self,
-        name: str,
+        verb: str,
         command: Callable[[str], list[str]],
         parse: Callable[[str, str], Any],
         old: Part[Any] | None,
@@ -193,13 +194,13 @@ class Board:
     ) -> tuple[Part[Any] | None, bool]:
         """One answer, or the one before; and whether this one worked."""
         try:
-            value = await self._client.parsed(command, parse)
+            value = await self._client.parsed(verb, command, parse)
         except SchedulerError as error:
-            self._client.complain(name, f"could not find out about {name}: {error}")
+            self._client.complain(verb, f"could not find out about {_NAMES[verb]}: {error}")
             return old, False
         except Exception:
             # Whatever it was: a page without these facts is whole.
-            self._client.log.log(logging.WARNING, "could not find out about %s", name, exc_info=True)
+            self._client.log.log(logging.WARNING, "could not find out about %s", _NAMES[verb], exc_info=True)
             return old, False
         return (Part(value, at) if value is not None else None), True
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from hpcspawner.schedulers.base import Scheduler
 
 JOBS, DETAILS, RUNS, VISIBILITY, END = "jobs", "details", "runs", "visibility", "end"
-"""The verbs; a scheduler may have several commands that ask how a job ended: `end0`, `end1` …"""
+"""The verbs about jobs; a scheduler may have several commands that ask how one ended: `end0`, `end1` …"""
+NODES, WAITING, OPEN, RESERVATIONS, ACCOUNTS = "nodes", "waiting", "open", "reservations", "accounts-"
+"""Those about the cluster; the accounting may be asked by several commands, each with its name behind `accounts-`."""
 
 # What stands for a job's id and a mark while a template is made: one of these is an id to every scheduler.
 _SAMPLE_IDS = ("9182736455", "9182736455.hpcspawner")
@@ -47,7 +49,13 @@ def questions(scheduler: Scheduler) -> dict[str, Template]:
         DETAILS: (("job",), scheduler.details_command(job_id)),
         RUNS: (("job", "mark"), scheduler.runs_command(job_id, _SAMPLE_MARK)),
         VISIBILITY: ((), scheduler.visibility_command()),
+        NODES: (("mark",), scheduler.nodes_command(_SAMPLE_MARK)),
+        WAITING: (("mark",), scheduler.waiting_command(_SAMPLE_MARK)),
+        OPEN: (("mark",), scheduler.open_command(_SAMPLE_MARK)),
     }
+    if standing := scheduler.standing:
+        asked[RESERVATIONS] = ((), standing.reservations_command)
+        asked |= {f"{ACCOUNTS}{name}": ((), argv) for name, argv in standing.accounts_commands.items()}
     for number, argv in enumerate(scheduler.end_commands(job_id, _SAMPLE_MARK)):
         asked[f"{END}{number}"] = (("job", "mark"), argv)
     return {

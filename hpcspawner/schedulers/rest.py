@@ -18,6 +18,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from hpcspawner.errors import SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.language import _
+from hpcspawner.schedulers import slurm_api_versions as versions
 from hpcspawner.schedulers.base import Answer
 from hpcspawner.site.profile import Access
 from hpcspawner.units import printable
@@ -46,6 +47,8 @@ class Api:
         """Starts nothing."""
         self._access = access
         self._made: SimpleAsyncHTTPClient | None = None
+        self._version = ""
+        self._finding = asyncio.Lock()
 
     async def run(self, words: Sequence[str], body: bytes = b"") -> Answer:
         """Ask, as `words` say: the user, the method, the path. The answer's code is 1 where it is no success.
@@ -54,6 +57,27 @@ class Api:
         not known whether anything was done.
         """
         user, method, path = words
+        if versions.PLACE in path:
+            version = await self._known_version(user)
+            path = path.replace(versions.PLACE, version)
+            body = _worded(version, body) if body else body
+        return await self._ask(user, method, path, body)
+
+    async def _known_version(self, user: str) -> str:
+        """Of the interface, as the service has it; asked for once, and again after it has gone."""
+        async with self._finding:
+            if not self._version:
+                answer = await self._ask(user, "GET", versions.OVERVIEW, b"")
+                # A refusal is an overview without any version.
+                try:
+                    self._version = await asyncio.to_thread(versions.newest, answer.out)
+                except LookupError as error:
+                    raise self._without_version(
+                        f"GET {self._access.api}{versions.OVERVIEW}", f"it has {error}"
+                    ) from None
+            return self._version
+
+    async def _ask(self, user: str, method: str, path: str, body: bytes) -> Answer:
         line = f"{method} {self._access.api}{path} as {user}"
         ends_at = int(time.time() + self._access.command_timeout_s) + _CLOCKS_S
         request = await asyncio.to_thread(self._request, user, method, path, body, ends_at)
@@ -121,6 +145,16 @@ class Api:
                 _ENTRY,
             ) from error
 
+    def _without_version(self, line: str, said: str) -> SchedulerNotSetUp:
+        return SchedulerNotSetUp(
+            _("The service at scheduler.api has no version of Slurm's REST interface that the Hub speaks."),
+            line,
+            said,
+            f"use a slurmrestd that has one of {', '.join(versions.KNOWN)}, and have it load its plugins "
+            "(data_parser, openapi/slurmctld and openapi/slurmdbd)",
+            _ENTRY,
+        )
+
     def _unknown(self, message: str, line: str, words: str, ends_at: int) -> SchedulerUnreachable:
         """That it is not known whether it was done. Slurm does nothing by a token that has ended."""
         error = SchedulerUnreachable(message, line, words)
@@ -134,13 +168,9 @@ class Api:
             # Tornado's own, for an answer that did not come, was cut or is too long.
             raise self._unknown(_("The scheduler's REST service does not answer."), line, words, ends_at)
         if response.code == 404 and _NO_SUCH_PAGE.search(text):
-            raise SchedulerNotSetUp(
-                _("The service at scheduler.api has no version of Slurm's REST interface that the Hub speaks."),
-                line,
-                printable(text[:_LONGEST_WORDS]),
-                "use the slurmrestd of a Slurm that has the version of that path, and have it load its plugins",
-                _ENTRY,
-            )
+            # Perhaps it is another Slurm's by now.
+            self._version = ""
+            raise self._without_version(line, printable(text[:_LONGEST_WORDS]))
         if response.code in (401, 403):
             raise SchedulerNotSetUp(
                 _("The service at scheduler.api does not accept the Hub's tokens."),
@@ -150,12 +180,12 @@ class Api:
                 "in slurm.conf",
                 _ENTRY,
             )
-        if response.code not in (200, 400, 500) or not text.lstrip().startswith("{"):
+        if response.code not in (200, 400, 404, 500) or not text.lstrip().startswith("{"):
             message = f"The scheduler's REST service gave no answer of its own (HTTP status {response.code})."
             raise self._unknown(message, line, words, ends_at)
         errors = _errors(text)
         # The accounting's errors have the status of a success; so has a job that was submitted and is held.
-        failed = response.code != 200 or (errors and line.startswith("GET"))
+        failed = response.code != 200 or (errors and line.startswith(("GET", "DELETE")))
         return Answer(int(bool(failed)), text, errors)
 
 
@@ -196,10 +226,28 @@ def _errors(text: str) -> str:
         # An answer that succeeded; its parser reads it off the loop.
         return ""
     try:
-        errors = said(text).get("errors") or []
+        answer = said(text)
+        errors = [*(answer.get("errors") or []), *_of_cancel(answer.get("status"))]
         return "; ".join(_words(one) for one in errors)[:_LONGEST_WORDS]
     except (ValueError, TypeError, AttributeError):
         return ""
+
+
+def _of_cancel(status: Any) -> list[dict[str, Any]]:
+    """The errors of a DELETE, which newer versions have beside each job that was meant."""
+    found = [one.get("error") or {} for one in status or () if isinstance(one, dict)]
+    return [
+        {"error": one.get("string"), "description": one.get("message"), "error_number": one["code"]}
+        for one in found
+        if isinstance(one, dict) and one.get("code")
+    ]
+
+
+def _worded(version: str, job: bytes) -> bytes:
+    try:
+        return versions.body(version, job)
+    except ValueError as error:
+        raise SchedulerRejected(_("This job can't be submitted: {why}.", why=error)) from error
 
 
 def _words(error: dict[str, Any]) -> str:

@@ -1,9 +1,8 @@
 """Slurm by slurmrestd, its REST service: the same jobs and words as by its commands, in JSON.
 
-By version 0.0.38 of the interface, which Slurm has from 22.05 on. Tried on 22.05.
+By version 0.0.38 of the interface or 0.0.40 and those after it, as `slurm_api_versions` has them.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -12,19 +11,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from hpcspawner.programs.helper import GIVEN
+from hpcspawner.schedulers import slurm_api_versions as versions
 from hpcspawner.schedulers import slurm_words as words
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources
 from hpcspawner.schedulers.countdown import countdown
 from hpcspawner.schedulers.nodes import Node, Queued
 from hpcspawner.schedulers.rest import NUMBER, said
 from hpcspawner.schedulers.slurm import Slurm, record_of, stated, status_of
-from hpcspawner.schedulers.slurm_api_words import JOB_WORDS, RULES
+from hpcspawner.schedulers.slurm_api_versions import count, exit_code, state, text
+from hpcspawner.schedulers.slurm_api_words import RULES
 from hpcspawner.schedulers.slurm_facts import gpus_of, left, state_of
 from hpcspawner.schedulers.state import JobState, JobStatus, Record
 from hpcspawner.site.profile import Access
 
-_VERSION = "v0.0.38"
-_SLURM, _ACCOUNTING = f"/slurm/{_VERSION}", f"/slurmdb/{_VERSION}"
+_SLURM, _ACCOUNTING = f"/slurm/{versions.PLACE}", f"/slurmdb/{versions.PLACE}"
 _NUMBER = re.compile(rf"\({re.escape(NUMBER)}(-?\d{{1,6}})\)", re.ASCII)
 # slurm_errno.h: what the controller itself refuses, and what slurmrestd finds wrong in a request. All other numbers
 # are of the ways between them; -1 and 5005 are what a token comes to that slurmctld does not accept.
@@ -72,14 +72,8 @@ class SlurmApi(Slurm):
         return f"{super().script_lines(resources)}\n{countdown('slurmrestd', resources)}"
 
     def submit_input(self, options: Sequence[tuple[str, str]], script: str) -> bytes:
-        """Script and options as JSON. Raises ValueError for an option that the interface has no word for."""
-        job: dict[str, Any] = {
-            "current_working_directory": "/",
-            "standard_output": "/dev/null",
-            "environment": {**self._environment, **_tasks(dict(options))},
-            **dict(_property(option, value) for option, value in options),
-        }
-        return json.dumps({"script": script, "job": job}).encode()
+        """Script and options as JSON, which get the version's words when it is known."""
+        return versions.neutral(options, script, {**self._environment, **_tasks(dict(options))})
 
     def parse_submit(self, out: str) -> str:
         """The job's number; a job that is held has an error too."""
@@ -102,12 +96,12 @@ class SlurmApi(Slurm):
 
     def _status(self, job: Mapping[str, Any]) -> JobStatus:
         return status_of(
-            _text(job, "job_state"),
-            _text(job, "batch_host"),
-            _text(job, "user_name"),
-            _text(job, "start_time"),
+            state(job, "job_state"),
+            text(job, "batch_host"),
+            text(job, "user_name"),
+            text(job, "start_time"),
             _reason(job),
-            _text(job, "comment" if self._tag == "comment" else "name"),
+            text(job, "comment" if self._tag == "comment" else "name"),
         )
 
     # ---- one job
@@ -129,9 +123,9 @@ class SlurmApi(Slurm):
         job = _one(out, job_id)
         if not job or type(job.get("restart_cnt")) is not int:
             raise ValueError(f"slurmrestd does not say how often the job was started: {out[:200]!r}")
-        state = _text(job, "job_state")
-        waits = words.STATES.get(state) in (JobState.PENDING, JobState.HELD)
-        return int(job["restart_cnt"]) + (not waits or state == "CONFIGURING")
+        now = state(job, "job_state")
+        waits = words.STATES.get(now) in (JobState.PENDING, JobState.HELD)
+        return int(job["restart_cnt"]) + (not waits or now == "CONFIGURING")
 
     def end_commands(self, job_id: str, mark: str) -> list[list[str]]:
         """The controller knows exit codes and reasons, and forgets; the accounting knows who cancelled, and is late."""
@@ -189,9 +183,9 @@ class SlurmApi(Slurm):
         """In the order of their priorities. A job that may run in several partitions waits in each."""
         order: dict[str, list[tuple[int, int, str]]] = {}
         for position, job in enumerate(_rows(out, "jobs")):
-            if job.get("job_state") == "PENDING":
-                for name in _text(job, "partition").split(","):
-                    order.setdefault(name, []).append((-_count(job, "priority"), position, _text(job, "job_id")))
+            if state(job, "job_state") == "PENDING":
+                for name in text(job, "partition").split(","):
+                    order.setdefault(name, []).append((-count(job, "priority"), position, text(job, "job_id")))
         return {name: Queued(len(jobs), tuple(one for *_, one in sorted(jobs))) for name, jobs in order.items()}
 
     def open_command(self, mark: str) -> list[str]:
@@ -200,26 +194,13 @@ class SlurmApi(Slurm):
 
     def parse_open(self, out: str, mark: str) -> dict[str, bool]:
         """A partition that is down, drained or inactive starts no job."""
-        return {_text(one, "name"): one.get("state") == "UP" for one in _rows(out, "partitions")}
+        return {text(one, "name"): _partition_state(one) == "UP" for one in _rows(out, "partitions")}
 
 
 def _tasks(options: Mapping[str, str]) -> dict[str, str]:
     """What sbatch sets for srun and mpirun, and the controller does not."""
     names = {"ntasks-per-node": "SLURM_NTASKS_PER_NODE", "cpus-per-task": "SLURM_CPUS_PER_TASK"}
     return {variable: options[option] for option, variable in names.items() if option in options}
-
-
-def _property(option: str, value: str) -> tuple[str, Any]:
-    if option == "mem" and value == "0":
-        # All of a node's memory; of memory_per_node the interface leaves 0 out.
-        return "memory_per_cpu", 0
-    if option == "exclusive" and not value:
-        return "exclusive", "exclusive"
-    if option == "kill-on-invalid-dep":
-        return JOB_WORDS[option], value == "yes"
-    if option not in JOB_WORDS:
-        raise ValueError(f"slurmrestd has no word for the option {option!r}")
-    return JOB_WORDS[option], value or True
 
 
 def _rows(out: str, name: str) -> list[dict[str, Any]]:
@@ -240,55 +221,49 @@ def _one(out: str, job_id: str) -> dict[str, Any]:
     return rows[-1] if rows else {}
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
-    value = row.get(name)
-    return "" if value is None else str(value)
-
-
-def _count(row: Mapping[str, Any], name: str) -> int:
-    value = row.get(name)
-    return value if type(value) is int and value > 0 else 0
-
-
 def _reason(job: Mapping[str, Any]) -> str:
     # As squeue has it.
-    return _text(job, "state_description") or _text(job, "state_reason")
+    return text(job, "state_description") or text(job, "state_reason")
 
 
 def _controlled(job: Mapping[str, Any]) -> dict[str, str]:
     """The controller's record in the words of `record_of`."""
     if not job:
         return {}
-    code = _count(job, "exit_code")
-    found = {"State": _text(job, "job_state"), "Reason": _text(job, "state_reason"), "exit_code": str(code)}
-    return {**found, "NodeList": _text(job, "nodes")}
+    code = exit_code(job.get("exit_code"))
+    found = {"State": state(job, "job_state"), "Reason": text(job, "state_reason"), "exit_code": code}
+    return {**found, "NodeList": text(job, "nodes")}
 
 
 def _accounted(job: Mapping[str, Any]) -> dict[str, str]:
     """The accounting's record in the same words; `By` is the account that cancelled it."""
-    state, code = job.get("state"), job.get("exit_code")
-    if not isinstance(state, dict) or not isinstance(code, dict):
+    now, code = job.get("state"), job.get("exit_code")
+    if not isinstance(now, dict) or not isinstance(code, dict):
         return {}
-    signal = code.get("signal")
-    number = _count(signal, "signal_id") if isinstance(signal, dict) else 0
-    found = {"State": _text(state, "current"), "exit_code": f"{_count(code, 'return_code')}:{number}"}
-    by = _text(job, "kill_request_user") if found["State"] == "CANCELLED" else ""
-    return {**found, "By": by, "NodeList": _text(job, "nodes")}
+    found = {"State": state(now, "current"), "exit_code": exit_code(code)}
+    by = text(job, "kill_request_user") if found["State"] == "CANCELLED" else ""
+    return {**found, "By": by, "NodeList": text(job, "nodes")}
+
+
+def _partition_state(partition: Mapping[str, Any]) -> str:
+    inner = partition.get("partition")
+    return text(inner, "state") if isinstance(inner, dict) else text(partition, "state")
 
 
 def _node(node: Mapping[str, Any]) -> Node:
-    cores = _count(node, "cpus")
-    idle = max(cores - _count(node, "alloc_cpus"), 0)
-    gpus, used = gpus_of(_text(node, "gres")), gpus_of(_text(node, "gres_used"))
-    memory = _count(node, "real_memory")
+    cores = count(node, "cpus")
+    idle = max(cores - count(node, "alloc_cpus"), 0)
+    gpus, used = gpus_of(text(node, "gres")), gpus_of(text(node, "gres_used"))
+    memory = count(node, "real_memory")
     flags, partitions = node.get("state_flags"), node.get("partitions")
-    state = {_text(node, "state").upper(), *(str(flag).upper() for flag in flags or ())}
+    found = node.get("state")
+    states = {str(one).upper() for one in (*(found if isinstance(found, list) else [found]), *(flags or ()))}
     return Node(
         partitions=tuple(map(str, partitions or ())),
-        state=state_of(state, cores, idle),
+        state=state_of(states, cores, idle),
         cores=cores,
         idle_cores=idle,
-        idle_memory=max(memory - _count(node, "alloc_memory"), 0) if memory else None,
+        idle_memory=max(memory - count(node, "alloc_memory"), 0) if memory else None,
         gpus=gpus,
         idle_gpus=left(gpus, used) if node.get("gres_used") else {},
     )

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from hpcspawner.errors import SchedulerError
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.facts import Part
+from hpcspawner.schedulers.questions import ACCOUNTS, RESERVATIONS
 from hpcspawner.schedulers.standing import Member, Reservation, StandingReader
 
 _ACCOUNTS_S = 300.0
@@ -71,9 +72,7 @@ class Standings:
     def __init__(self, client: Client, *, accounts: bool, reservations: bool):
         """`accounts` and `reservations` tell what the site offers; of the other nothing is asked."""
         self._client = client
-        reader = client.scheduler.standing
-        # A helper on a login node answers no such question.
-        self._reader = None if client.access.ssh else reader
+        self._reader = client.scheduler.standing
         self.accounts: Kept[Mapping[str, Member]] | None = None
         self.reservations: Kept[tuple[Reservation, ...]] | None = None
         if self._reader and self._reader.accounts_commands and (accounts or reservations):
@@ -99,10 +98,10 @@ class Standings:
 
     async def _ask_accounts(self, reader: StandingReader) -> Mapping[str, Member]:
         commands = reader.accounts_commands
-        outs = await asyncio.gather(*(self._client.output(argv) for argv in commands.values()))
+        outs = await asyncio.gather(*(self._client.output(argv, ACCOUNTS + name) for name, argv in commands.items()))
         # Off the loop: a site may have many thousands of users.
         return await asyncio.to_thread(reader.parse_accounts, dict(zip(commands, outs, strict=True)))
 
     async def _ask_reservations(self, reader: StandingReader) -> tuple[Reservation, ...]:
-        out = await self._client.output(reader.reservations_command)
+        out = await self._client.output(reader.reservations_command, RESERVATIONS)
         return await asyncio.to_thread(reader.parse_reservations, out)

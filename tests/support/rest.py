@@ -5,7 +5,7 @@ from pathlib import Path
 
 _ETC = Path(os.environ.get("HPC_LAB", "/")) / "etc"
 IN_LAB = (_ETC / "api/ca.crt").exists()
-"""Whether the lab has one of the version that the Hub speaks: labs of later Debians have none."""
+"""Whether the lab has one; its version is that of its Slurm."""
 ADDRESS = "https://head:6843"
 AUTHORITY = _ETC / "api/ca.crt"
 ACCOUNT = "u030"

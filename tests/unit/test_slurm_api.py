@@ -21,6 +21,7 @@ from support.authority import PEM
 
 from hpcspawner.errors import ProfileError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.schedulers import rest
+from hpcspawner.schedulers import slurm_api_versions as versions
 from hpcspawner.schedulers.base import Answer, JobLabel, Resources, Submission
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.schedulers.facts import sum_up
@@ -57,7 +58,11 @@ def job_id(name):
 def body(**changes):
     resources = Resources("compute", Walltime(3600), memory=Memory.parse("2G"), **changes)
     options = slurm.options(resources, JobLabel("jupyter", "hc0de1234567890", follows="17"))
-    return json.loads(slurm.submit_input(options, "#!/bin/bash\n"))
+    return worded(options)
+
+
+def worded(options, version="v0.0.38", script="#!/bin/bash\n"):
+    return json.loads(versions.body(version, slurm.submit_input(options, script)))
 
 
 def test_a_submit_has_script_and_options_in_the_interfaces_words():
@@ -89,7 +94,7 @@ def test_a_submit_has_script_and_options_in_the_interfaces_words():
 
 def test_all_of_a_nodes_memory_is_asked_for_by_cpu():
     resources = Resources("compute", Walltime(3600), whole_nodes=True, requeue=True)
-    job = json.loads(slurm.submit_input(slurm.options(resources, JobLabel("j", "h")), ""))["job"]
+    job = worded(slurm.options(resources, JobLabel("j", "h")))["job"]
     assert (job["exclusive"], job["memory_per_cpu"], job["requeue"]) == ("exclusive", 0, True)
     assert "memory_per_node" not in job
 
@@ -104,9 +109,72 @@ def test_every_option_of_ours_has_a_word():
     assert set(slurm.option_patterns) - {"signal"} <= set(JOB_WORDS)
 
 
-def test_an_option_without_a_word_is_no_part_of_a_submit():
+@pytest.mark.parametrize("version", versions.KNOWN)
+def test_an_option_without_a_word_is_no_part_of_a_submit(version):
     with pytest.raises(ValueError, match="no word for the option 'spread-job'"):
-        slurm.submit_input([("spread-job", "")], "")
+        worded([("spread-job", "")], version)
+
+
+def test_a_newer_version_has_words_of_its_own():
+    resources = Resources("compute", Walltime(3601), memory=Memory.parse("2G"), gpus=2, gpu_type="v100", warning_s=60)
+    options = slurm.options(resources, JobLabel("jupyter", "hc0de1234567890", follows="17"))
+    assert worded(options, "v0.0.42") == {
+        "script": "#!/bin/bash\n",
+        "job": {
+            "current_working_directory": "/",
+            "standard_output": "/dev/null",
+            "environment": ["PATH=/usr/bin:/bin", "SLURM_NTASKS_PER_NODE=1", "SLURM_CPUS_PER_TASK=1"],
+            "name": "jupyter",
+            "comment": "hc0de1234567890",
+            "partition": "compute",
+            "time_limit": {"set": True, "number": 61},
+            "nodes": "1",
+            "tasks_per_node": 1,
+            "cpus_per_task": 1,
+            "memory_per_node": {"set": True, "number": 2048},
+            "tres_per_node": "gres/gpu:v100:2",
+            "requeue": False,
+            "dependency": "afternotok:17",
+            "flags": ["KILL_INVALID_DEPENDENCY"],
+        },
+    }
+
+
+def test_all_of_a_nodes_memory_in_a_newer_version():
+    resources = Resources("compute", Walltime(3600), whole_nodes=True, requeue=True)
+    job = worded(slurm.options(resources, JobLabel("j", "h")), "v0.0.40")["job"]
+    assert (job["shared"], job["memory_per_node"], job["requeue"]) == (["none"], {"set": True, "number": 0}, True)
+
+
+@pytest.mark.parametrize(
+    "pairs", [[("gres", "gpu:1"), ("gpus-per-node", "2")], [("nice", "low")], [("begin", "now+1hour")], [("tmp", "x")]]
+)
+def test_what_a_newer_version_has_no_form_for_is_refused(pairs):
+    with pytest.raises(ValueError, match=r"slurmrestd|memory"):
+        worded(pairs, "v0.0.42")
+
+
+@pytest.mark.parametrize(
+    ("offered", "newest"),
+    [("v0.0.36 v0.0.37 v0.0.38", "v0.0.38"), ("v0.0.38 v0.0.39 v0.0.40", "v0.0.40"), ("v0.0.44 v0.0.42", "v0.0.44")],
+)
+def test_the_newest_version_that_the_hub_speaks_is_used(offered, newest):
+    assert versions.newest(overview(*offered.split())) == newest
+
+
+@pytest.mark.parametrize("text", ["", "{}", "<html>v0.0.42</html>", '{"errors": [{"error": "no"}]}'])
+def test_what_is_no_overview_names_no_version(text):
+    with pytest.raises(LookupError):
+        versions.newest(text)
+
+
+def test_versions_that_are_too_new_are_named():
+    with pytest.raises(LookupError, match=r"v0\.0\.99"):
+        versions.newest(overview("v0.0.99"))
+
+
+def overview(*offered):
+    return json.dumps({"paths": {f"/slurm/{one}/job/submit": {} for one in offered}}).replace("/", r"\/")
 
 
 def test_the_number_of_a_held_job_is_read_though_it_has_an_error():
@@ -340,6 +408,16 @@ def answering(text, status="200 OK", length=None):
     return answer
 
 
+def in_turn(*answers):
+    """The first request gets the first answer; the last one is given again and again."""
+    left = list(answers)
+
+    async def answer(reader, writer):
+        await (left.pop(0) if len(left) > 1 else left[0])(reader, writer)
+
+    return answer
+
+
 async def silence(reader, _writer):
     await reader.read()
 
@@ -422,6 +500,26 @@ async def test_a_version_that_is_not_there_is_told(tmp_path):
     async with service(tmp_path, answering(page, "404 Not Found")) as (address, authority, _):
         with pytest.raises(SchedulerNotSetUp, match="version of Slurm's REST interface"):
             await Api(access(tmp_path, address, authority)).run(["alice", "GET", "/x"])
+
+
+async def test_a_service_of_another_slurm_is_asked_again_for_its_version(tmp_path):
+    gone = answering("Unable find requested URL. Please view /openapi/v3 for API reference.", "404 Not Found")
+    turns = in_turn(answering(overview("v0.0.38")), gone, answering(overview("v0.0.44")), answering("{}"))
+    async with service(tmp_path, turns) as (address, authority, seen):
+        api = Api(access(tmp_path, address, authority))
+        with pytest.raises(SchedulerNotSetUp):
+            await api.run(["alice", "GET", f"/slurm/{versions.PLACE}/jobs"])
+        await asyncio.gather(*(api.run(["alice", "GET", f"/slurm/{versions.PLACE}/jobs"]) for _ in range(3)))
+    asked = [one.split()[1].decode() for one in seen]
+    assert asked == ["/openapi/v3", "/slurm/v0.0.38/jobs", "/openapi/v3", *["/slurm/v0.0.44/jobs"] * 3]
+
+
+async def test_an_option_that_the_version_has_no_word_for_is_not_sent(tmp_path):
+    job = versions.neutral([("cores-per-socket", "2")], "#!/bin/bash\n", {})
+    async with service(tmp_path, answering(overview("v0.0.42"))) as (address, authority, seen):
+        with pytest.raises(SchedulerRejected, match="no word for the option 'cores-per-socket'"):
+            await Api(access(tmp_path, address, authority)).run(["alice", "POST", f"/{versions.PLACE}/x"], job)
+    assert len(seen) == 1
 
 
 async def test_a_key_that_others_may_read_sends_nothing(tmp_path):
@@ -508,18 +606,19 @@ def cluster(tmp_path, address, authority):
 
 
 async def test_a_token_that_is_not_accepted_leaves_jobs_unknown_and_says_what_to_compare(tmp_path):
-    async with service(tmp_path, answering(recorded("bad-token"), "500 Internal Server Error")) as (address, ca, _):
+    refused = answering(recorded("bad-token"), "500 Internal Server Error")
+    async with service(tmp_path, in_turn(answering(overview("v0.0.38")), refused)) as (address, ca, _):
         with pytest.raises(SchedulerUnreachable) as caught:
             await cluster(tmp_path, address, ca).client.listing()
     assert "api_key_file with jwt_key" in caught.value.words
 
 
 async def test_a_submit_whose_answer_was_lost_is_unknown(tmp_path):
-    async with service(tmp_path, hang_up) as (address, authority, seen):
+    async with service(tmp_path, in_turn(answering(overview("v0.0.42")), hang_up)) as (address, authority, seen):
         client = cluster(tmp_path, address, authority).client
         with pytest.raises(SchedulerUnreachable) as caught:
             await client.submit("alice", Submission((("job-name", "x"),), "#!/bin/bash\ntrue\n"))
-    assert len(seen) == 1
+    assert [one.split()[1] for one in seen] == [b"/openapi/v3", b"/slurm/v0.0.42/job/submit"]
     assert caught.value.settled_at > 0
 
 

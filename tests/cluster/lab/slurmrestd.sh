@@ -4,12 +4,9 @@
 # shellcheck disable=SC2034 # for up
 SLURMRESTD_PACKAGES=(slurmrestd slurm-wlm-jwt-plugin stunnel4 openssl)
 
-# Debian 12's Slurm has version 0.0.38 of the interface, which the Hub speaks; later Debians' is not tried.
-has_slurmrestd() { grep -qx 'VERSION_ID="12"' /etc/os-release; }
-
 # What slurm.conf and slurmdbd.conf say of tokens.
 token_lines() {
-    ! has_slurmrestd || printf '%s\n' AuthAltTypes=auth/jwt "AuthAltParameters=jwt_key=$LAB/etc/jwt_hs256.key"
+    printf '%s\n' AuthAltTypes=auth/jwt "AuthAltParameters=jwt_key=$LAB/etc/jwt_hs256.key"
 }
 
 # The key that signs tokens: who has it is every user to Slurm.
