@@ -247,6 +247,10 @@ class Scheduler(ABC):
 
     # ---- how often a job was started; without it a profile can't have job.requeue
 
+    def shortened(self, details: str) -> str:
+        """What `details_command` printed, fit for the log."""
+        return details
+
     def runs_command(self, job_id: str, mark: str) -> list[str]:
         """The argv that asks how often a job was started; empty where the scheduler does not count."""
         return []

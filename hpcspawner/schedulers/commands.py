@@ -164,7 +164,8 @@ class Client:
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
         argv = _valid(self.scheduler.details_command, job_id)
-        return (await self._checked(self._by_hub(Question(DETAILS, (job_id,), argv)))).out[:20_000]
+        answer = await self._checked(self._by_hub(Question(DETAILS, (job_id,), argv)))
+        return self.scheduler.shortened(answer.out)[:20_000]
 
     async def runs(self, job_id: str) -> int:
         """How many times the scheduler has started a job; SchedulerNotSetUp where it never tells."""

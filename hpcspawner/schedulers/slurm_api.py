@@ -3,6 +3,7 @@
 By version 0.0.38 of the interface or 0.0.40 and those after it, as `slurm_api_versions` has them.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -113,6 +114,14 @@ class SlurmApi(Slurm):
     def details_command(self, job_id: str) -> list[str]:
         """All that the controller remembers of it."""
         return ["GET", f"{_SLURM}/job/{self.valid_id(job_id)}"]
+
+    def shortened(self, details: str) -> str:
+        """Without what newer versions say of each core."""
+        try:
+            jobs = _rows(details, "jobs")
+        except ValueError:
+            return details
+        return json.dumps([versions.plain(job) for job in jobs], indent=1)
 
     def runs_command(self, job_id: str, mark: str) -> list[str]:
         """The same record; JSON keeps a user's words apart."""

@@ -170,16 +170,25 @@ def text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if isinstance(value, list):
         value = value[0] if value else None
-    if isinstance(value, Mapping) and value.keys() >= _NUMBER:
-        value = value["number"] if value["set"] else None
+    value = _number(value)
     return "" if value is None else str(value)
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's own values: numbers as such, without what is made of parts."""
+    shown = {name: _number(value) for name, value in row.items()}
+    return {name: value for name, value in shown.items() if not isinstance(value, Mapping)}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Mapping) and value.keys() >= _NUMBER:
+        return value["number"] if value["set"] else None
+    return value
 
 
 def count(row: Mapping[str, Any], name: str) -> int:
     """A number above 0; 0 for anything else."""
-    value = row.get(name)
-    if isinstance(value, Mapping) and value.keys() >= _NUMBER:
-        value = value["number"] if value["set"] else 0
+    value = _number(row.get(name))
     return value if type(value) is int and value > 0 else 0
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster.conftest import jobs_of, on_head, queue_is_empty_within, shown
+from cluster.conftest import jobs_of, on_head, queue_is_empty_within, reserved, shown
 from cluster.test_own_environments import check
 from support.faults import Lab, within
 from support.hub import Hub, server_path
@@ -21,6 +21,7 @@ from support.rights import must, processes, write
 from hpcspawner.errors import SchedulerNotSetUp, SchedulerUnreachable
 from hpcspawner.schedulers.base import Submission
 from hpcspawner.schedulers.cluster import Cluster
+from hpcspawner.schedulers.standings import Standings
 from hpcspawner.schedulers.state import Cause, JobState
 from hpcspawner.site.profile import load
 
@@ -84,6 +85,28 @@ def test_the_users_files_are_looked_at_on_a_login_node(hub):
         assert jobs_of("alice") == []
     finally:
         on_head("rm", "-r", "/home/alice/of-hers", user="alice")
+
+
+def test_the_form_has_what_is_free_there(hub):
+    session = hub.log_in(USER)
+
+    def debug():
+        return session.get(f"{hub.url}/hub/hpcspawner/facts", timeout=10).json()["partitions"]["debug"]
+
+    within(60, lambda: debug()["cores"] == "64 of 64", "the form does not have what is free")
+    assert (debug()["nodes"], debug()["waiting"], debug()["open"]) == ("1 free", "0", True)
+
+
+def test_accounts_and_reservations_are_those_of_the_cluster(place):
+    async def asked():
+        standings = Standings(place.cluster().client, accounts=True, reservations=True)
+        await standings.fresh()
+        return standings.accounts.part.value["alice"], standings.reservations.part.value
+
+    with reserved("course", Users="alice", Nodes="n2"):
+        member, reservations = asyncio.run(asked())
+    assert "ddp363" in member.accounts
+    assert [(one.name, one.nodes) for one in reservations] == [("course", "n2")]
 
 
 def test_a_connection_that_is_cut_in_a_submit_costs_nothing_and_makes_one_job(hub, place, lab):

@@ -273,7 +273,7 @@ class Fake:
         self._names = {argv: name for name, argv in READER.accounts_commands.items()}
         cluster.client.output = self.output
 
-    async def output(self, argv):
+    async def output(self, argv, verb):
         self.asked.append(argv)
         await self.go.wait()
         answer = self.answers[self._names.get(argv, "reservations")]
