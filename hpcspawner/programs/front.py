@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -17,7 +18,7 @@ from jupyter_server_proxy.handlers import SuperviseAndProxyHandler
 from jupyter_server_proxy.standalone.app import StandaloneProxyServer
 from jupyter_server_proxy.standalone.proxy import make_standalone_proxy
 from jupyterhub.services.auth import HubOAuthenticated
-from tornado import web
+from tornado import httputil, web
 
 _HUBS_COOKIES = ("jupyterhub-", "_xsrf")
 
@@ -65,10 +66,14 @@ class Guarded:
 
     inner: Any
     base: str
+    reader_left = False
     check_xsrf_cookie = HubOAuthenticated.check_xsrf_cookie
 
     def prepare(self: Any) -> None:
         """Refuse WebSockets of strangers; others are sent to the log-in or refused where they are passed on."""
+        # The proxy has put its own functions over the class's, and a stream's headers come by `set_header`.
+        self.set_header = partial(self.replace_header, self.set_header)
+        self.write = partial(self.write_to_reader, self.write)
         if "Upgrade" in self.request.headers and not self.current_user:
             raise web.HTTPError(403)
         if self.current_user:
@@ -98,6 +103,22 @@ class Guarded:
                 return
             value = kept_below(value, self.base)
         super().add_header(name, value)  # type: ignore[misc]
+
+    def replace_header(self, replace: Any, name: str, value: str) -> None:
+        """Pass a header of a stream on; a cookie, as those of other answers."""
+        (self.add_header if name.lower() == "set-cookie" else replace)(name, value)
+
+    def on_connection_close(self) -> None:
+        """Note that nobody reads the answer any more."""
+        self.reader_left = True
+        super().on_connection_close()  # type: ignore[misc]
+
+    def write_to_reader(self: Any, write: Any, part: Any) -> None:
+        """Pass a part of the answer on, or else end the stream to which nobody listens."""
+        if not self.reader_left:
+            write(part)
+        elif self._headers_written and isinstance(part, bytes):  # of a stream, not of an answer that came as a whole
+            raise httputil.HTTPInputError  # tornado closes the connection to the server behind, without a word
 
 
 class GuardedProgram(Guarded):
