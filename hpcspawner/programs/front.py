@@ -18,9 +18,11 @@ from jupyter_server_proxy.handlers import SuperviseAndProxyHandler
 from jupyter_server_proxy.standalone.app import StandaloneProxyServer
 from jupyter_server_proxy.standalone.proxy import make_standalone_proxy
 from jupyterhub.services.auth import HubOAuthenticated
-from tornado import httputil, web
+from tornado import httputil, web, websocket
 
 _HUBS_COOKIES = ("jupyterhub-", "_xsrf")
+LONGEST_MESSAGE = 100 * 1024 * 1024
+"""Of a WebSocket, in bytes: as of requests and answers, which tornado limits itself."""
 
 
 class Attached(SuperviseAndProxyHandler):
@@ -159,6 +161,7 @@ class Front(StandaloneProxyServer):
         super().__init__(**kwargs)
         # It would report activity even where there is none; the Hub's own proxy knows better.
         self.activity_interval = 0
+        self.websocket_max_message_size = LONGEST_MESSAGE
         self.absolute_url = inner.get("keeps_address", True)
         self.command = ["started by the launcher"]
         if inner["socket"]:
@@ -176,6 +179,8 @@ class Front(StandaloneProxyServer):
 def main() -> None:
     """Serve until the launcher ends us."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: proxy: %(message)s")
+    # There is no option for messages of the server behind; jupyter-server-proxy looks here.
+    websocket._default_max_message_size = LONGEST_MESSAGE
     here = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(here, "alone", "front.json"), encoding="utf-8") as file:
         Front(json.load(file)).start()

@@ -351,6 +351,13 @@ async def test_a_terminal_of_jupyter_works_behind_the_proxy(alone):
         socket_.close()
 
 
+async def test_a_long_message_of_a_kernel_passes_the_proxy(alone):
+    code = (
+        "from comm import create_comm; create_comm(target_name='of-test', data={'x': 'x' * 40_000_000}); print('there')"
+    )
+    assert await alone.run("alice", code) == "there"
+
+
 CHUNK = 1 << 20  # as JupyterLab cuts a file
 
 
