@@ -21,6 +21,7 @@ from jupyterhub.services.auth import HubOAuthenticated
 from tornado import httputil, web, websocket
 
 _HUBS_COOKIES = ("jupyterhub-", "_xsrf")
+_EVENTS = "text/event-stream"
 LONGEST_MESSAGE = 100 * 1024 * 1024
 """Of a WebSocket, in bytes: as of requests and answers, which tornado limits itself."""
 
@@ -76,6 +77,9 @@ class Guarded:
         # The proxy has put its own functions over the class's, and a stream's headers come by `set_header`.
         self.set_header = partial(self.replace_header, self.set_header)
         self.write = partial(self.write_to_reader, self.write)
+        self.accept = self.request.headers.get("Accept")
+        if _EVENTS in (self.accept or ""):
+            self.request.headers["Accept"] = _EVENTS  # by which the proxy knows what to pass on as it comes
         if "Upgrade" in self.request.headers and not self.current_user:
             raise web.HTTPError(403)
         if self.current_user:
@@ -94,6 +98,8 @@ class Guarded:
         headers.pop("Authorization", None)
         for name, value in self.inner["headers"].items():
             headers[name] = value
+        if self.accept:
+            headers["Accept"] = self.accept
         headers["Cookie"] = without_hubs(headers.get("Cookie", ""))
         return headers
 

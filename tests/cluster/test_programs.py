@@ -82,20 +82,22 @@ EVENTS = """\
 import sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-arrived, left = threading.Semaphore(0), threading.Event()
+arrived, left = threading.Semaphore(0), []
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if not self.path.endswith("/stream"):
-            self.answer("text/plain", b"left" if left.is_set() else b"here")
+            self.answer("text/plain", b"%d left" % len(left))
             return
         self.answer("text/event-stream", b"")
+        while arrived.acquire(blocking=False):
+            pass
         try:
             while True:
-                self.wfile.write(b"data: one\\n\\n")
+                self.wfile.write(b"data: %s\\n\\n" % self.headers["Accept"].encode())
                 arrived.acquire()
         except OSError:
-            left.set()
+            left.append(self)
 
     def do_POST(self):
         arrived.release()
@@ -293,23 +295,30 @@ def test_a_program_that_knows_no_address_is_below_the_server_s(hub):
 def test_events_arrive_one_at_a_time_and_a_reader_that_leaves_is_missed(hub):
     hub.spawn("alice", asked("events"))
     session, url = hub.log_in("alice"), f"{hub.url}/user/alice"
-    assert session.get(f"{url}/", timeout=60).text == "here"
+    assert session.get(f"{url}/", timeout=60).text == "0 left"
     session.headers.update({"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin", "Referer": f"{url}/"})
-    with session.get(f"{url}/stream", headers={"Accept": "text/event-stream"}, stream=True, timeout=60) as stream:
+    # As a browser's EventSource asks, and as others do.
+    for number, accept in enumerate(["text/event-stream", "application/json, text/event-stream"], start=1):
+        reads_events(session, url, accept)
+        within(60, lambda number=number: is_missed(session, url, number), "the program sends on to nobody")
+    theirs = {one.name: one.path for one in session.cookies if one.value in ("seen", "x")}
+    assert theirs == {"plain": "/user/alice/", "event-stream": "/user/alice/"}
+    ended(hub, "alice")
+
+
+def reads_events(session, url, accept):
+    with session.get(f"{url}/stream", headers={"Accept": accept}, stream=True, timeout=60) as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
         lines = stream.iter_lines(chunk_size=1)
         for _ in range(5):
-            assert (next(lines), next(lines)) == (b"data: one", b"")
+            assert (next(lines), next(lines)) == (b"data: " + accept.encode(), b"")
             assert session.post(f"{url}/arrived", timeout=60).status_code == 200
-    theirs = {one.name: one.path for one in session.cookies if one.value in ("seen", "x")}
-    assert theirs == {"plain": "/user/alice/", "event-stream": "/user/alice/"}
 
-    def is_missed():
-        session.post(f"{url}/arrived", timeout=60)
-        return session.get(f"{url}/", timeout=60).text == "left"
 
-    within(60, is_missed, "the program sends on to nobody")
-    ended(hub, "alice")
+def is_missed(session, url, number):
+    """Whether the program has noticed so many readers' leaving, as it does with the next event."""
+    session.post(f"{url}/arrived", timeout=60)
+    return session.get(f"{url}/", timeout=60).text == f"{number} left"
 
 
 def errors_of(page):
