@@ -151,8 +151,8 @@ class Api:
                 _ENTRY,
             )
         if response.code not in (200, 400, 500) or not text.lstrip().startswith("{"):
-            message = f"The scheduler's REST service gave no answer of its own (HTTP status {response.code})."
-            raise self._unknown(message, line, words, ends_at)
+            message = _("The scheduler's REST service gave no answer of its own (HTTP status {status}).")
+            raise self._unknown(message.fill(status=response.code), line, words, ends_at)
         errors = _errors(text)
         # The accounting's errors have the status of a success; so has a job that was submitted and is held.
         failed = response.code != 200 or (errors and line.startswith("GET"))
