@@ -27,15 +27,17 @@ class LanguageOfThePage(Extension):
         return _HTML.sub(_SPEAKS, source)
 
 
+SENTENCES = {"_": _, "several": several, "hpcspawner_language": spoken, "hpcspawner_words": words.words_of}
+"""What templates make sentences by, and what they tell of the language."""
+
+
 def install(app: JupyterHub, functions: Mapping[str, Any]) -> None:
     """Put the layers into a Hub that has been put together; templates may call `functions`, by their names."""
     for name in ("jinja2_env", "jinja2_env_sync"):
         environment = app.tornado_application.settings[name]
         environment.loader = ChoiceLoader([OURS, environment.loader])
         environment.add_extension(LanguageOfThePage)
-        environment.globals.update(
-            {"_": _, "several": several, "hpcspawner_language": spoken, "hpcspawner_words": words.words_of}, **functions
-        )
+        environment.globals.update(SENTENCES, **functions)
         if environment.cache is not None:
             environment.cache.clear()
     form = pages.form_templates()

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -17,9 +18,12 @@ from jupyter_server_proxy.handlers import SuperviseAndProxyHandler
 from jupyter_server_proxy.standalone.app import StandaloneProxyServer
 from jupyter_server_proxy.standalone.proxy import make_standalone_proxy
 from jupyterhub.services.auth import HubOAuthenticated
-from tornado import web
+from tornado import httputil, web, websocket
 
 _HUBS_COOKIES = ("jupyterhub-", "_xsrf")
+_EVENTS = "text/event-stream"
+LONGEST_MESSAGE = 100 * 1024 * 1024
+"""Of a WebSocket, in bytes: as of requests and answers, which tornado limits itself."""
 
 
 class Attached(SuperviseAndProxyHandler):
@@ -65,10 +69,17 @@ class Guarded:
 
     inner: Any
     base: str
+    reader_left = False
     check_xsrf_cookie = HubOAuthenticated.check_xsrf_cookie
 
     def prepare(self: Any) -> None:
         """Refuse WebSockets of strangers; others are sent to the log-in or refused where they are passed on."""
+        # The proxy has put its own functions over the class's, and a stream's headers come by `set_header`.
+        self.set_header = partial(self.replace_header, self.set_header)
+        self.write = partial(self.write_to_reader, self.write)
+        self.accept = self.request.headers.get("Accept")
+        if _EVENTS in (self.accept or ""):
+            self.request.headers["Accept"] = _EVENTS  # by which the proxy knows what to pass on as it comes
         if "Upgrade" in self.request.headers and not self.current_user:
             raise web.HTTPError(403)
         if self.current_user:
@@ -87,6 +98,8 @@ class Guarded:
         headers.pop("Authorization", None)
         for name, value in self.inner["headers"].items():
             headers[name] = value
+        if self.accept:
+            headers["Accept"] = self.accept
         headers["Cookie"] = without_hubs(headers.get("Cookie", ""))
         return headers
 
@@ -98,6 +111,22 @@ class Guarded:
                 return
             value = kept_below(value, self.base)
         super().add_header(name, value)  # type: ignore[misc]
+
+    def replace_header(self, replace: Any, name: str, value: str) -> None:
+        """Pass a header of a stream on; a cookie, as those of other answers."""
+        (self.add_header if name.lower() == "set-cookie" else replace)(name, value)
+
+    def on_connection_close(self) -> None:
+        """Note that nobody reads the answer any more."""
+        self.reader_left = True
+        super().on_connection_close()  # type: ignore[misc]
+
+    def write_to_reader(self: Any, write: Any, part: Any) -> None:
+        """Pass a part of the answer on, or else end the stream to which nobody listens."""
+        if not self.reader_left:
+            write(part)
+        elif self._headers_written and isinstance(part, bytes):  # of a stream, not of an answer that came as a whole
+            raise httputil.HTTPInputError  # tornado closes the connection to the server behind, without a word
 
 
 class GuardedProgram(Guarded):
@@ -138,6 +167,7 @@ class Front(StandaloneProxyServer):
         super().__init__(**kwargs)
         # It would report activity even where there is none; the Hub's own proxy knows better.
         self.activity_interval = 0
+        self.websocket_max_message_size = LONGEST_MESSAGE
         self.absolute_url = inner.get("keeps_address", True)
         self.command = ["started by the launcher"]
         if inner["socket"]:
@@ -155,6 +185,8 @@ class Front(StandaloneProxyServer):
 def main() -> None:
     """Serve until the launcher ends us."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: proxy: %(message)s")
+    # There is no option for messages of the server behind; jupyter-server-proxy looks here.
+    websocket._default_max_message_size = LONGEST_MESSAGE
     here = os.path.dirname(os.path.abspath(__file__))
     with open(os.path.join(here, "alone", "front.json"), encoding="utf-8") as file:
         Front(json.load(file)).start()

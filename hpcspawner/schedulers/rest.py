@@ -36,8 +36,6 @@ NUMBER = "error "
 """Stands before the service's own number of an error, in the words of an answer."""
 # Of the page about troubleshooting.
 _ENTRY = "rest-service"
-# 511: of newer ones, where slurmctld does not accept the token.
-_OWN_STATUSES = frozenset({200, 400, 404, 500, 511})
 # What the answers of slurmrestd begin with; a proxy's page does not.
 _NO_SUCH_PAGE = re.compile(r"Unable (?:to )?find requested URL", re.IGNORECASE)
 
@@ -182,10 +180,11 @@ class Api:
                 "in slurm.conf",
                 _ENTRY,
             )
-        if response.code not in _OWN_STATUSES or not text.lstrip().startswith("{"):
-            message = f"The scheduler's REST service gave no answer of its own (HTTP status {response.code})."
-            raise self._unknown(message, line, words, ends_at)
         errors = _errors(text)
+        # Which status an error has is another thing in each release.
+        if not text.lstrip().startswith("{") or (response.code != 200 and not errors):
+            message = _("The scheduler's REST service gave no answer of its own (HTTP status {status}).")
+            raise self._unknown(message.fill(status=response.code), line, words, ends_at)
         # The accounting's errors have the status of a success; so has a job that was submitted and is held.
         failed = response.code != 200 or (errors and line.startswith(("GET", "DELETE")))
         return Answer(int(bool(failed)), text, errors)

@@ -1,17 +1,23 @@
 """Real images in a real Apptainer, each to a cell run in a kernel; what can't be started is named on the page."""
 
+import base64
 import contextlib
+import hashlib
 import html
+import json
+import os
 import re
 import shutil
 import ssl
 from pathlib import Path
 
 import pytest
+import requests
 from cluster.conftest import made, on_head, queue_is_empty_within
 from cluster.test_bad_input import start
 from support.faults import within
 from support.hub import require
+from support.oci import write_archive
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -48,6 +54,14 @@ binds = ["{classic}"]
 [[environments]]
 name = "images"
 path = ["{lab}/apptainer/bin"]
+
+[[environments]]
+name = "fetched"
+path = ["{lab}/apptainer/bin"]
+setup = [
+    'export APPTAINER_CACHEDIR="{lab}/fetched-of-test/cache/$USER"',
+    "export APPTAINER_TMPDIR={lab}/fetched-of-test/temporary",
+]
 
 {images}
 [defaults]"""
@@ -127,6 +141,43 @@ async def test_an_image_by_path_runs_as_a_listed_one(hub, lab):
     assert await hub.run("alice", WHERE) == "n1 /opt/jupyter hello /home/alice"
     hub.stop_server("alice")
     queue_is_empty_within(40, "alice")
+
+
+NOT_NEEDED = ("aiohttp", "babel/locale-data", "cryptography", "debugpy", "jupyterhub", "notebook", "sqlalchemy")
+"""What of the packages JupyterLab starts without: Apptainer packs the image anew, which takes its time."""
+
+
+@pytest.fixture
+def fetched(lab):
+    """A folder with an archive, and with folders for what Apptainer makes of it, which have never been written to."""
+    folder = lab / "fetched-of-test"
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("cache", "temporary"):
+        (folder / name).mkdir(parents=True)
+        shutil.chown(folder / name, "alice")
+        os.utime(folder / name, (0, 0))
+    root = (lab / "images" / "lab").resolve()
+    (packages,) = root.glob("opt/jupyter/lib/python3*/site-packages")
+    not_needed = [str((packages / name).relative_to(root)) for name in NOT_NEEDED] + ["opt/jupyter/share/jupyterhub"]
+    variables = {"PATH": "/opt/jupyter/bin:/usr/bin:/bin", "IMAGE_SAYS": "hello"}
+    write_archive(folder / "lab.tar", root, variables, not_needed)
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_an_archive_named_by_reference_runs_and_is_kept_where_the_profile_says(hub, fetched):
+    hub.spawn("alice", asked(f"oci-archive:{fetched}/lab.tar") | {"environment": "fetched"}, timeout_s=300)
+    assert await hub.run("alice", WHERE) == "n1 /opt/jupyter hello /home/alice"
+    hub.stop_server("alice")
+    queue_is_empty_within(40, "alice")
+    kept = [
+        path for path in (fetched / "cache" / "alice").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20
+    ]
+    assert kept, "the image was not kept"
+    assert (fetched / "temporary").stat().st_mtime > 0, "nothing was made in the folder for it"
+    assert list((fetched / "temporary").iterdir()) == [], "something is left there"
+    names = [word for path in kept for word in ("-o", "-name", path.name)][1:]
+    assert on_head("find", "/home/alice/.apptainer", *names) == "", "the home has it, too"
 
 
 async def test_an_environment_without_jupyterhub_needs_no_image(hub, lab):
@@ -277,3 +328,61 @@ async def test_kernels_behind_the_proxy_have_no_secret_of_the_hub(alone):
         "alice", "import os; print(sorted(n for n in os.environ if 'JUPYTERHUB' in n or 'TOKEN' in n))"
     )
     assert shown == "[]"
+
+
+async def test_a_terminal_of_jupyter_works_behind_the_proxy(alone):
+    made = alone.api("POST", "/users/alice/tokens", json={"scopes": ["access:servers!user=alice"]})
+    headers = {"Authorization": f"token {made.json()['token']}"}
+    url = f"{alone.url}/user/alice"
+    answer = requests.post(f"{url}/api/terminals", headers=headers, verify=alone.folder / "ca.pem", timeout=60)
+    assert answer.ok, answer.text
+    trust = ssl.create_default_context(cafile=str(alone.folder / "ca.pem"))
+    address = f"{url.replace('https', 'wss', 1)}/terminals/websocket/{answer.json()['name']}"
+    socket_ = await websocket_connect(HTTPRequest(address, headers=headers, ssl_options=trust))
+    try:
+        await socket_.write_message(json.dumps(["stdin", "echo $((6*7)) by $(id -un)\r"]))
+        shown = ""
+        while "42 by alice" not in shown:
+            message = await socket_.read_message()
+            assert message is not None, shown
+            kind, *words = json.loads(message)
+            shown += words[0] if kind == "stdout" else ""
+    finally:
+        socket_.close()
+
+
+async def test_a_long_message_of_a_kernel_passes_the_proxy(alone):
+    code = (
+        "from comm import create_comm; create_comm(target_name='of-test', data={'x': 'x' * 40_000_000}); print('there')"
+    )
+    assert await alone.run("alice", code) == "there"
+
+
+CHUNK = 1 << 20  # as JupyterLab cuts a file
+
+
+def uploaded(session, url, chunks):
+    """The SHA-256 of a file of so many chunks, uploaded by JupyterLab's way."""
+    digest = hashlib.sha256()
+    for number in range(1, chunks + 1):
+        chunk = os.urandom(CHUNK)
+        digest.update(chunk)
+        content = base64.b64encode(chunk).decode()
+        body = {"type": "file", "format": "base64", "content": content, "chunk": -1 if number == chunks else number}
+        answer = session.put(url, json=body, timeout=60)
+        assert answer.ok, f"chunk {number}: {answer.status_code} {answer.text}"
+    return digest.hexdigest()
+
+
+def test_a_gigabyte_is_uploaded_behind_the_proxy(alone):
+    session = alone.log_in("alice")
+    session.get(f"{alone.url}/user/alice/lab", timeout=60)
+    token = next(one.value for one in session.cookies if one.name == "_xsrf" and one.path == "/user/alice/")
+    session.headers.update({"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin", "X-XSRFToken": token})
+    path = "/home/alice/gigabyte-of-test.bin"
+    try:
+        digest = uploaded(session, f"{alone.url}/user/alice/api/contents/{Path(path).name}", 1024)
+        assert on_head("sha256sum", path).split()[0] == digest
+        assert int(on_head("stat", "-c", "%s", path)) == 1 << 30
+    finally:
+        on_head("rm", "-f", path)

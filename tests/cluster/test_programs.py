@@ -1,4 +1,4 @@
-"""Programs other than Jupyter behind the proxy that asks the Hub: marimo, TensorBoard, and ttyd on a Unix socket."""
+"""Programs other than Jupyter behind the proxy that asks the Hub: marimo, TensorBoard, ttyd, a sender of events."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import ssl
 import pytest
 from cluster.conftest import made, on_head, queue_is_empty_within
 from cluster.test_bad_input import start
+from support.browser import a_page, enter
 from support.faults import within
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
@@ -62,6 +63,11 @@ command = ["python3", "-m", "http.server", "--bind", "127.0.0.1", "{{port}}"]
 url = "/.hpcspawner/"
 
 [[interfaces]]
+name = "events"
+command = ["python3", "{{folder}}/events.py", "{{port}}", "{{base_url}}"]
+files = {{ "events.py" = {events} }}
+
+[[interfaces]]
 name = "missing"
 command = ["rserver", "--www-socket={{socket}}"]
 
@@ -71,6 +77,43 @@ command = ["sh", "-c", "echo the licence has expired >&2; exit 3", "{{socket}}"]
 
 [defaults]"""
 
+# Sends one event, and the next not before it is told, by another request, that the one before has arrived.
+EVENTS = """\
+import sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+arrived, left = threading.Semaphore(0), []
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if not self.path.endswith("/stream"):
+            self.answer("text/plain", b"%d left" % len(left))
+            return
+        self.answer("text/event-stream", b"")
+        while arrived.acquire(blocking=False):
+            pass
+        try:
+            while True:
+                self.wfile.write(b"data: %s\\n\\n" % self.headers["Accept"].encode())
+                arrived.acquire()
+        except OSError:
+            left.append(self)
+
+    def do_POST(self):
+        arrived.release()
+        self.answer("text/plain", b"")
+
+    def answer(self, kind, text):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Set-Cookie", kind[5:] + "=seen; Path=/")
+        self.send_header("Set-Cookie", "jupyterhub-session-id=x; Path=/")
+        self.end_headers()
+        self.wfile.write(text)
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
 
 @pytest.fixture(scope="module")
 def scheduler():
@@ -79,7 +122,8 @@ def scheduler():
 
 @pytest.fixture(scope="module")
 def running_hub(make_hub, lab):
-    with make_hub("slurm", change=("[defaults]", SITE.format(lab=lab, ttyd=made(lab, "ttyd")))) as hub:
+    site = SITE.format(lab=lab, ttyd=made(lab, "ttyd"), events=json.dumps(EVENTS))
+    with make_hub("slurm", change=("[defaults]", site)) as hub:
         yield hub
 
 
@@ -245,6 +289,62 @@ def test_a_program_that_knows_no_address_is_below_the_server_s(hub):
     assert "Directory listing for /.hpcspawner/" in page.text
     moved = session.get(f"{hub.url}/user/alice/.hpcspawner", allow_redirects=False, timeout=60)
     assert moved.headers["Location"] == "/user/alice/.hpcspawner/"
+    ended(hub, "alice")
+
+
+def test_events_arrive_one_at_a_time_and_a_reader_that_leaves_is_missed(hub):
+    hub.spawn("alice", asked("events"))
+    session, url = hub.log_in("alice"), f"{hub.url}/user/alice"
+    assert session.get(f"{url}/", timeout=60).text == "0 left"
+    session.headers.update({"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin", "Referer": f"{url}/"})
+    # As a browser's EventSource asks, and as others do.
+    for number, accept in enumerate(["text/event-stream", "application/json, text/event-stream"], start=1):
+        reads_events(session, url, accept)
+        within(60, lambda number=number: is_missed(session, url, number), "the program sends on to nobody")
+    theirs = {one.name: one.path for one in session.cookies if one.value in ("seen", "x")}
+    assert theirs == {"plain": "/user/alice/", "event-stream": "/user/alice/"}
+    ended(hub, "alice")
+
+
+def reads_events(session, url, accept):
+    with session.get(f"{url}/stream", headers={"Accept": accept}, stream=True, timeout=60) as stream:
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        lines = stream.iter_lines(chunk_size=1)
+        for _ in range(5):
+            assert (next(lines), next(lines)) == (b"data: " + accept.encode(), b"")
+            assert session.post(f"{url}/arrived", timeout=60).status_code == 200
+
+
+def is_missed(session, url, number):
+    """Whether the program has noticed so many readers' leaving, as it does with the next event."""
+    session.post(f"{url}/arrived", timeout=60)
+    return session.get(f"{url}/", timeout=60).text == f"{number} left"
+
+
+def errors_of(page):
+    """What the browser's console calls an error, from now on."""
+    found = page.complaints
+    page.on("console", lambda message: message.type == "error" and found.append(message.text))
+    return found
+
+
+def test_a_cell_of_marimo_runs_in_a_browser(hub, tmp_path):
+    hub.spawn("alice", asked("marimo"))
+    # Its page has a service worker, for which the browser wants a certificate that it trusts.
+    with a_page(arguments=("--ignore-certificate-errors",)) as page:
+        page.goto(f"{hub.url}/hub/login?next=/hub/home")
+        enter(page, "alice")
+        page.wait_for_url(re.compile("/hub/home"))
+        errors = errors_of(page)
+        page.goto(f"{hub.url}/user/alice/?file=__new__of-test")
+        cell = page.locator(".cm-content").first
+        cell.wait_for(timeout=60_000)
+        cell.click()
+        page.keyboard.type("6*7")
+        page.keyboard.press("Control+Enter")
+        page.locator(".output-area", has_text="42").first.wait_for(timeout=60_000)
+        page.screenshot(path=tmp_path / "marimo.png")
+        assert errors == []
     ended(hub, "alice")
 
 

@@ -2,7 +2,11 @@
 
 import contextlib
 import html
+import os
 import re
+import stat
+import subprocess
+from datetime import datetime
 
 import pytest
 from cluster.conftest import on_head, queue_is_empty_within
@@ -26,7 +30,9 @@ def running_hub(make_hub):
         yield hub
 
 
-# Some seconds after the start, and long before any time-out, on a machine with much to do, too.
+# From the job's start to its end, by the scheduler's own clock.
+NAMED_S = 15
+# Until the user reads it, on a machine with much to do, too.
 SOON_S = 60
 
 
@@ -39,7 +45,15 @@ def refused(hub, **more):
     _, message, seconds = start(hub, asked(**more))
     assert seconds < SOON_S, f"after {seconds:.1f} s: {message}"
     queue_is_empty_within(40, "alice")
+    assert run_s() <= NAMED_S
     return html.unescape(message)
+
+
+def run_s():
+    """For how long alice's last job ran."""
+    jobs = on_head("squeue", "--noheader", "--user=alice", "--states=all", "--sort=-i", "--format=%S %e")
+    began, ended = map(datetime.fromisoformat, jobs.splitlines()[0].split())
+    return (ended - began).total_seconds()
 
 
 @contextlib.contextmanager
@@ -64,6 +78,41 @@ def test_a_directory_that_is_missing_closed_or_full_is_named_with_its_cure(hub, 
     with small_disk(lab, folder):
         message = refused(hub, directory=str(folder))
     assert f"Nothing more can be written to {folder} on n1: its file system is full. Remove files there" in message
+
+
+# A file system whose server says nothing, as a file server does that is down.
+SILENT = """\
+import ctypes, os, sys
+libc, server = ctypes.CDLL(None, use_errno=True), os.open(sys.argv[2], os.O_RDWR)
+options = b"fd=%d,rootmode=40777,user_id=0,group_id=0,allow_other" % server
+if libc.mount(b"silent", sys.argv[1].encode(), b"fuse", 0, options):
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("mounted", flush=True)
+sys.stdin.read()
+MNT_DETACH = 2
+libc.umount2(sys.argv[1].encode(), MNT_DETACH)
+"""
+
+
+@contextlib.contextmanager
+def silent_disk(lab, folder):
+    """In this folder of the node is a file system that does not answer; whoever waits for it is let go at the end."""
+    daemon = (lab / "run" / "slurmd.n1.pid").read_text().strip()
+    device = lab / "dev" / "fuse"
+    if not device.exists():
+        os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(10, 229))  # /dev of another release has none
+    argv = ["nsenter", "-t", daemon, "-m", "python3", "-c", SILENT, str(folder), str(device)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as server:
+        assert server.stdout.readline() == "mounted\n"
+        yield
+
+
+def test_a_directory_that_does_not_answer_is_named(hub, lab):
+    folder = lab / "silent-of-test"
+    folder.mkdir(exist_ok=True)
+    with silent_disk(lab, folder):
+        message = refused(hub, directory=str(folder))
+    assert f"The directory {folder} did not answer on n1 within 8 s: its file system may be down there." in message
 
 
 LINES = """\

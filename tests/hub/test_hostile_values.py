@@ -17,6 +17,7 @@ from hpcspawner.errors import Problem, Reason, ServerLost
 from hpcspawner.pages.failure import failure
 from hpcspawner.pages.history import PastJob
 from hpcspawner.pages.pages import STATIC, TEMPLATES, Draft, as_hub_error, render_form
+from hpcspawner.pages.site_templates import SENTENCES
 from hpcspawner.request.own import Own
 from hpcspawner.schedulers.standing import Member, Reservation
 from hpcspawner.schedulers.state import Cause
@@ -66,6 +67,7 @@ PAGES = Environment(
         [PrefixLoader({"templates": FileSystemLoader(THEIRS)}), FileSystemLoader([str(TEMPLATES), THEIRS])]
     ),
 )
+PAGES.globals.update(SENTENCES)
 OF_EVERY_PAGE = {
     "static_url": lambda path, **_: f"/static/{path}",
     "base_url": "/hub/",

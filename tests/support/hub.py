@@ -259,7 +259,8 @@ class Kernel:
         trust = ssl.create_default_context(cafile=str(self.hub.folder / "ca.pem"))
         address = self._url.replace("https", "wss", 1) + "/channels"
         request = HTTPRequest(address, headers=self._token, ssl_options=trust)
-        socket_ = await websocket_connect(request, ping_interval=None)
+        # A browser knows no limit.
+        socket_ = await websocket_connect(request, ping_interval=None, max_message_size=1 << 30)
         try:
             return await _execute(socket_, code)
         finally:

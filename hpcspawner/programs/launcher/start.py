@@ -31,7 +31,7 @@ FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 0.2
 LOOK_ANYWAY_S = 1.0
 BESIDE_S = 15.0
-FOLDERS_S = 10.0
+FOLDERS_S = 8.0  # with the start itself and END_REPORT_S within 15 s of the job's start
 PACKAGES = {"jupyterhub-singleuser": "jupyterhub", "jupyter-lab": "jupyterlab", "jupyter-notebook": "notebook"}
 _PEM = re.compile("(-----BEGIN (PRIVATE KEY|CERTIFICATE REQUEST)-----[^-]+-----END \\2-----)")
 
