@@ -178,7 +178,13 @@ def test_a_question_is_the_command_that_the_hub_would_run_itself(scheduler):
         "runs": scheduler.runs_command(job_id, mark),
         "visibility": scheduler.visibility_command(),
         **{f"end{at}": argv for at, argv in enumerate(scheduler.end_commands(job_id, mark))},
+        "nodes": scheduler.nodes_command(mark),
+        "waiting": scheduler.waiting_command(mark),
+        "open": scheduler.open_command(mark),
     }
+    if standing := scheduler.standing:
+        wanted["reservations"] = standing.reservations_command
+        wanted |= {f"accounts-{name}": argv for name, argv in standing.accounts_commands.items()}
     made = {
         verb: [word.replace("{job}", job_id).replace("{mark}", mark) for word in one.template]
         for verb, one in questions(scheduler).items()
