@@ -31,10 +31,13 @@ from hpcspawner.programs.usable import (
     LIST_BYTES,
     MOST,
     Kept,
+    after_modules,
     inside,
     kind_of,
+    login_variables,
     marker_of,
     state_of,
+    why_no_modules,
     why_not_set_up,
 )
 
@@ -74,7 +77,7 @@ def main() -> int:
     if "find" in asked:
         answer["found"] = list(found(home, asked["find"], time.monotonic() + LIMIT_S))
     else:
-        answer["problems"] = list(problems(asked["check"], home))[:MOST_PROBLEMS]
+        answer.update(checked(asked["check"], home))
     print(json.dumps(answer))
     return 0
 
@@ -142,21 +145,35 @@ def has(path: str, libraries: "List[str]", package: str, program: str) -> bool:
     return by_program or any(os.path.isdir(os.path.join(one, package)) for one in libraries)
 
 
-def problems(asked: "Dict[str, Any]", home: str) -> "Iterator[Dict[str, str]]":
-    """What stands against a choice: the form's field, a sentence, and the cure in it."""
-    kept = Kept(os.path.join(home, KEPT))
-    set_up = asked.get("set_up") or {}
-    for why in why_not_set_up(set_up, asked.get("environment") or "", kept, home):
-        yield {"field": "environment", "message": why}
+def checked(asked: "Dict[str, Any]", home: str) -> "Dict[str, Any]":
+    """What stands against a choice, and whether its modules could not be looked at here."""
+    kept, set_up = Kept(os.path.join(home, KEPT)), asked.get("set_up") or {}
+    missing, variables = after_modules(set_up, home)
+    found = [{"field": "environment", "message": why} for why in why_no_modules(missing)]
+    folder = asked.get("environment") or ""
+    if not missing and (variables is not None or folder):
+        # An environment in a folder needs no module to be looked at, and may need one to run.
+        set_up = set_up if variables is not None else {}
+        found += [
+            {"field": "environment", "message": why}
+            for why in why_not_set_up(set_up, folder, variables or login_variables(home), kept)
+        ]
+    found += problems(asked, kept, home)
+    kept.write()
+    unsure = {"unsure": True} if variables is None else {}
+    return dict(unsure, problems=found[:MOST_PROBLEMS])
+
+
+def problems(asked: "Dict[str, Any]", kept: Kept, home: str) -> "Iterator[Dict[str, str]]":
+    """What stands against an image and a directory: the form's field, a sentence, and the cure in it."""
     image, directory = asked.get("image"), asked.get("directory")
     why = why_no_image(image, kept) if image else ""
     if why:
         yield {"field": "image", "message": why}
-    for folder in folders_to_write(directory, home) if directory else ():
-        why = why_no_directory(folder)
+    for one in folders_to_write(directory, home) if directory else ():
+        why = why_no_directory(one)
         if why:
             yield {"field": "directory", "message": why}
-    kept.write()
 
 
 def why_no_image(path: str, kept: Kept) -> str:

@@ -25,6 +25,7 @@ PACKAGES = {"jupyterhub-singleuser": "jupyterhub", "jupyter-lab": "jupyterlab", 
 NO_PACKAGE = 3
 FIND_PACKAGES = "import importlib.util as u, sys; sys.exit(%d * any(not u.find_spec(n) for n in sys.argv[1:]))"
 
+MODULE_CURE = "Choose another environment, and tell those who run this cluster."
 # What may bring the command `module`, as words of bash: the files of a login, then those of module systems.
 MODULE_FILES = (
     "/etc/profile.d/*.sh /usr/share/{lmod/lmod,Modules,modules}/init/bash"
@@ -171,14 +172,14 @@ def after_modules(set_up: "Dict[str, Any]", home: str) -> "Tuple[List[str], Opti
     return missing, dict(one.split("=", 1) for one in left if "=" in one)  # type: ignore[misc]
 
 
-def why_not_set_up(set_up: "Dict[str, Any]", folder: str, kept: Kept, home: str) -> "Iterator[str]":
-    """Why a set-up would fail: modules that are missing, an environment that does not run."""
-    missing, variables = after_modules(set_up, home)
-    cure = "Choose another environment, and tell those who run this cluster."
+def why_no_modules(missing: "List[str]") -> "Iterator[str]":
+    """Sentences about modules that there are not."""
     for name in missing:
-        yield "There is no module %s on %s. %s" % (name, platform.node(), cure)
-    if missing or variables is None:
-        return
+        yield "There is no module %s on %s. %s" % (name, platform.node(), MODULE_CURE)
+
+
+def why_not_set_up(set_up: "Dict[str, Any]", folder: str, variables: "Dict[str, str]", kept: Kept) -> "Iterator[str]":
+    """Why an environment would not start a server, once its modules have left these variables."""
     folder = folder or prefix_of(set_up, variables)
     why = why_no_environment(folder) or why_not_running(folder, set_up, variables, kept) if folder else ""
     if why:
@@ -217,34 +218,55 @@ def why_not_running(path: str, set_up: "Dict[str, Any]", variables: "Dict[str, s
         advice = " Add the package %s to that environment, with pip or conda." % package if package else ""
         return "%s was not found in %s.%s" % (wanted[0], path, advice)
     program = there[0] if there and os.path.dirname(there[0]) == folders[0] else ""
-    package = PACKAGES.get(os.path.basename(program), "")
     state = state_of([python_of(path), *marks_of(path), *([program] if program else [])])
     key = json.dumps([path, program, set_up.get("modules"), set_up.get("use"), set_up.get("init")])
     if kept.has(key, state):
         return ""
-    argv = [python_of(path), "-c", FIND_PACKAGES % NO_PACKAGE, *([package] if package else [])]
-    code, said = run(argv, dict(variables, PATH=":".join(folders), CONDA_PREFIX=path))
-    if code == NO_PACKAGE and package:
-        lacks = "The environment %s has %s, and its Python can't find the package %s. Install it again there."
-        return lacks % (path, os.path.basename(program), package)
-    if code is None:
-        return "The Python of the environment %s did not answer on %s within %d s." % (path, platform.node(), RUN_S)
-    if code:
-        last = (said.decode("utf-8", "replace").strip().split("\n")[-1][:200]).strip() or "exit code %d" % code
-        return "The Python of the environment %s does not run on %s: %s. Make it again." % (path, platform.node(), last)
-    kept.keep(key, state)
+    variables = dict(variables, PATH=":".join(folders), CONDA_PREFIX=path)
+    why = why_no_python(path, program, variables)
+    if not why:
+        kept.keep(key, state)
+    return why
+
+
+def why_no_python(path: str, program: str, variables: "Dict[str, str]") -> str:
+    """Why an environment's Python does not run, or that of its program does not find the program's package."""
+    package = PACKAGES.get(os.path.basename(program), "")
+    # The program's Python may be another; a shell may stand there too, where the path is long.
+    python = interpreter_of(program) if package else ""
+    asks = python if os.path.basename(python).startswith("python") else ""
+    runs = [[python_of(path), "-c", FIND_PACKAGES % NO_PACKAGE, *([package] if asks == python_of(path) else [])]]
+    runs += [[asks, "-c", FIND_PACKAGES % NO_PACKAGE, package]] if asks not in ("", python_of(path)) else []
+    for argv in runs:
+        code, said = run(argv, variables)
+        if code == NO_PACKAGE and argv[-1] == package:
+            lacks = "The environment %s has %s, and its Python can't find the package %s. Install it again there."
+            return lacks % (path, os.path.basename(program), package)
+        if code is None:
+            return "The Python of the environment %s did not answer on %s within %d s." % (path, platform.node(), RUN_S)
+        if code:
+            last = said.decode("utf-8", "replace").strip().split("\n")[-1][:200].strip() or "exit code %d" % code
+            does_not = "The Python of the environment %s does not run on %s: %s. Make it again."
+            return does_not % (path, platform.node(), last)
     return ""
 
 
 def is_program(path: str) -> bool:
     """Whether this can be run: a file, and where it names an interpreter, that is there."""
+    interpreter = interpreter_of(path)
+    there = not interpreter or os.path.exists(interpreter)
+    return os.path.isfile(path) and os.access(path, os.X_OK) and there
+
+
+def interpreter_of(path: str) -> str:
+    """The program that the first line of a script names; empty for none."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             first = file.readline(300).decode("utf-8", "replace")
     except OSError:
-        return os.path.isfile(path) and os.access(path, os.X_OK)
+        return ""
     words = first[2:].split() if first.startswith("#!") else []
-    return os.path.isfile(path) and os.access(path, os.X_OK) and (not words or os.path.exists(words[0]))
+    return words[0] if words else ""
 
 
 def marks_of(path: str) -> "List[str]":

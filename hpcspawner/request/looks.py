@@ -55,6 +55,7 @@ class _Problems(_Answer):
     host: Annotated[str, Field(max_length=255)]
     home: bool
     problems: Annotated[list[_Problem], Field(max_length=look.MOST_PROBLEMS)]
+    unsure: bool = False
 
 
 class AnswerUnreadable(Exception):
@@ -113,6 +114,19 @@ def check(profile: SiteProfile, user: LocalAccount, request: JobRequest, fallbac
     )
 
 
+def of_environment(profile: SiteProfile, environment: Environment, home: str) -> bytes:
+    """The question whether an environment of the profile can be set up, for a user with this home."""
+    conda = _in_home(environment.conda or "", home)
+    told = set_up(profile.job, environment, profile.default_interface, home, not environment.image)
+    return _line({"check": {"set_up": told} | ({"environment": conda} if conda.startswith("/") else {})})
+
+
+def said_of_environment(answer: str) -> tuple[list[str], bool]:
+    """What stands against it, and whether all of it could be looked at. Raises AnswerUnreadable."""
+    told = _read(_Problems, answer)
+    return [printable(one.message) for one in told.problems], not told.unsure
+
+
 def set_up(job: Job, environment: Environment, interface: Interface, home: str, is_whole: bool) -> dict[str, object]:
     """What `look.py` is told of a set-up: no more than it can know without running lines of the site's own."""
     folders, rest = _prologue(job.prologue or "")
@@ -164,7 +178,8 @@ def problems(answer: str) -> dict[str, object]:
     listed = [{"field": one.field, "message": recognised(printable(one.message))} for one in told.problems]
     sentences = joined(str(one["message"]) for one in listed)
     good = _("Checked on {host}: directory, environment and image are usable.", host=host)
-    return {"problems": listed, "message": sentences or good}
+    unsure = _("{host} has no module system: a start looks for the modules on the node.", host=host)
+    return {"problems": listed, "message": sentences or (joined([good, unsure]) if told.unsure else good)}
 
 
 def _blind(host: str) -> str:

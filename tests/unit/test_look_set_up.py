@@ -1,6 +1,7 @@
 """The look at what an environment's set-up needs: the site's modules, the environment's Python and its Jupyter."""
 
 import json
+import logging
 import os
 import pwd
 import shutil
@@ -12,12 +13,16 @@ from pathlib import Path
 import pytest
 from unit.test_helper import PYTHON, USER
 
+from hpcspawner.checks import set_ups
+from hpcspawner.checks.finding import run_all
 from hpcspawner.programs import look, usable
 from hpcspawner.programs.joined import joined_look
 from hpcspawner.request import looks
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
-from hpcspawner.site.profile import parse
+from hpcspawner.schedulers.commands import Client
+from hpcspawner.schedulers.factory import make_scheduler
+from hpcspawner.site.profile import Access, parse
 
 # A module system: a module is a file below MODULEPATH, which loading reads.
 MODULES = """\
@@ -36,6 +41,7 @@ module() {
 }
 """
 JUPYTER = ["jupyterhub-singleuser"]
+IDS = ("--reuid={user}", f"--regid={pwd.getpwnam(USER).pw_gid}", "--clear-groups")
 GONE = "Choose another environment, and tell those who run this cluster."
 
 
@@ -71,7 +77,7 @@ def environment(folder, python="exit 0", program="jupyterhub-singleuser"):
     return folder
 
 
-def problems(**check):
+def problems(unsure=False, **check):
     """What the program answers, as an ordinary user."""
     who = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     done = subprocess.run(
@@ -83,7 +89,9 @@ def problems(**check):
         cwd="/",
         **who,
     )
-    return [one["message"] for one in json.loads(done.stdout)["problems"]]
+    answer = json.loads(done.stdout)
+    assert answer.get("unsure", False) is unsure
+    return [one["message"] for one in answer["problems"]]
 
 
 def host():
@@ -106,8 +114,8 @@ def test_words_of_a_module_are_no_lines_of_bash(modules, place):
 def test_where_nothing_brings_modules_nothing_is_said_of_them(place, text):
     init = place / "init.sh"
     init.write_text(text)
-    assert problems(set_up={"init": str(init), "modules": ["nowhere/9"]}) == []
-    assert problems(set_up={"init": "/nowhere", "modules": ["nowhere/9"]}) == []
+    assert problems(set_up={"init": str(init), "modules": ["nowhere/9"]}, unsure=True) == []
+    assert problems(set_up={"init": "/nowhere", "modules": ["nowhere/9"]}, unsure=True) == []
 
 
 def test_what_a_module_system_leaves_to_the_shell_is_no_word_of_ours(modules, place):
@@ -160,6 +168,16 @@ def test_an_environment_without_jupyter_or_with_half_of_it_is_named(place):
     assert "jupyterhub-singleuser was not found" in told
 
 
+def test_the_package_is_asked_of_the_program_s_own_python(place):
+    folder, other = environment(place / "env"), environment(place / "other", "exit 3")
+    (folder / "bin" / "jupyterhub-singleuser").write_text(f"#!{other}/bin/python\n")
+    (told,) = problems(environment=str(folder), set_up={"programs": JUPYTER})
+    assert f"The environment {folder} has jupyterhub-singleuser, and its Python can't find" in told
+    # As pip writes it where the path is long.
+    (folder / "bin" / "jupyterhub-singleuser").write_text("#!/bin/sh\n")
+    assert problems(environment=str(folder), set_up={"programs": JUPYTER}) == []
+
+
 def test_a_real_environment_is_usable():
     prefix = Path(sys.prefix)
     why = usable.why_not_running(str(prefix), {"programs": JUPYTER}, dict(os.environ), usable.Kept("/nowhere"))
@@ -190,7 +208,7 @@ def runs(folder):
 
 def look_at(folder, home):
     asked = {"environment": str(folder), "set_up": {"programs": JUPYTER}}
-    return list(look.problems(asked, str(home)))
+    return look.checked(asked, str(home))["problems"]
 
 
 @pytest.mark.parametrize("changed", ["lib/python3.11/site-packages/new", "bin/python", "pyvenv.cfg"])
@@ -310,3 +328,48 @@ def test_where_a_prologue_may_bring_modules_none_is_looked_for(prologue):
 def test_where_something_else_may_bring_jupyter_it_is_not_missed(what):
     assert "programs" in asked({})
     assert "programs" not in asked(**what)
+
+
+def client(**access):
+    access = Access(type="slurm", path=("/usr/bin", "/bin"), **access)
+    return Client(make_scheduler(access, Path("spool")), access, logging.getLogger("test"))
+
+
+async def findings(job, desk, user="", **environments):
+    listed = [{"name": name, **one} for name, one in environments.items()]
+    profile = parse(SITE | {"environments": listed, "job": job}, "site.toml")
+    return [one async for _, one in run_all(set_ups.checks(profile, desk, user))]
+
+
+async def test_hpcspawner_check_names_modules_that_are_missing_and_an_environment_that_does_not_run(modules, place):
+    job = {"modules_init": modules["init"], "prologue": f"module use {place}/core"}
+    environment(place / "env", "exit 5")
+    own = {"gone": {"modules": ["outer", "nowhere/9"]}, "there": {"modules": ["outer"]}}
+    own |= {"broken": {"path": [f"{place}/env/bin"]}, "nothing": {}, "far": {"conda": "/nowhere"}}
+    # As this account, or as root for a user of the Hub's.
+    desk, user = (
+        (client(command_prefix=["setpriv", *IDS, "--"], look=True), USER) if os.geteuid() == 0 else (client(), "")
+    )
+    found = await findings(job, desk, user, **own)
+    host_ = host()
+    assert [(one.outcome.value, one.what) for one in found] == [
+        ("warning", f"gone: There is no module nowhere/9 on {host_}."),
+        ("ok", "there: nothing is missing for its set-up"),
+        (
+            "warning",
+            f"broken: The Python of the environment {place}/env does not run on {host_}: exit code 5. Make it again.",
+        ),
+        ("warning", f"far: There is no environment in /nowhere on {host_}. Make it again, or choose another."),
+    ]
+    assert found[0].cure.startswith("correct environments (gone)")
+    (one,) = await findings({"modules_init": "/nowhere"}, desk, user, one={"modules": ["outer"]})
+    assert (one.outcome.value, "no module system here" in one.what) == ("not checked", True)
+
+
+async def test_hpcspawner_check_says_where_it_could_not_look(place):
+    away = client(ssh=["hub@login1"], ssh_key="/k", ssh_known_hosts="/k", helper="/usr/local/libexec/hpcspawner")
+    (one,) = await findings({}, away, one={"modules": ["x"]})
+    assert (one.outcome.value, "scheduler.look and --user=NAME" in one.what) == ("not checked", True)
+    if os.geteuid() == 0:
+        (one,) = await findings({}, client(), one={"modules": ["x"]})
+        assert "run this as the Hub's account" in one.what
