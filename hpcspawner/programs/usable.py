@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 MOST = 50
 ENTRIES = 500  # looked at in one folder
 LIST_BYTES = 65536
-RUN_S = 10
+RUN_S = 8
 KEPT = ".cache/hpcspawner/usable.json"
 KEPT_S = 86400.0
 
@@ -108,15 +108,19 @@ class Kept:
         if not self.changed:
             return
         newest = list(self.entries.items())[-MOST:]
+        folder = os.path.dirname(self.path)
         try:
-            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-            # Of mode 0600 by itself, and another's link in its place is replaced.
-            number, path = tempfile.mkstemp(dir=os.path.dirname(self.path))
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            # Of mode 0600 by itself; another's link in the place of the old one is replaced.
+            number, new = tempfile.mkstemp(dir=folder)
+        except OSError:
+            return
+        try:
             with open(number, "w", encoding="utf-8") as file:
                 json.dump(dict(newest), file)
-            os.replace(path, self.path)
+            os.replace(new, self.path)
         except OSError:
-            pass
+            os.unlink(new)
 
 
 def state_of(paths: "List[str]") -> "List[Any]":

@@ -1,8 +1,11 @@
 """The form's check of what an environment needs, on a cluster: the site's modules, an environment that does not run."""
 
+import json
+
 import pytest
 from cluster.conftest import on_head
 from cluster.test_own_environments import PLACE, check
+from support.commands import hpcspawner
 
 # As a site has it: the prologue says where the modules are, the first environment needs one, the second another too.
 SITE = """\
@@ -78,3 +81,14 @@ def test_an_environment_that_does_not_run_is_named_and_one_that_does_is_run_once
     on_head("touch", "/home/alice/counting/pyvenv.cfg", user="alice")
     assert check(hub, session, environment="~/counting").json()["problems"] == []
     assert on_head("cat", "/home/alice/counting/runs", user="alice") == "run\nrun\n"
+
+
+def test_hpcspawner_check_says_the_same_to_the_admin(hub):
+    _, out, said = hpcspawner("check", "--json", "--user=alice", str(hub.folder / "site.toml"))
+    found = {one["what"]: one["outcome"] for one in json.loads(out)["findings"] if one["check"] == "set-up"}
+    assert found, said
+    assert found["with-module: nothing is missing for its set-up"] == "ok"
+    assert found["jupyter: nothing is missing for its set-up"] == "ok"
+    (gone,) = [what for what in found if what.startswith("gone: ")]
+    assert gone.startswith("gone: There is no module nowhere/9 on ")
+    assert found[gone] == "warning"

@@ -137,7 +137,7 @@ def test_a_python_that_does_not_run_is_named_with_its_last_words(place):
 
 def test_one_that_hangs_is_ended_with_all_that_it_started(place):
     folder = environment(place / "env", "sleep 600 & exec sleep 600")
-    text = joined_look().replace("RUN_S = 10", "RUN_S = 1")
+    text = joined_look().replace("RUN_S = 8", "RUN_S = 1")
     assert text.count("RUN_S = 1\n") == 1
     asked = json.dumps({"check": {"environment": str(folder)}}) + "\n"
     who = {"user": USER, "group": pwd.getpwnam(USER).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -260,6 +260,17 @@ def test_what_another_may_have_written_is_not_believed(tmp_path, how):
         kept.write_text(json.dumps({key: [state, at - away] for key, (state, at) in entries.items()}))
     assert look_at(folder, tmp_path) == []
     assert runs(folder) == 2
+
+
+def test_a_home_that_takes_no_file_is_no_matter(tmp_path):
+    folder = counting(tmp_path / "env")
+    (tmp_path / ".cache").write_text("no folder")
+    assert look_at(folder, tmp_path) == look_at(folder, tmp_path) == []
+    assert runs(folder) == 2
+    # Its place is taken; what was begun is gone.
+    (tmp_path / "other" / usable.KEPT).mkdir(parents=True)
+    assert look_at(folder, tmp_path / "other") == []
+    assert os.listdir((tmp_path / "other" / usable.KEPT).parent) == [Path(usable.KEPT).name]
 
 
 def test_no_more_is_kept_than_a_bound_and_the_newest_of_it(tmp_path):
