@@ -66,6 +66,12 @@ LAUNCHER = (
 LOOK = (
     _("There is no environment in {path} on {node}. Make it again, or choose another."),
     _("The environment {path} has no Python that runs ({python}). Make it again."),
+    _("There is no module {module} on {node}. {cure}"),
+    _("Choose another environment, and tell those who run this cluster."),
+    _("The environment {path} has {program}, and its Python can't find the package {package}. Install it again there."),
+    _("The Python of the environment {path} did not answer on {node} within {seconds} s."),
+    _("The Python of the environment {path} does not run on {node}: {why}. Make it again."),
+    _("exit code {code}"),
     _("There is no image {path} on {node}. Check the path."),
     _("You may not read the image {path}. Ask its owner to let you, or copy it."),
     _(
@@ -82,6 +88,7 @@ LOOK = (
     _("You may not write to the directory {path}. Choose another."),
     _("Nothing more can be written to {path}: {why}. Remove files there."),
     _("Only {count} MB are left in {path}. Remove files there."),
+    _("Only {count} more files can be kept in {path}. Remove files there."),
 )
 """Those of `look.py`, which shares some of the launcher's."""
 

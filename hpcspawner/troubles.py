@@ -19,6 +19,7 @@ BY_CHECK: Mapping[str, str] = {
     "environments": "no-jupyter",
     "images": "images",
     "files": "files",
+    "set-up": "no-jupyter",
     "node names": "hub-to-node",
     "ports": "hub-to-node",
     "certificate": "certificate",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcspawner.checks import files, https, nodes, partitions, rights, scheduler
+from hpcspawner.checks import files, https, nodes, partitions, rights, scheduler, set_ups
 from hpcspawner.checks.finding import Check, Finding, good, wrong
 from hpcspawner.checks.trial import Home, Trial
 from hpcspawner.errors import ProfileError
@@ -35,6 +35,7 @@ def of_cluster(profile: SiteProfile, client: Client, user: str) -> Iterator[Chec
     yield Check("partitions", lambda: partitions.compare(client, profile))
     yield from rights.checks(profile, client, user)
     yield from files.checks(profile)
+    yield from set_ups.checks(profile, client, user)
     yield Check("node names", lambda: nodes.names_resolve(client))
     yield Check("ports", lambda: nodes.ports(profile))
 

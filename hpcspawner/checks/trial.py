@@ -14,12 +14,13 @@ from hpcspawner.checks.finding import Finding, good, not_checked, warning, wrong
 from hpcspawner.checks.scheduler import skew
 from hpcspawner.errors import RequestError, SchedulerError
 from hpcspawner.programs import trial as program
+from hpcspawner.programs.joined import source
 from hpcspawner.request import accounts
 from hpcspawner.request.gate import make
 from hpcspawner.schedulers.base import JobLabel, Submission
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.state import JobState, JobStatus
-from hpcspawner.script.text import quote, source
+from hpcspawner.script.text import quote
 from hpcspawner.site.profile import SiteProfile
 from hpcspawner.units import printable
 

@@ -13,7 +13,9 @@ from hpcspawner.hub.connections import Connections, most
 from hpcspawner.jobs.job import now
 
 CAP = 64 * 1024
-"""Bytes for addresses of ours; the longest call of a launcher has less than a tenth of it."""
+"""Bytes for addresses that jobs call; the longest call of a launcher has less than a tenth of it."""
+FORM_CAP = 256 * 1024
+"""Bytes for our pages: a form with as many set-up lines as a site may allow, each letter as long as a form makes it."""
 HUB_CAP = 1 << 20
 """Bytes for JupyterHub's own addresses; tornado would keep 100 MB of each. A list of 30,000 users is shorter."""
 # By so much a body may be too long and is still read, and dropped: who is cut off while sending loses the answer.
@@ -23,7 +25,7 @@ _SAY_AGAIN_S = 60.0
 
 
 def places(base_url: str) -> tuple[str, ...]:
-    """What the paths of our addresses begin with, on a Hub at `base_url` ("/hub/")."""
+    """What the paths of our addresses begin with, on a Hub at `base_url` ("/hub/"): what jobs call, then pages."""
     return f"{base_url}api/hpcspawner/", f"{base_url}hpcspawner/"
 
 
@@ -86,7 +88,8 @@ class _Measured(HTTPMessageDelegate):
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Awaitable[None] | None:
         """As tornado's own; a request that announces too long a body is refused at once."""
         self._method = start_line.method
-        self._cap = CAP if start_line.path.startswith(self._server.ours) else HUB_CAP
+        caps = zip(self._server.ours, (CAP, FORM_CAP), strict=False)
+        self._cap = next((cap for place, cap in caps if start_line.path.startswith(place)), HUB_CAP)
         going_on = self._inner.headers_received(start_line, headers)
         if _declared_length(headers) > self._cap + _DROPPED:
             self._refuse()

@@ -112,8 +112,9 @@ class CheckHandler(_Looks):
             self._asking.discard(name)
 
     async def _check(self, cluster: Cluster, options: dict[str, Any], user: LocalAccount) -> dict[str, Any]:
-        _, request = await self.spawner().judged(options, cluster)
-        asked = looks.check(cluster.profile, user, request)
+        spawner = self.spawner()
+        _, request = await spawner.judged(options, cluster)
+        asked = looks.check(cluster.profile, user, request, spawner.fallback_path)
         async with self._turns.one:
             return looks.problems(await cluster.client.look(user.name, asked))
 

@@ -13,7 +13,7 @@ Options become words of the submit command, each checked against the site's list
 a batch system would read as options are refused.
 
 `look` is there where the site's profile says so (scheduler.look). It runs the program that is written into it, which
-looks at files with the user's rights alone.
+looks at files with the user's rights alone, and runs the site's module system and an environment's Python.
 
 Output, error output and exit code are the command's own; it is SIGKILL for one that was ended here. What this program
 says itself begins with "hpcspawner helper: ", and its own exit codes are those of sysexits.h. Its last line says how a

@@ -1,12 +1,15 @@
 """Looks at files as a user, before a job is there: own environments, and what stands against a choice.
 
 It reads one line of JSON and prints one. `{"find": FOLDERS}` looks for conda and virtual environments below these
-folders and where conda puts them; `{"check": {"directory", "environment", "image"}}` looks at paths, each of which may
-be left out.
+folders and where conda puts them; `{"check": {"directory", "environment", "image", "set_up"}}` looks at paths, and at
+what the set-up of an environment needs. Each may be left out. `set_up` has `modules` that are loaded after `purge` (by
+`init`, with the folders `use`), the folder or name `conda` (looked for in `roots`), folders `path` for programs, and
+`programs`, of which one must be there.
 
 It runs as the user and is one file for Python 3.6 and later with the standard library alone. It reads names, the first
-bytes of images and conda's list, runs nothing of what it finds, and stops by itself: after LIMIT_S, and at MOST
-environments.
+bytes of images and conda's list, and stops by itself: after LIMIT_S, and at MOST environments. To find environments it
+runs nothing. A check runs the site's module system and the environment's Python, as the job would, for RUN_S at most;
+what was found usable and has not changed since is kept in a file of the user's own, and not run again.
 """
 
 import errno
@@ -22,14 +25,29 @@ import tempfile
 import time
 from typing import Any, Dict, Iterator, List, Union
 
+from hpcspawner.programs.usable import (
+    ENTRIES,
+    KEPT,
+    LIST_BYTES,
+    MOST,
+    Kept,
+    after_modules,
+    inside,
+    kind_of,
+    login_variables,
+    marker_of,
+    state_of,
+    why_no_modules,
+    why_not_set_up,
+)
+
 LIMIT_S = 8.0
-MOST = 50
-ENTRIES = 500  # looked at in one folder
-LIST_BYTES = 65536
+MOST_PROBLEMS = 10
 LONGEST_PATH = 1000
 SPACE_BYTES = 65536
 # What is left when a file system counts as nearly full.
 LOW_BYTES = 100 << 20
+LOW_FILES = 1000
 
 # Where conda, its distributions and people put environments, below the home.
 PLACES = ("", ".conda/envs", "envs", ".virtualenvs", ".local/share/virtualenvs")
@@ -59,7 +77,7 @@ def main() -> int:
     if "find" in asked:
         answer["found"] = list(found(home, asked["find"], time.monotonic() + LIMIT_S))
     else:
-        answer["problems"] = list(problems(asked["check"]))
+        answer.update(checked(asked["check"], home))
     print(json.dumps(answer))
     return 0
 
@@ -105,36 +123,6 @@ def listed(path: str) -> "List[str]":
     return [os.path.normpath(line) for line in lines if line.startswith("/")]
 
 
-def inside(folder: str) -> "List[str]":
-    """What lies in a folder, by name; nothing where it can't be read."""
-    names = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                names.append(entry.name)
-                if len(names) >= ENTRIES:
-                    break
-    except OSError:
-        return []
-    return [os.path.join(folder, name) for name in sorted(names)]
-
-
-def kind_of(path: str) -> str:
-    """`conda` or `venv`; empty for what is no environment with a Python."""
-    kinds = (("conda", os.path.isdir(os.path.join(path, "conda-meta"))), ("venv", os.path.isfile(marker_of(path))))
-    return next((kind for kind, there in kinds if there and os.access(python_of(path), os.X_OK)), "")
-
-
-def marker_of(path: str) -> str:
-    """The file that makes a folder a virtual environment."""
-    return os.path.join(path, "pyvenv.cfg")
-
-
-def python_of(path: str) -> str:
-    """Where an environment has its Python."""
-    return os.path.join(path, "bin", "python")
-
-
 def lacking(path: str) -> "List[str]":
     """Packages that an environment needs for a server and has not; none where it sees those of another Python."""
     try:
@@ -157,31 +145,47 @@ def has(path: str, libraries: "List[str]", package: str, program: str) -> bool:
     return by_program or any(os.path.isdir(os.path.join(one, package)) for one in libraries)
 
 
-def problems(paths: "Dict[str, str]") -> "Iterator[Dict[str, str]]":
-    """What stands against a choice: the form's field, a sentence, and the cure in it."""
-    looks = (("environment", why_no_environment), ("image", why_no_image), ("directory", why_no_directory))
-    for field, look in looks:
-        why = look(paths[field]) if paths.get(field) else ""
+def checked(asked: "Dict[str, Any]", home: str) -> "Dict[str, Any]":
+    """What stands against a choice, and whether its modules could not be looked at here."""
+    kept, set_up = Kept(os.path.join(home, KEPT)), asked.get("set_up") or {}
+    missing, variables = after_modules(set_up, home)
+    found = [{"field": "environment", "message": why} for why in why_no_modules(missing)]
+    folder = asked.get("environment") or ""
+    if not missing and (variables is not None or folder):
+        # An environment in a folder needs no module to be looked at, and may need one to run.
+        set_up = set_up if variables is not None else {}
+        found += [
+            {"field": "environment", "message": why}
+            for why in why_not_set_up(set_up, folder, variables or login_variables(home), kept)
+        ]
+    found += problems(asked, kept, home)
+    kept.write()
+    unsure = {"unsure": True} if variables is None else {}
+    return dict(unsure, problems=found[:MOST_PROBLEMS])
+
+
+def problems(asked: "Dict[str, Any]", kept: Kept, home: str) -> "Iterator[Dict[str, str]]":
+    """What stands against an image and a directory: the form's field, a sentence, and the cure in it."""
+    image, directory = asked.get("image"), asked.get("directory")
+    why = why_no_image(image, kept) if image else ""
+    if why:
+        yield {"field": "image", "message": why}
+    for one in folders_to_write(directory, home) if directory else ():
+        why = why_no_directory(one)
         if why:
-            yield {"field": field, "message": why}
+            yield {"field": "directory", "message": why}
 
 
-def why_no_environment(path: str) -> str:
-    """Why an environment would not start a server."""
-    if not os.path.isdir(path):
-        return "There is no environment in %s on %s. Make it again, or choose another." % (path, platform.node())
-    if not os.access(python_of(path), os.X_OK):
-        return "The environment %s has no Python that runs (%s). Make it again." % (path, python_of(path))
-    return ""
-
-
-def why_no_image(path: str) -> str:
+def why_no_image(path: str, kept: Kept) -> str:
     """Why an image would not start; whose path this is."""
     if not os.path.exists(path):
         return "There is no image %s on %s. Check the path." % (path, platform.node())
     if not os.access(path, os.R_OK):
         return "You may not read the image %s. Ask its owner to let you, or copy it." % path
-    why = "" if os.path.isdir(path) else why_not_here(path)
+    state = [] if os.path.isdir(path) else state_of([path])
+    why = why_not_here(path) if state and not kept.has(path, state) else ""
+    if not why:
+        kept.keep(path, state)
     return "The image %s %s. Choose another image, or make it for these machines." % (path, why) if why else ""
 
 
@@ -209,6 +213,14 @@ def end_of(head: bytes) -> int:
     return int(sum(struct.unpack("<qq", head[SIF_DATA])))
 
 
+def folders_to_write(directory: str, home: str) -> "List[str]":
+    """The folder that was chosen, and the home, where it lies elsewhere: a server keeps files of its own there."""
+    try:
+        return [directory] if os.stat(directory).st_dev == os.stat(home).st_dev else [directory, home]
+    except OSError:
+        return [directory]
+
+
 def why_no_directory(path: str) -> str:
     """Why a server could not work in a folder: it can't be opened or written to, or little room is left there."""
     try:
@@ -216,6 +228,8 @@ def why_no_directory(path: str) -> str:
     except OSError as error:
         cure = "Create it, or choose another." if error.errno == errno.ENOENT else "Choose another."
         return "The directory %s can't be opened on %s: %s. %s" % (path, platform.node(), error.strerror, cure)
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "Nothing can be written to %s on %s: its file system is read-only there." % (path, platform.node())
     if not os.access(path, os.W_OK | os.X_OK):
         return "You may not write to the directory %s. Choose another." % path
     return why_little_room(path)
@@ -234,7 +248,12 @@ def why_little_room(path: str) -> str:
         return "Nothing more can be written to %s: %s. Remove files there." % (path, why)
     room = os.statvfs(path)
     left = room.f_bavail * room.f_frsize
-    return "" if left >= LOW_BYTES else "Only %d MB are left in %s. Remove files there." % (left >> 20, path)
+    if left < LOW_BYTES:
+        return "Only %d MB are left in %s. Remove files there." % (left >> 20, path)
+    # Some file systems count no files.
+    if room.f_files and room.f_favail < LOW_FILES:
+        return "Only %d more files can be kept in %s. Remove files there." % (room.f_favail, path)
+    return ""
 
 
 if __name__ == "__main__":

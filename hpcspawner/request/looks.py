@@ -1,6 +1,9 @@
 """What is asked of `programs/look.py`, and its answers judged: they come from a process of the user's."""
 
 import json
+import posixpath
+import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,9 +14,16 @@ from hpcspawner.request.folders import directory_of, shortened
 from hpcspawner.request.images import own_environment
 from hpcspawner.request.model import JobRequest, LocalAccount
 from hpcspawner.sentences import recognised
-from hpcspawner.site.profile import SiteProfile
+from hpcspawner.site.environments import Environment
+from hpcspawner.site.interfaces import Interface
+from hpcspawner.site.profile import Job, SiteProfile
 from hpcspawner.units import printable
 
+# As render.py names them in bash.
+_CONDA_ROOTS = ("~/miniconda3", "~/miniforge3", "~/anaconda3", "~/.conda")
+_MODULE_USE = re.compile(r"module\s+use(?:\s+/[\w./+-]*)+")
+# A prologue that may change which modules there are.
+_MODULES_IN = re.compile(r"\b(?:module|ml|MODULEPATH|source|eval)\b|(?:^|[;&|]\s*)\.\s", re.MULTILINE)
 _BLIND = _("{host}, where the Hub looks, does not have your home.")
 
 
@@ -44,7 +54,8 @@ class _Problem(_Answer):
 class _Problems(_Answer):
     host: Annotated[str, Field(max_length=255)]
     home: bool
-    problems: Annotated[list[_Problem], Field(max_length=3)]
+    problems: Annotated[list[_Problem], Field(max_length=look.MOST_PROBLEMS)]
+    unsure: bool = False
 
 
 class AnswerUnreadable(Exception):
@@ -90,12 +101,72 @@ def _note(one: _Found, profile: SiteProfile) -> str:
     return _("{kind}, without {packages}", kind=kind, packages=", ".join(missing)) if missing else kind
 
 
-def check(profile: SiteProfile, user: LocalAccount, request: JobRequest) -> bytes:
-    """The question whether the paths of a request are usable."""
+def check(profile: SiteProfile, user: LocalAccount, request: JobRequest, fallback: Sequence[str] = ()) -> bytes:
+    """The question whether a request is usable; `fallback` are folders in which the job looks for programs at last."""
     conda = directory_of(request.environment.conda or "", user, profile.directories.variables)
     image = request.image.path if request.image else ""
     paths = {"directory": request.directory, "environment": conda, "image": image}
-    return _line({"check": {name: path for name, path in paths.items() if path.startswith("/")}})
+    asked: dict[str, object] = {name: path for name, path in paths.items() if path.startswith("/")}
+    # What comes later in the set-up may bring programs, and an image has its own.
+    is_whole = not (request.image or request.own_setup or fallback)
+    return _line(
+        {"check": asked | {"set_up": set_up(profile.job, request.environment, request.interface, user.home, is_whole)}}
+    )
+
+
+def of_environment(profile: SiteProfile, environment: Environment, home: str) -> bytes:
+    """The question whether an environment of the profile can be set up, for a user with this home."""
+    conda = _in_home(environment.conda or "", home)
+    told = set_up(profile.job, environment, profile.default_interface, home, not environment.image)
+    return _line({"check": {"set_up": told} | ({"environment": conda} if conda.startswith("/") else {})})
+
+
+def said_of_environment(answer: str) -> tuple[list[str], bool]:
+    """What stands against it, and whether all of it could be looked at. Raises AnswerUnreadable."""
+    told = _read(_Problems, answer)
+    return [printable(one.message) for one in told.problems], not told.unsure
+
+
+def set_up(job: Job, environment: Environment, interface: Interface, home: str, is_whole: bool) -> dict[str, object]:
+    """What `look.py` is told of a set-up: no more than it can know without running lines of the site's own."""
+    folders, rest = _prologue(job.prologue or "")
+    is_known = not _MODULES_IN.search(rest)
+    is_whole = is_whole and not (rest or environment.setup or "PATH" in environment.variables)
+    conda = _in_home(environment.conda or "", home)
+    name = "" if conda.startswith("/") else conda
+    roots = [*([job.conda] if job.conda else []), *_CONDA_ROOTS] if name else []
+    told = {
+        "init": _in_home(job.modules_init or "", home),
+        "use": [_in_home(one, home) for one in folders],
+        "purge": environment.purge_modules,
+        "modules": environment.modules if is_known else (),
+        "path": [_in_home(one, home) for one in environment.path],
+        "conda": name,
+        "roots": [_in_home(one, home) for one in roots],
+        "programs": _programs(interface, job) if is_whole else (),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _prologue(text: str) -> tuple[list[str], str]:
+    """Folders that a prologue adds for modules, and what else it does."""
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    uses = [line.split()[2:] for line in lines if _MODULE_USE.fullmatch(line)]
+    rest = [line for line in lines if not _MODULE_USE.fullmatch(line)]
+    # A folder goes before those that are there.
+    return [folder for folders in uses for folder in folders], "\n".join(rest)
+
+
+def _programs(interface: Interface, job: Job) -> list[str]:
+    """Programs of which an environment needs one; none where another program than Jupyter opens."""
+    commands = [interface.command, *([interface.alone] if job.proxy else [])]
+    named = [command[0] for command in commands if command]
+    return named if all(posixpath.basename(one).startswith("jupyter") for one in named) else []
+
+
+def _in_home(text: str, home: str) -> str:
+    return home + text[1:] if text == "~" or text.startswith("~/") else text
 
 
 def problems(answer: str) -> dict[str, object]:
@@ -107,7 +178,8 @@ def problems(answer: str) -> dict[str, object]:
     listed = [{"field": one.field, "message": recognised(printable(one.message))} for one in told.problems]
     sentences = joined(str(one["message"]) for one in listed)
     good = _("Checked on {host}: directory, environment and image are usable.", host=host)
-    return {"problems": listed, "message": sentences or good}
+    unsure = _("{host} has no module system: a start looks for the modules on the node.", host=host)
+    return {"problems": listed, "message": sentences or (joined([good, unsure]) if told.unsure else good)}
 
 
 def _blind(host: str) -> str:

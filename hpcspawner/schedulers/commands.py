@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hpcspawner.errors import SchedulerError, SchedulerNotSetUp, SchedulerRejected, SchedulerUnreachable
 from hpcspawner.language import _, sentence_of
 from hpcspawner.programs import helper
+from hpcspawner.programs.joined import joined_look
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
 from hpcspawner.schedulers.nodes import Estimate
@@ -149,7 +150,7 @@ class Client:
         if self.access.helper:
             command = self._by_helper(user, sudo.LOOK, asked)
         else:
-            argv = ["python3", "-IS", "-c", sudo.look_program()]
+            argv = ["python3", "-IS", "-c", joined_look()]
             command = Command([*self._bounded(), *self._directly(user, argv)], asked)
         return (await self._checked(command)).out
 

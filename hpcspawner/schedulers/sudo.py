@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from hpcspawner.errors import SchedulerNotSetUp
 from hpcspawner.language import _
-from hpcspawner.programs import helper, look
+from hpcspawner.programs import helper
+from hpcspawner.programs.joined import joined_look
 from hpcspawner.schedulers.base import Scheduler
 from hpcspawner.schedulers.questions import questions
 from hpcspawner.site import names
@@ -79,7 +80,7 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         "path": pathsep.join(access.path),
         "variables": dict(access.variables),
         "limit_s": access.command_timeout_s + _GRACE_S,
-        **({LOOK: look_program()} if access.look else {}),
+        **({LOOK: joined_look()} if access.look else {}),
         **(served(access, scheduler) if access.ssh else {}),
     }
     text = Path(helper.__file__).read_text(encoding="utf-8")
@@ -89,11 +90,6 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         raise RightsError(f"{python!r} can't stand in the first line of a program; give the full path of a Python")
     _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {pformat(site, width=118)}\n").partition("\n")
     return f"#!{python} -IS\n{rest}"
-
-
-def look_program() -> str:
-    """What looks at files as a user, as text for a Python."""
-    return Path(look.__file__).read_text(encoding="utf-8")
 
 
 def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from hpcspawner.programs.joined import source
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.script import parallel
 from hpcspawner.script.settings import BIND, LauncherSettings
-from hpcspawner.script.text import quote, quote_path, source
+from hpcspawner.script.text import quote, quote_path
 from hpcspawner.site.environments import Image
 from hpcspawner.site.interfaces import Interface
 from hpcspawner.units import Walltime

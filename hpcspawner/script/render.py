@@ -7,20 +7,17 @@ from typing import Any
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from hpcspawner.programs.joined import joined_launcher
 from hpcspawner.programs.launcher.codes import NO_PYTHON_CODE
+from hpcspawner.programs.usable import MODULE_FILES
 from hpcspawner.request.model import JobRequest
 from hpcspawner.schedulers.base import JobLabel, Scheduler, Submission
 from hpcspawner.script import parallel
 from hpcspawner.script.launch import Launch
 from hpcspawner.script.settings import CallHome
-from hpcspawner.script.text import joined_launcher, quote, quote_path
+from hpcspawner.script.text import quote, quote_path
 from hpcspawner.site.profile import Job
 
-MODULE_FILES = (
-    "/etc/profile.d/*.sh /usr/share/{lmod/lmod,Modules,modules}/init/bash"
-    " /opt/{ohpc/admin/lmod/lmod,lmod/lmod,apps/lmod/lmod}/init/bash"
-)
-"""What may bring the command `module`, as words of bash: the files of a login, then those of module systems."""
 MODULE_PLACES = "/etc/profile.d/*.sh and the usual places of Lmod and Environment Modules in /usr/share and /opt"
 CONDA_ROOTS = '"$HOME"/{miniconda3,miniforge3,anaconda3,.conda}'
 """Where users have conda in their homes, as words of bash."""

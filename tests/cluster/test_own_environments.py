@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import os
 import re
 import time
 
@@ -148,10 +149,10 @@ def test_an_image_that_can_t_start_is_named_before_anything_is_queued(hub, lab, 
 
 
 @contextlib.contextmanager
-def small_disk(folder):
-    """A file system of 32 kB in this folder, where the Hub looks."""
+def small_disk(folder, options="size=32k"):
+    """A file system of 32 kB in this folder, where the Hub looks, or with these options."""
     folder.mkdir(exist_ok=True)
-    on_head("mount", "-t", "tmpfs", "-o", "size=32k,mode=1777", "tmpfs", str(folder))
+    on_head("mount", "-t", "tmpfs", "-o", f"{options},mode=1777", "tmpfs", str(folder))
     try:
         yield
     finally:
@@ -170,6 +171,21 @@ def test_a_directory_that_is_missing_closed_or_full_is_named_before_anything_is_
             "message": f"Nothing more can be written to {folder}: its file system is full. Remove files there.",
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("size=1g,ro", "Nothing can be written to {folder} on {host}: its file system is read-only there."),
+        ("size=1g,nr_inodes=400", "Only 399 more files can be kept in {folder}. Remove files there."),
+        ("size=90m", "Only 90 MB are left in {folder}. Remove files there."),
+    ],
+)
+def test_a_file_system_that_takes_no_more_is_named_by_its_cause(hub, lab, options, why):
+    session, folder = hub.log_in("alice"), lab / "small-of-look"
+    with small_disk(folder, options):
+        (problem,) = check(hub, session, directory=str(folder)).json()["problems"]
+    assert problem["message"] == why.format(folder=folder, host=os.uname().nodename)
 
 
 def test_a_check_is_judged_by_the_gate(hub):

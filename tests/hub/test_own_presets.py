@@ -193,3 +193,31 @@ def test_presets_outlive_the_hub_are_judged_by_its_new_profile_and_go_with_their
         while cards(form(hub.log_in("bob"), hub)):
             assert time.monotonic() < deadline, "bob's presets are still there"
             time.sleep(0.2)
+
+
+def test_set_up_lines_of_one_s_own_are_kept_filled_in_shown_and_run(make_hub):
+    # As many as the site allows, each of a kind that takes the most bytes.
+    lines = "export KEPT='\"\U0001f40d\"'\n\t# <b>&amp;\n"
+    lines += "#" + "\U0001f40d" * (10_000 - len(lines) - 1)
+    site = PROFILE.replace("[[partitions]]", "[own_setup]\nmax_chars = 10000\n\n[[partitions]]", 1)
+    with make_hub(profile=site) as hub:
+        session = hub.log_in("alice")
+        # A form sends each line break as two characters.
+        sent = send(session, hub, _preset="mine", partition="short", own_setup=lines.replace("\n", "\r\n"))
+        assert sent.status_code == 200
+        hub.stop()
+        hub.start()
+        with a_page(javascript=False) as page:
+            log_in(page, hub, "alice")
+            page.goto(f"{hub.url}/hub/spawn")
+            page.locator("[data-hpc-own-card]").get_by_role("link", name="Change").click()
+            assert page.input_value("#hpc-own_setup") == lines
+            with page.context.expect_page() as opened:
+                page.click("#hpc-script")
+            assert "export KEPT=" in opened.value.locator("#hpc-job-script").inner_text()
+        refused = send(session, hub, _preset="longer", partition="short", own_setup=lines + "x")
+        assert (refused.status_code, "10001 characters long; 10000 are allowed" in refused.text) == (400, True)
+        # A stranger's link fills in none of the user's preset but by its name.
+        assert "export KEPT" not in form(session, hub, "?own_setup=export+KEPT")
+        hub.api("POST", server_path("alice"), json={"own_preset": "mine"})
+        assert hub.wait_ready("alice")["user_options"]["own_setup"] == lines

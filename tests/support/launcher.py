@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hpcspawner.script.text import joined_launcher
+from hpcspawner.programs.joined import joined_launcher
 
 _folder = Path(tempfile.mkdtemp(prefix="launcher-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)

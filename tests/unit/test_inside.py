@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpcspawner.script.text import source
+from hpcspawner.programs.joined import source
 
 SAYS = '#!/bin/sh\nprintf \'%s\\n\' "$0" "$@"\nenv\n'
 

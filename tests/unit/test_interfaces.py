@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from hpcspawner.errors import ProfileError
-from hpcspawner.script.text import source
+from hpcspawner.programs.joined import source
 from hpcspawner.site.interfaces import Interface
 from hpcspawner.site.profile import parse
 

@@ -28,8 +28,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.launcher import SOURCE, launcher
 
+from hpcspawner.programs.joined import source
 from hpcspawner.script.settings import SETTINGS_VERSION, LauncherSettings
-from hpcspawner.script.text import quote, source
+from hpcspawner.script.text import quote
 
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 TICKET = "ticket-" + "t" * 30

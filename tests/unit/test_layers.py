@@ -9,7 +9,7 @@ import pytest
 
 import hpcspawner
 from hpcspawner.programs import launcher
-from hpcspawner.script.text import joined_launcher
+from hpcspawner.programs.joined import joined_launcher
 from hpcspawner.site import scheduler_types
 
 PACKAGE = Path(hpcspawner.__file__).parent

@@ -19,13 +19,13 @@ from hpcspawner.hub import looks as hub_looks
 from hpcspawner.hub.asks import Turns
 from hpcspawner.hub.looks import Kept
 from hpcspawner.programs import helper, look
+from hpcspawner.programs.joined import joined_look
 from hpcspawner.request import looks
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers import commands
 from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.factory import make_scheduler
-from hpcspawner.schedulers.sudo import look_program
 from hpcspawner.site.profile import Access, parse
 
 ALICE = LocalAccount("alice", "/home/alice")
@@ -105,7 +105,7 @@ def test_what_a_user_can_make_without_end_is_looked_at_to_a_bound(tmp_path):
 def asked(question, user=USER):
     who = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     return subprocess.run(
-        [PYTHON, "-IS", "-c", look_program()],
+        [PYTHON, "-IS", "-c", joined_look()],
         input=json.dumps(question) + "\n",
         capture_output=True,
         text=True,
@@ -135,17 +135,33 @@ def test_it_answers_with_what_is_wrong_as_the_user_sees_it():
 
 
 def test_it_is_a_program_for_python_3_6_that_imports_nothing_of_ours():
-    tree = ast.parse(look_program(), feature_version=(3, 6))
+    tree = ast.parse(joined_look(), feature_version=(3, 6))
     names = {one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not [name for name in names if name not in sys.stdlib_module_names]
 
 
-@pytest.mark.parametrize("left", [look.LOW_BYTES, look.LOW_BYTES - 1])
-def test_a_file_system_that_is_nearly_full_is_named(tmp_path, monkeypatch, left):
-    monkeypatch.setattr(look.os, "statvfs", lambda _: type("Room", (), {"f_bavail": left, "f_frsize": 1}))
-    why = look.why_no_directory(str(tmp_path))
-    assert why == ("" if left == look.LOW_BYTES else f"Only 99 MB are left in {tmp_path}. Remove files there.")
+class Room:
+    """What a file system has left."""
+
+    f_flag, f_frsize, f_bavail, f_files, f_favail = 0, 1, look.LOW_BYTES, 0, 0
+
+    def __init__(self, **left):
+        vars(self).update(left)
+
+
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        ({}, ""),
+        ({"f_bavail": look.LOW_BYTES - 1}, "Only 99 MB are left in {}. Remove files there."),
+        ({"f_files": 10**6, "f_favail": 999}, "Only 999 more files can be kept in {}. Remove files there."),
+        ({"f_files": 10**6, "f_favail": 1000}, ""),
+    ],
+)
+def test_a_file_system_that_is_nearly_full_is_named(tmp_path, monkeypatch, left, why):
+    monkeypatch.setattr(look.os, "statvfs", lambda _: Room(**left))
+    assert look.why_no_directory(str(tmp_path)) == why.format(tmp_path)
 
 
 def answer(*entries, home=True):
@@ -213,12 +229,12 @@ def test_where_the_home_is_not_seen_the_page_says_so():
 def test_the_check_is_of_what_was_chosen():
     request = make({"environment": "~/envs/a", "directory": "~/work"}, PROFILE, ALICE)
     assert json.loads(looks.check(PROFILE, ALICE, request)) == {
-        "check": {"directory": "/home/alice/work", "environment": "/home/alice/envs/a"}
+        "check": {
+            "directory": "/home/alice/work",
+            "environment": "/home/alice/envs/a",
+            "set_up": {"programs": ["jupyterhub-singleuser"]},
+        }
     }
-
-
-def test_the_program_s_file_is_what_is_sent():
-    assert Path(look.__file__).read_text(encoding="utf-8") == look_program()
 
 
 class Desk:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hpcspawner.script.text import source
+from hpcspawner.programs.joined import source
 
 HAS_GRAMMAR = "rfc3987_syntax.syntax_helpers"
 

@@ -27,7 +27,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from hpcspawner.errors import SchedulerUnreachable
-from hpcspawner.hub.bodies import CAP, BoundedServer, places
+from hpcspawner.hub.bodies import CAP, FORM_CAP, BoundedServer, places
 from hpcspawner.hub.hub_ledger import close_ledger, open_ledger
 from hpcspawner.hub.hub_ledger import hub_ledger as ledger
 from hpcspawner.jobs.events import Outside, Refusal
@@ -911,10 +911,12 @@ def test_a_body_in_chunks_is_not_kept_beyond_its_limit(server, path):
     assert answer[:12] in (b"HTTP/1.1 413", b"")
 
 
-@pytest.mark.parametrize("path", [TICKET, REPORT, STATIC + "x"])
-def test_a_body_in_chunks_that_is_a_little_too_long_gets_an_answer(server, path):
+@pytest.mark.parametrize(("path", "cap"), [(TICKET, CAP), (REPORT, CAP), (STATIC + "x", FORM_CAP)])
+def test_a_body_in_chunks_that_is_a_little_too_long_gets_an_answer(server, path, cap):
     head = f"POST {path} HTTP/1.1\r\nHost: hub\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-    assert sent(server, head, CHUNK, CHUNK, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
+    chunks = [CHUNK] * (cap // 0x10000)
+    assert not sent(server, head, *chunks, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
+    assert sent(server, head, *chunks, CHUNK, b"0\r\n\r\n").startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_in_chunks_that_is_short_enough_is_read(job):

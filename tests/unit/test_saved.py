@@ -71,7 +71,7 @@ async def test_there_is_a_most(opened):
     await saved.save(preset("n1", cpus=7))
     await saved.save(preset(user="bob"))
     with pytest.raises(CannotSave, match="longer than 16384 bytes"):
-        await saved.save(preset("n1", own_setup="x" * 16_384))
+        await saved.save(preset("n1", directory="x" * 16_384))
     assert opened().find("alice", "one", "n1").options == {"cpus": 7}
 
 

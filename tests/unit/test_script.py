@@ -17,6 +17,7 @@ from support.scripts import HOME, LABEL, SMALL_SITE, taken_apart
 
 import hpcspawner
 from hpcspawner.programs.helper import Refusal, checked_script
+from hpcspawner.programs.joined import source
 from hpcspawner.request.gate import make
 from hpcspawner.request.model import LocalAccount
 from hpcspawner.schedulers.base import JobLabel, Resources
@@ -25,7 +26,7 @@ from hpcspawner.schedulers.sudo import submit_words
 from hpcspawner.script import render as script_module
 from hpcspawner.script.layers import StatusBar
 from hpcspawner.script.render import preview, render, submission
-from hpcspawner.script.text import quote, quote_path, source
+from hpcspawner.script.text import quote, quote_path
 from hpcspawner.site.profile import SiteProfile, load
 from hpcspawner.units import Walltime
 

@@ -9,11 +9,11 @@ import pytest
 
 from hpcspawner import sentences
 from hpcspawner.language import Text, told
-from hpcspawner.programs import look
+from hpcspawner.programs import look, usable
 from hpcspawner.programs.launcher import job, node, server, start
 from hpcspawner.sentences import LAUNCHER, LOOK, recognised
 
-SOURCES = (start, job, node, server, look)
+SOURCES = (start, job, node, server, look, usable)
 # Into the job's log only, or parts of sentences that are listed whole.
 NO_SENTENCES = {
     "the environment '' on ",
@@ -29,6 +29,7 @@ NO_SENTENCES = {
     "gave no answer within %.1f s",
     "another version",
     "The image  . Choose another image, or make it for these machines.",
+    "import importlib.util as u, sys; sys.exit( * any(not u.find_spec(n) for n in sys.argv[1:]))",
     "No kernels(?: or terminals)? for (\\d+) seconds; shutting down",
 }
 
