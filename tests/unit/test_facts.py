@@ -247,7 +247,7 @@ class Asked:
         self.count = 0
         self.complaints = []
 
-    async def parsed(self, command, parse):
+    async def parsed(self, _verb, command, parse):
         argv = command("0")
         self.count += 1
         await asyncio.sleep(0)
