@@ -51,7 +51,8 @@ class Text(str):
         return self.messages, self.values, self.number
 
     def __html__(self) -> str:
-        return str(escape(told(self)))
+        # Markup, which Markup.format does not escape once more.
+        return escape(told(self))
 
     def fill(self, **values: Any) -> "Text":
         """The same with its values, for a sentence that stands in a table."""

@@ -143,7 +143,8 @@ def test_a_scheduler_that_is_down_or_talks_nonsense(opened, lines):
         hub,
         session,
         "The scheduler does not tell: nodes, waiting jobs, open partitions",
-        "The scheduler does not tell your accounts, reservations at the moment.",
+        "The scheduler does not tell your accounts at the moment.",
+        "The scheduler does not tell your reservations at the moment.",
     )
     assert "of ours" not in page
     assert '<option value="chemistry">' in page

@@ -401,6 +401,9 @@ if LAB:
         log = site.folder / "runs"
         job = await site.submit(f"echo run >>{log}", "sleep 300", changes={"requeue": True})
         await site.reaches(job, JobState.RUNNING)
+        # A job that is put back before its script has begun may fail instead.
+        while not log.exists():
+            await asyncio.sleep(0.2)
         before = await site.status(job)
         subprocess.run([*PUT_BACK[site.kind], job.job_id], check=True, cwd="/")
         deadline = time.monotonic() + 100

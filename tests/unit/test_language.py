@@ -16,6 +16,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import Markup, escape
 from material import FULL
 from support.jobs import a_cluster
 
@@ -305,3 +306,11 @@ def test_each_script_finds_the_words_that_it_asks_for(script, files, pattern):
     asked = {name for found in pattern.finditer(text) for name in found.groups() if name}
     assert asked, "the scripts ask in another way than this test knows"
     assert asked <= json.loads(words_of(script)).keys()
+
+
+def test_a_sentence_in_markup_is_escaped_once():
+    text = Text(("Your {word} are not known.",), {"word": "<'accounts'>"})
+    once = "Your &lt;&#39;accounts&#39;&gt; are not known."
+    assert Markup("<p>{}</p>").format(text) == f"<p>{once}</p>"
+    assert Markup("<p>%s</p>") % text == f"<p>{once}</p>"
+    assert escape(text) == once
