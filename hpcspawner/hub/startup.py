@@ -16,7 +16,7 @@ from hpcspawner.hub.users import forget_with_their_users
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
 from hpcspawner.jobs.tasks import in_background
 from hpcspawner.pages import content_security, site_templates
-from hpcspawner.pages.pages import LinkFillsForm
+from hpcspawner.pages.pages import LinkFillsForm, server_of
 
 _AGAIN_S = 10
 # Python's own (700, 10, 10) has it go through all that is there several times a minute with a thousand servers, 200 ms
@@ -45,7 +45,8 @@ async def _after_init() -> None:
     app = JupyterHub.instance()
     # All that must be there for the first request comes before the first wait.
     content_security.install(app)
-    site_templates.install(app, {"hpcspawner_servers": servers.rows_of})
+    functions = {"hpcspawner_servers": servers.rows_of, "hpcspawner_server_of": server_of}
+    site_templates.install(app, functions)
     languages.install(app)
     audit.install(app)
     double_start.install(app)

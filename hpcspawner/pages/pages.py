@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -196,6 +197,12 @@ def as_hub_error(error: HPCSpawnerError, profile: SiteProfile, choices: Mapping[
             '{}</p><p>{}</p><pre class="text-start border rounded p-2 hpc-log">{}</pre><p>'
         ).format(text, _("The last lines of its log:"), lines)
     return shown
+
+
+def server_of(address: str) -> str:
+    """The name of the server that a form is for, by the form's address; "" for the default server."""
+    of_user = urlsplit(address).path.partition("/hub/spawn/")[2]
+    return unquote(of_user.partition("/")[2])
 
 
 def _for_the_user(error: HPCSpawnerError, profile: SiteProfile) -> str:

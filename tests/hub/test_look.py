@@ -97,6 +97,7 @@ def test_the_waiting_page_cancels_and_changes(hub):
         log_in(page, hub, "alice")
         for address in ("spawn", "spawn/alice/second"):
             page.goto(f"{hub.url}/hub/{address}")
+            assert ("second" in page.locator("h1").inner_text()) is address.endswith("second")
             page.locator('[data-hpc-card="quick"]').get_by_role("button", name="Start").click()
             page.wait_for_url(re.compile("/hub/spawn-pending/alice"))
             page.locator('[data-hpc="id"]:not(:empty)').wait_for(timeout=30_000)

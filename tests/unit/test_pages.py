@@ -22,7 +22,7 @@ from hpcspawner.errors import (
     ServerLost,
 )
 from hpcspawner.jobs.news import STEPS, News, Wait
-from hpcspawner.pages.pages import Draft, ShownError, as_hub_error, draft, for_the_log, render_form
+from hpcspawner.pages.pages import Draft, ShownError, as_hub_error, draft, for_the_log, render_form, server_of
 from hpcspawner.request.options import OPTIONS
 from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.site.profile import SiteProfile, load
@@ -453,3 +453,17 @@ async def test_a_reader_can_not_change_what_others_read():
     for event in await told(news):
         event["message"] = "changed"
     assert [event["message"] for event in await told(news)] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("/hub/spawn?_xsrf=x", ""),
+        ("/hub/spawn/alice?next=/hub/spawn/bob/evil", ""),
+        ("/jupyter/hub/spawn/alice/my%20server%2F2?_xsrf=x", "my server/2"),
+        ("/hub/spawn/hub/spawn", "spawn"),
+        ("", ""),
+    ],
+)
+def test_the_server_that_a_form_is_for(address, name):
+    assert server_of(address) == name
