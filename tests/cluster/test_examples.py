@@ -62,6 +62,10 @@ async def test_the_example_with_other_programs_serves_a_page_of_marimo(lab, tmp_
 ENVIRONMENTS = {
     "parallel": ({"/opt/parallel/bin": "{lab}/env-parallel/bin"}, "env-parallel"),
     "conda": ({"/shared/envs/jupyter": "{lab}/env"}, "env"),
+    "modules": (
+        {"/etc/profile.d/lmod.sh": "{lab}/env-modules/lmod.sh", "/shared/modulefiles": "{lab}/env-modules/modulefiles"},
+        "env",
+    ),
 }
 
 
