@@ -27,6 +27,8 @@ _KEPT_S = 120
 # sshd lets ten sessions share one connection (MaxSessions). Submits may all wait for a scheduler that hangs, and must
 # not hold up the questions.
 _SESSIONS_OF_USERS, _SESSIONS_OF_HUB = 6, 3
+# Of those of users. A look waits for a file system, which may hang for all; submits and cancels keep the rest.
+_LOOKS = 2
 # A node that did not let us in is left alone for so long, at first and at most.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 30.0
 # What was under way when a connection was lost ends with the helper's own time limit; it may have begun late.
@@ -51,6 +53,7 @@ class LoginNodes:
         ]
         self._of_users = asyncio.Semaphore(_SESSIONS_OF_USERS)
         self._of_hub = asyncio.Semaphore(_SESSIONS_OF_HUB)
+        self._looks = asyncio.Semaphore(_LOOKS)
 
     @property
     def account(self) -> str:
@@ -63,7 +66,11 @@ class LoginNodes:
         What has been asked is asked again elsewhere after a loss, but for a submit: that is SchedulerUnreachable, with
         the time until which it may still come to something. Raises SchedulerError.
         """
-        async with self._of_users if words[0] in (*helper.VERBS, helper.LOOK) else self._of_hub:
+        if words[0] == helper.LOOK:
+            # In this order: a look that waits for its turn holds no session.
+            async with self._looks, self._of_users:
+                return await self._run(words, stdin)
+        async with self._of_users if words[0] in helper.VERBS else self._of_hub:
             return await self._run(words, stdin)
 
     async def _run(self, words: Sequence[str], stdin: bytes) -> Answer:

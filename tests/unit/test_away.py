@@ -1,6 +1,9 @@
 """A cluster elsewhere: what its profile may say, what users are called there, and what is known of them."""
 
+import asyncio
+import contextlib
 import json
+import os
 
 import pytest
 from support.schedulers import EVERY
@@ -225,14 +228,14 @@ def client(tmp_path, monkeypatch):
     """LoginNodes over a program in place of ssh; `ssh` writes it, `calls` are the words after each host."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
-    def ssh(text):
+    def ssh(text, timeout_s=5):
         path = tmp_path / "ssh"
         path.write_text(
             f'#!/bin/bash\nwhile [ "$1" != -- ]; do shift; done\nhost=$2 line=$3\n'
             f'echo "$host $line" >>{tmp_path}/calls\n{text}\n'
         )
         path.chmod(0o755)
-        return ssh_module.LoginNodes(Access(**SSH | {"command_timeout_s": 5}))
+        return ssh_module.LoginNodes(Access(**SSH | {"command_timeout_s": timeout_s}))
 
     ssh.calls = lambda: (tmp_path / "calls").read_text().splitlines()
     return ssh
@@ -272,3 +275,32 @@ async def test_an_exit_code_of_255_that_the_helper_reports_is_the_commands_own(c
         'echo "hpcspawner helper: the command\'s exit code is 255" >&2; exit 255'
     )
     assert (await nodes.run(["submit", "alice"], b"x")).code == 255
+
+
+async def test_looks_that_hang_hold_two_sessions_and_all_else_goes_on(client, tmp_path):
+    pipe = tmp_path / "hangs"
+    os.mkfifo(pipe)
+    nodes = client(
+        f'[ "$line" = hello ] && {{ echo hpcspawner 1; exit; }}\n[[ $line = look* ]] && cat {pipe}\necho done',
+        timeout_s=300,
+    )
+    looks = [asyncio.create_task(nodes.run(["look", f"user{number}"])) for number in range(9)]
+
+    def begun():
+        return [line for line in client.calls() if " look " in line]
+
+    # The connection is there once this is answered.
+    await nodes.run(["jobs", "0123456789abcdef"])
+    while len(begun()) < 2:
+        await asyncio.sleep(0.01)
+    others = [["submit", "alice"], ["cancel", "alice"], ["jobs", "0123456789abcdef"]] * 3
+    async with asyncio.timeout(100):
+        answers = await asyncio.gather(*map(nodes.run, others))
+    assert {one.out for one in answers} == {"done\n"}
+    assert len(begun()) == 2
+    while not all(one.done() for one in looks):
+        # What reads it meanwhile goes on.
+        with contextlib.suppress(OSError):
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        await asyncio.sleep(0.01)
+    assert [one.result().out for one in looks] == ["done\n"] * 9
