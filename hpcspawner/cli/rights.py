@@ -101,7 +101,10 @@ class Sudoers(_Printer):
         # The rule is for the machine with the helper: a login node, where the Hub reaches it by SSH.
         login_nodes = profile.scheduler.login_nodes
         account = self.account or (login_nodes[0].account if login_nodes else getpass.getuser())
-        return sudoers(profile.scheduler, account, self.group, listing=self.listing, sudo_rs=self.sudo_rs)
+        access = profile.scheduler
+        scheduler = make_scheduler(access, Path("/nowhere"), profile.job.leave_out)
+        asks = {"listing": self.listing, "estimate": bool(scheduler.estimate_words)}
+        return sudoers(access, account, self.group, sudo_rs=self.sudo_rs, **asks)
 
 
 class AuthorizedKey(_Printer):

@@ -1,13 +1,14 @@
 #!/usr/bin/python3 -IS
 """Hands a user's jobs to the batch system: the one program that sudo lets a JupyterHub run as that user.
 
-    hpcspawner submit | cancel | list | look
+    hpcspawner submit | cancel | list | estimate | look
     hpcspawner serve GROUP
 
 Everything else comes on standard input: a number of bytes in decimal, a line break, and exactly so many bytes. For a
 cancel these are the job's id, for a list a mark. For a submit they are a line of JSON, the options as a list of pairs,
-and after it the job script; for a look a line of JSON. Standard input then stays open until the answer is there. If it
-ends sooner, the caller has gone: the batch system's command is ended, and a script that is not whole is not submitted.
+and after it the job script; an estimate, which asks when such a job could start, has the same. For a look they are a
+line of JSON. Standard input then stays open until the answer is there. If it ends sooner, the caller has gone: the
+batch system's command is ended, and a script that is not whole is not submitted.
 
 Options become words of the submit command, each checked against the site's list. The script can hold none: lines that
 a batch system would read as options are refused.
@@ -53,7 +54,7 @@ SUBMIT_BYTES = 4 * 1024 * 1024  # Slurm's own default limit for a script
 LOOK_BYTES = 20000
 WORD_BYTES = 300
 VERBS = ("submit", "cancel", "list")
-LOOK = "look"
+ESTIMATE, LOOK = "estimate", "look"
 SERVE, HELLO, WHO = "serve", "hello", "who"
 # What `hello` prints: that SSH leads to this program, and to one that understands the Hub.
 GREETING = "hpcspawner 1"
@@ -129,9 +130,11 @@ def main(words: "list[str]") -> int:
         os.umask(UMASK)
         os.chdir("/")
         watch = Watch(SITE["limit_s"])
-        given = read_input(watch, {"submit": SUBMIT_BYTES, LOOK: LOOK_BYTES}.get(verb, WORD_BYTES))
+        given = read_input(
+            watch, {"submit": SUBMIT_BYTES, ESTIMATE: LOOK_BYTES, LOOK: LOOK_BYTES}.get(verb, WORD_BYTES)
+        )
         argv, script = command(verb, given)
-        child = start(argv, script)
+        child = start(argv, script, tuple(SITE["times"].items()) if verb == ESTIMATE else ())
     except Refusal as refusal:
         say(str(refusal))
         return refusal.code
@@ -295,7 +298,7 @@ def account() -> "pwd.struct_passwd":
 
 def verbs() -> "tuple[str, ...]":
     """What it may be asked for as a user."""
-    return (*VERBS, LOOK) if SITE.get(LOOK) else VERBS
+    return (*VERBS, *(verb for verb in (ESTIMATE, LOOK) if SITE.get(verb)))
 
 
 def verb_of(words: "list[str]") -> str:
@@ -315,9 +318,11 @@ def check_input() -> None:
 
 def command(verb: str, given: bytes) -> "tuple[list[str], bytes]":
     """The batch system's command for a verb, and what it reads."""
-    if verb == "submit":
+    if verb in ("submit", ESTIMATE):
         options, script = unpacked(given)
-        return [*SITE["submit"], *option_words(options, SITE)], checked_script(script)
+        words = [*SITE["submit"], *option_words(options, SITE)]
+        # The words that make the submit command tell only, and submit nothing.
+        return [*words, *(SITE[ESTIMATE] if verb == ESTIMATE else ())], checked_script(script)
     if verb == LOOK:
         return [sys.executable, "-IS", "-c", SITE[LOOK]], given
     word = checked(given, SITE["given"][verb])

@@ -114,7 +114,7 @@ class Client:
     async def estimate(self, user: str, options: Sequence[tuple[str, str]]) -> Estimate:
         """When a job with these options could start, asked as this user. Nothing is submitted.
 
-        SchedulerNotSetUp where the scheduler never tells, or where the Hub may only run its helper.
+        SchedulerNotSetUp where the scheduler never tells.
         """
         words = self.scheduler.estimate_words
         if not self.can_estimate:
@@ -129,7 +129,12 @@ class Client:
             argv = [*sudo.submit_words(self.scheduler, options, self._directives), *words]
         except helper.Refusal as error:
             raise SchedulerRejected(_("This job can't be submitted: {why}.", why=error)) from error
-        command = Command([*self._bounded(), *self._directly(user, argv)], b"#!/bin/sh\n")
+        script = b"#!/bin/sh\n"
+        if self.access.helper:
+            command = self._by_helper(user, sudo.ESTIMATE, helper.packed(list(options), script))
+        else:
+            direct = [*self._bounded(), *self._directly(user, argv)]
+            command = Command(direct, script, variables=self.scheduler.query_variables)
         answer = await self._run(command)
         try:
             return self.scheduler.parse_estimate(answer)
@@ -138,8 +143,8 @@ class Client:
 
     @property
     def can_estimate(self) -> bool:
-        """Whether `estimate` may be asked for. The helper has no verb for it."""
-        return bool(self.scheduler.estimate_words) and not self.access.helper
+        """Whether `estimate` may be asked for."""
+        return bool(self.scheduler.estimate_words)
 
     async def look(self, user: str, asked: bytes) -> str:
         """What `programs/look.py` prints for a line of JSON, run as this user. The user may have had a hand in it."""

@@ -15,7 +15,9 @@ _NODES_COMMAND = ("scontrol", "--all", "--details", "--oneliner", "show", "node"
 _OPEN_COMMAND = ("sinfo", "--all", "--noheader", "--format=%R|%a")
 _WAITING_COMMAND = ("squeue", "--all", "--noheader", "--states=PENDING", "--format=%i|%P|%Q")
 
-_TO_START = re.compile(r"^sbatch: Job \d+ to start at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\b", re.MULTILINE | re.ASCII)
+_TO_START = re.compile(
+    r"^sbatch: Job \d+ to start at (\d{9,12}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\b", re.MULTILINE | re.ASCII
+)
 _REFUSED = re.compile(r"^(?:sbatch: )?(?:error: )?allocation failure: (.*)$", re.MULTILINE)
 _NODE = re.compile(r"NodeName=\S+ ", re.ASCII)
 _FIELDS = re.compile(
@@ -70,9 +72,10 @@ class SlurmFacts(Scheduler):
 
 
 def parse_estimate(answer: Answer) -> Estimate:
-    """sbatch's line on standard error, in the cluster's own time, which is the Hub's."""
+    """sbatch's line on standard error. Where sudo has dropped the variable for numbers, it is in the Hub's own time."""
     if match := _TO_START.search(answer.err):
-        return Estimate(datetime.fromisoformat(match[1]))
+        at = match[1]
+        return Estimate(datetime.fromtimestamp(int(at)) if at.isdecimal() else datetime.fromisoformat(at))
     refusal = _REFUSED.search(answer.err)
     if answer.code and refusal:
         return Estimate(datetime.now(), refusal[1].strip())

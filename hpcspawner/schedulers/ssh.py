@@ -70,7 +70,7 @@ class LoginNodes:
             # In this order: a look that waits for its turn holds no session.
             async with self._looks, self._of_users:
                 return await self._run(words, stdin)
-        async with self._of_users if words[0] in helper.VERBS else self._of_hub:
+        async with self._of_users if words[0] in (*helper.VERBS, helper.ESTIMATE) else self._of_hub:
             return await self._run(words, stdin)
 
     async def _run(self, words: Sequence[str], stdin: bytes) -> Answer:

@@ -25,7 +25,7 @@ MARK = r"[0-9a-f]{16}"
 """What the mark of a listing looks like."""
 
 SUBMIT, CANCEL, LIST = helper.VERBS
-LOOK = helper.LOOK
+ESTIMATE, LOOK = helper.ESTIMATE, helper.LOOK
 # The Hub stops the command at its own limit. The helper's limit counts after the Hub has ended.
 _GRACE_S = 1.0
 _SITE_LINE = "SITE: Dict[str, Any] = {}\n"
@@ -80,6 +80,7 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         "path": pathsep.join(access.path),
         "variables": dict(access.variables),
         "limit_s": access.command_timeout_s + _GRACE_S,
+        **_of_estimates(scheduler),
         **({LOOK: joined_look()} if access.look else {}),
         **(served(access, scheduler) if access.ssh else {}),
     }
@@ -90,6 +91,13 @@ def program(profile: SiteProfile, scheduler: Scheduler, python: str) -> str:
         raise RightsError(f"{python!r} can't stand in the first line of a program; give the full path of a Python")
     _, _, rest = text.replace(_SITE_LINE, f"SITE: Dict[str, Any] = {pformat(site, width=118)}\n").partition("\n")
     return f"#!{python} -IS\n{rest}"
+
+
+def _of_estimates(scheduler: Scheduler) -> dict[str, Any]:
+    """The words that make the submit command tell when a job could start, and what makes it print times as numbers."""
+    if not scheduler.estimate_words:
+        return {}
+    return {ESTIMATE: list(scheduler.estimate_words), "times": dict(scheduler.query_variables)}
 
 
 def served(access: Access, scheduler: Scheduler) -> dict[str, Any]:
@@ -155,9 +163,9 @@ _POWERFUL_GROUPS = frozenset(
 )
 
 _SUDOERS = """\
-# The account {account} may submit and cancel{also} jobs{look} as any member of the group {group}, and nothing else:
-# never as root, with no other words, with nothing of its own environment. Install it with mode 0440 as a file of
-# /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
+# The account {account} may submit and cancel{also} jobs{estimate}{look} as any member of the group {group},
+# and nothing else: never as root, with no other words, with nothing of its own environment. Install it with mode 0440
+# as a file of /etc/sudoers.d without a dot in its name, and the helper, owned by root, at {helper}.
 Cmnd_Alias {alias} = {commands}
 # No logs of input: job scripts hold a ticket.
 Defaults!{alias} env_reset, !env_keep, !env_check{further}
@@ -169,12 +177,14 @@ Defaults!{alias} env_reset, !env_keep, !env_check{further}
 _OF_SUDO_ALONE = ", !setenv, !requiretty, !log_input, !log_output"
 
 
-def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs: bool = False) -> str:
+def sudoers(
+    access: Access, account: str, group: str, *, listing: bool, estimate: bool = False, sudo_rs: bool = False
+) -> str:
     """Lines for /etc/sudoers.d that let `account` run the helper as the members of `group`, and nothing else.
 
     `group` is a name as the user database has it, or `#` and a number. `listing` also allows to ask
-    for a user's jobs as that user, for sites that hide them from others. For `sudo_rs`, names that its releases read
-    differently are written as their numbers.
+    for a user's jobs as that user, for sites that hide them from others, and `estimate` when a job could start. For
+    `sudo_rs`, names that its releases read differently are written as their numbers.
     """
     program_name = Path(access.prefix[0]).name if access.prefix else ""
     if program_name not in ("sudo", "sudo-rs"):
@@ -188,7 +198,13 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
             "capitals alone, which sudo reads as the name of a list"
         )
     helper_path = str(access.helper)
-    verbs = [SUBMIT, CANCEL, *([LIST] if listing else []), *([LOOK] if access.look else [])]
+    verbs = [
+        SUBMIT,
+        CANCEL,
+        *([LIST] if listing else []),
+        *([ESTIMATE] if estimate else []),
+        *([LOOK] if access.look else []),
+    ]
     sudo_rs = sudo_rs or program_name == "sudo-rs"
     written = _in_sudo_rs if sudo_rs else _in_sudoers
     return _SUDOERS.format(
@@ -196,6 +212,7 @@ def sudoers(access: Access, account: str, group: str, *, listing: bool, sudo_rs:
         group=written(_checked_group(group), "group"),
         further="" if sudo_rs else _OF_SUDO_ALONE,
         also=" and list" if listing else "",
+        estimate=", ask when one could start" if estimate else "",
         look=", and look at files," if access.look else "",
         helper=helper_path,
         alias=_alias(helper_path),

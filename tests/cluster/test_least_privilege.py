@@ -207,7 +207,10 @@ def test_sudo_tells_of_nothing_but_the_verbs(place):
     assert code == 0
     rules = " ".join(out.partition("may run the following commands")[2].partition(":")[2].split())
     run_as = f"(%{GROUP}, !root, !#0) NOSETENV: NOPASSWD: "
-    wanted = {"slurm": (HELPER, ("submit", "cancel", "look")), "torque": (f"{HELPER}-torque", TORQUES_VERBS)}
+    wanted = {
+        "slurm": (HELPER, ("submit", "cancel", "estimate", "look")),
+        "torque": (f"{HELPER}-torque", TORQUES_VERBS),
+    }
     lines = (", ".join(f"{helper} {verb}" for verb in verbs) for helper, verbs in map(wanted.get, place.sites))
     assert rules == " ".join(f"{run_as}{line}" for line in lines)
 

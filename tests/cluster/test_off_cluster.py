@@ -97,6 +97,15 @@ def test_the_form_has_what_is_free_there(hub):
     assert (debug()["nodes"], debug()["waiting"], debug()["open"]) == ("1 free", "0", True)
 
 
+def test_when_a_job_could_start_is_asked_as_the_user(place):
+    async def asked(*options):
+        return await place.cluster().client.estimate("alice", (*OPTIONS, *options))
+
+    assert asyncio.run(asked(("time", "00:05:00"))).starts_in_s <= 60
+    assert "time limit" in asyncio.run(asked(("time", "9-00:00:00"))).refusal.lower()
+    assert jobs_of("alice") == []
+
+
 def test_accounts_and_reservations_are_those_of_the_cluster(place):
     async def asked():
         standings = Standings(place.cluster().client, accounts=True, reservations=True)

@@ -49,7 +49,7 @@ class Entrance:
         scheduler = make_scheduler(access, Path("/nowhere"), profile.job.leave_out)
         self.install(
             sudo.program(profile, scheduler, "/usr/bin/python3"),
-            sudo.sudoers(access, self.account, group, listing=listing),
+            sudo.sudoers(access, self.account, group, listing=listing, estimate=bool(scheduler.estimate_words)),
             sudo.authorized_key(access, self.public_key, group),
         )
 

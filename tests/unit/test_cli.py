@@ -273,7 +273,7 @@ def rules(done):
 
 def test_the_rule_is_for_one_group_and_the_verbs_alone(with_helper):
     alias, defaults, rule = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub"))
-    assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel"
+    assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel, {PLACE} estimate"
     assert defaults == (
         "Defaults!HPC_HPCSPAWNER env_reset, !env_keep, !env_check, !setenv, !requiretty, !log_input, !log_output"
     )
@@ -282,7 +282,7 @@ def test_the_rule_is_for_one_group_and_the_verbs_alone(with_helper):
 
 def test_a_list_is_allowed_only_where_it_is_asked_for(with_helper):
     alias, *_ = rules(run("sudoers", with_helper, "--group=hpcusers", "--account=jupyterhub", "--list"))
-    assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel, {PLACE} list"
+    assert alias == f"Cmnd_Alias HPC_HPCSPAWNER = {PLACE} submit, {PLACE} cancel, {PLACE} list, {PLACE} estimate"
 
 
 @pytest.mark.parametrize("command", ["helper", "sudoers"])

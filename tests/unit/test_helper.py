@@ -287,7 +287,7 @@ def test_it_knows_its_verbs_and_nothing_else(desk, words):
     desk.make()
     code, out, err = desk.ask(*words, given=job())
     assert (code, out) == (64, "")
-    assert err == "hpcspawner helper: expected one argument, one of: submit, cancel, list\n"
+    assert err == "hpcspawner helper: expected one argument, one of: submit, cancel, list, estimate\n"
     assert not desk.calls()
 
 
@@ -659,7 +659,7 @@ def test_without_the_site_s_leave_the_helper_looks_at_nothing(desk):
     desk.make()
     code, out, err = desk.ask("look", given=b"2\n{}")
     assert (code, out) == (64, "")
-    assert err == "hpcspawner helper: expected one argument, one of: submit, cancel, list\n"
+    assert err == "hpcspawner helper: expected one argument, one of: submit, cancel, list, estimate\n"
 
 
 def test_a_question_that_is_too_long_is_not_read(desk):
@@ -675,6 +675,23 @@ def test_the_rule_has_the_verb_only_where_the_profile_says_so():
     text = sudo.sudoers(access, "jupyterhub", "hpcusers", listing=False)
     assert f"{helper_path} look" in text
     assert (
-        "may submit and cancel jobs, and look at files, as any member of the group hpcusers, and nothing else" in text
+        "may submit and cancel jobs, and look at files, as any member of the group hpcusers,\n# and nothing else"
+        in text
     )
     assert f"{helper_path} look" not in sudo.sudoers(WITH_HELPER, "jupyterhub", "hpcusers", listing=True)
+
+
+def framed(data):
+    return b"%d\n%s" % (len(data), data)
+
+
+def test_an_estimate_is_checked_as_a_submit_and_has_the_words_that_submit_nothing(desk):
+    desk.make()
+    given = helper.packed([("time", "00:10:00")], b"#!/bin/sh\n")
+    assert desk.ask("estimate", given=framed(given))[0] == 0
+    (call,) = desk.calls()
+    assert call["argv"][-2:] == ["--time=00:10:00", "--test-only"]
+    assert call["environment"]["SLURM_TIME_FORMAT"] == "%s"
+    for options, script in (([("wrap", "id")], b"#!/bin/sh\n"), ([], b"#!/bin/sh\n#SBATCH --wrap=id\n"), ([], b"")):
+        assert desk.ask("estimate", given=framed(helper.packed(options, script)))[0] == helper.BAD_INPUT
+    assert len(desk.calls()) == 1
