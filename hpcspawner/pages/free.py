@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpcspawner.language import Text, _, joined, several
+from hpcspawner.pages.kept import KeptTexts
 from hpcspawner.schedulers.base import Resources
 from hpcspawner.schedulers.facts import Facts, Free
 from hpcspawner.schedulers.nodes import NodeState
@@ -34,8 +35,15 @@ def in_words(facts: Facts, partitions: Sequence[str]) -> dict[str, Any]:
     return {
         "age": _("as of {time}", time=as_of) if as_of else _("is not known yet"),
         "unknown": joined([failed, _("These numbers are old.") if is_old else ""]),
-        "partitions": {name: _row(facts, name) for name in partitions},
+        "partitions": _ROWS.of(facts, tuple(partitions)),
     }
+
+
+def _rows(facts: Facts, partitions: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {name: _row(facts, name) for name in partitions}
+
+
+_ROWS: KeptTexts[Facts] = KeptTexts(_rows)
 
 
 def _row(facts: Facts, name: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from hpcspawner.language import Text, _, joined, several
 from hpcspawner.pages.cards import cards, own_cards
 from hpcspawner.pages.failure import Failure, contact_of, failure
 from hpcspawner.pages.free import in_words, standing_in_words
+from hpcspawner.pages.kept import KeptTexts
 from hpcspawner.pages.words import words_of
 from hpcspawner.request.form import fields, own_word, unplaced_problems
 from hpcspawner.request.offer import offer
@@ -107,7 +108,7 @@ def render_form(cluster: Cluster, offered: Sequence[Cluster], shown: Draft, fact
             can_estimate=cluster.client.can_estimate,
             can_look=profile.scheduler.look,
             free=in_words(facts, [one.name for one in profile.partitions]),
-            gpus_allowed=_gpus_allowed,
+            gpus_allowed=_GPUS_ALLOWED.of(profile),
             # The same text for all users; what is one user's comes beside it.
             offer=offer(profile).as_json,
             mine=json.dumps(mine, separators=(",", ":")) if (mine := as_data(shown.own)) else "",
@@ -125,7 +126,14 @@ def _what_each_allows(partition: str) -> Text:
     return _("What each {partition} allows", partition=partition.lower())
 
 
-def _gpus_allowed(partition: Partition) -> str:
+def _gpus_allowed(profile: SiteProfile) -> dict[str, str]:
+    return {one.name: _gpus_of(one) for one in profile.partitions}
+
+
+_GPUS_ALLOWED: KeptTexts[SiteProfile] = KeptTexts(_gpus_allowed)
+
+
+def _gpus_of(partition: Partition) -> str:
     """How many GPUs one may ask for, by type."""
     least = partition.min_gpus
     each = (
