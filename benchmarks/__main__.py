@@ -13,16 +13,26 @@ from cluster.conftest import on_head
 
 from benchmarks.figures import FIGURES
 
-SPAWNERS = ("ours", "batchspawner", "moss")
+SPAWNERS = ("ours", "batchspawner", "moss", "jupyterhub")
 # batchspawner asks the scheduler for each waiting server twice a second: a thousand would measure the machine.
 MOST_OF_BATCHSPAWNER = 100
 SETS = {
     "all": [
         *("burst", "morning", "waiting:10", "waiting:100", "waiting:1000", "running", "crowd", "start", "submits"),
-        *("rounds", "form"),
+        *("memory", "rounds", "form"),
     ],
     "quick": [
-        *("burst:5", "morning:10", "waiting:20", "running:5", "crowd:20", "start:1", "submits:20", "rounds:1000"),
+        *(
+            "burst:5",
+            "morning:10",
+            "waiting:20",
+            "running:5",
+            "crowd:20",
+            "start:1",
+            "submits:20",
+            "memory:20",
+            "rounds:1000",
+        ),
         "form:10",
     ],
 }
@@ -64,9 +74,9 @@ def asked_for(words: list[str]) -> list[tuple[str, int]]:
 
 def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]:
     """One figure of one spawner."""
-    if spawner == "moss" and name != "form":
-        return {}  # starts and waits as batchspawner, of which it is one
-    if spawner != "ours" and name in ("waiting", "submits"):
+    if (spawner == "moss" and name != "form") or (spawner == "jupyterhub" and name != "memory"):
+        return {}  # the one starts and waits as batchspawner, of which it is one; the other starts nothing
+    if spawner == "batchspawner" and name in ("waiting", "submits", "memory"):
         servers = min(servers or MOST_OF_BATCHSPAWNER, MOST_OF_BATCHSPAWNER)
     return FIGURES[name](lab, spawner, *([servers] if servers else []))
 

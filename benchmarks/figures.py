@@ -69,6 +69,16 @@ def waiting(lab: Path, spawner: str, servers: int = 1000) -> Found:
         return {"servers": servers, **flat}
 
 
+def memory(lab: Path, spawner: str, servers: int = 500) -> Found:
+    """What each server that waits adds to the Hub's memory; of JupyterHub alone, its starts do not end."""
+    with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
+        light = memory_kib(hub.pid)
+        hub.ask_for([_server(number) for number in range(servers)])
+        until(lambda: spawner == "jupyterhub" or _queued() >= servers, 300, 1)
+        time.sleep(10)
+        return {"servers": servers, "kib_per_server": round((memory_kib(hub.pid) - light) / servers, 1)}
+
+
 def running(lab: Path, spawner: str, servers: int = 50) -> Found:
     """Kill -9 of a Hub with light servers that run, and a new start: until it answers and knows them all."""
     with measured(lab, spawner, ["alice", *USERS]) as hub:
@@ -251,6 +261,7 @@ FIGURES = {
     "crowd": crowd,
     "start": start,
     "submits": submits,
+    "memory": memory,
     "morning": morning,
     "rounds": rounds,
     "form": form,

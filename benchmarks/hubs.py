@@ -85,6 +85,30 @@ c.SlurmSpawner.batch_script = '''#!/bin/bash
 {{{{cmd}}}}
 '''
 """
+# What a server that waits costs JupyterHub alone: a start that does not end.
+JUPYTERHUB = """\
+import asyncio
+
+from jupyterhub.spawner import Spawner
+
+
+class Waits(Spawner):
+    async def start(self):
+        await asyncio.Event().wait()
+
+    async def stop(self, now=False):
+        pass
+
+    async def poll(self):
+        return None
+
+
+c = get_config()
+c.JupyterHub.spawner_class = Waits
+c.JupyterHub.cleanup_servers = False
+c.JupyterHub.concurrent_spawn_limit = 0
+c.Spawner.start_timeout = 86400
+"""
 COUNTED = """#!/bin/sh
 echo >>{folder}/seen/listings
 exec /usr/bin/squeue "$@"
@@ -104,6 +128,8 @@ class Measured:
         # JupyterHub waits for the disk on its loop, at every commit: on a shared machine that measures the others.
         place = Path(tempfile.mkdtemp(prefix="bench-hub-", dir=os.environ.get("BENCH_FOLDER", "/dev/shm")))
         extra = EXTRA.format(bench=str(HERE))
+        if self.name == "jupyterhub":
+            return Hub(place, "", host="10.77.0.1", config=JUPYTERHUB, extra=extra)
         if self.name == "batchspawner":
             env = self.lab / "batchspawner" / "bin"
             light = f"{self.folder}/bin/light-server"
