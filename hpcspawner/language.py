@@ -86,7 +86,7 @@ def several(one: str, many: str, count: int, /, **values: Any) -> Text:
 
 
 def joined(parts: Iterable[str], between: str = " ") -> Text:
-    """Several in a row, each of which is told by itself; what is empty is left out."""
+    """Several in a row, each translated by itself; what is empty is left out."""
     found = {f"part{place}": one for place, one in enumerate(filter(None, parts))}
     return Text((between.join(f"{{{name}}}" for name in found),), found)
 

@@ -117,7 +117,7 @@ class Guarded:
         (self.add_header if name.lower() == "set-cookie" else replace)(name, value)
 
     def on_connection_close(self) -> None:
-        """Note that nobody reads the answer any more."""
+        """Note that the reader of the answer has gone."""
         self.reader_left = True
         super().on_connection_close()  # type: ignore[misc]
 

@@ -136,7 +136,7 @@ def run(argv: "List[str]", variables: "Dict[str, str]") -> "Tuple[Optional[int],
     """Run a program for RUN_S at most: its exit code, None where it took too long or can't be run; what it said."""
     with tempfile.TemporaryFile() as said:
         try:
-            # This ends all that it has started, also when nobody waits for it any more.
+            # This ends all that it has started, also when its caller has gone.
             code = subprocess.call(
                 ["timeout", "-s", "KILL", str(RUN_S), *argv],
                 stdin=subprocess.DEVNULL,

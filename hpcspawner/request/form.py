@@ -144,7 +144,7 @@ def _all_fields(offered: Offer) -> list[Field | None]:
 
 
 def own_word(text: str) -> str:
-    """A site's word for partitions or accounts; ours, where it has chosen none, is told in the reader's language."""
+    """A site's word for partitions or accounts; where it has chosen none, ours in the reader's language."""
     return next((ours for ours in _OUR_WORDS if ours == text), text)
 
 

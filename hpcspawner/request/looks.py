@@ -128,7 +128,7 @@ def said_of_environment(answer: str) -> tuple[list[str], bool]:
 
 
 def set_up(job: Job, environment: Environment, interface: Interface, home: str, is_whole: bool) -> dict[str, object]:
-    """What `look.py` is told of a set-up: no more than it can know without running lines of the site's own."""
+    """What `look.py` learns of a set-up: no more than it can know without running lines of the site's own."""
     folders, rest = _prologue(job.prologue or "")
     is_known = not _MODULES_IN.search(rest)
     is_whole = is_whole and not (rest or environment.setup or "PATH" in environment.variables)

@@ -77,7 +77,7 @@ command = ["sh", "-c", "echo the licence has expired >&2; exit 3", "{{socket}}"]
 
 [defaults]"""
 
-# Sends one event, and the next not before it is told, by another request, that the one before has arrived.
+# Sends one event, and the next after another request says that the one before has arrived.
 EVENTS = """\
 import sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
