@@ -117,10 +117,10 @@ class OpenPBS(Pbs):
         yield f"walltime={wanted.walltime.hours_clock()}"
 
     def backend(self, resources: Resources, size: Size) -> Backend:
-        """By qsub, pbsdsh and pbs_tmrsh."""
+        """By qsub and pbsdsh."""
         tasks = f"select={{n}}:ncpus=1:mem={size.of_core}mb"
         worker = f"select=1:ncpus={size.cores}:mem={size.memory.mib}mb"
-        return of_pbs(self.options(resources, JobLabel("", "")), tasks, worker, ("pbs_tmrsh", "{host}"))
+        return of_pbs(self.options(resources, JobLabel("", "")), tasks, worker, ("pbsdsh", "-h", "{host}", "--"))
 
     def queue(self, wanted: Resources) -> str:
         """A reservation has a queue of its name."""

@@ -96,9 +96,7 @@ def running_hub(make_hub, lab, scheduler):
 async def test_a_notebook_computes_on_its_nodes_and_in_jobs_that_end_with_it(hub, lab, scheduler):
     hub.spawn("alice", ASKED)
     kernel = Kernel(hub, "alice")
-    if scheduler != "openpbs":
-        # That of the test cluster has no pbs_tmrsh.
-        assert await kernel.run(ALLREDUCE) == str([(10, 4, "n1"), (10, 4, "n1"), (10, 4, "n2"), (10, 4, "n2")])
+    assert await kernel.run(ALLREDUCE) == str([(10, 4, "n1"), (10, 4, "n1"), (10, 4, "n2"), (10, 4, "n2")])
     if scheduler == "slurm":
         steps = (await kernel.run(STEPS)).splitlines()
         assert steps[0] == "['n1', 'n2'] ['0'] ['0']"
