@@ -12,7 +12,7 @@ from support.schedulers import IN_LAB, PATHS
 SITE = """\
 [job.parallel]
 engines = true
-jobs = {jobs}
+jobs = true
 mpi = "pmi2"
 path = {path}
 
@@ -86,9 +86,7 @@ def scheduler(request):
 
 @pytest.fixture(scope="module")
 def running_hub(make_hub, lab, scheduler):
-    # Torque's commands need a daemon beside them, which this cluster has on its head alone.
-    jobs = json.dumps(scheduler != "torque")
-    site = SITE.format(lab=lab, path=PATHS[scheduler][:1], jobs=jobs)
+    site = SITE.format(lab=lab, path=PATHS[scheduler][:1])
     with make_hub(scheduler, change=("[defaults]", site)) as hub:
         yield hub
 
@@ -101,8 +99,7 @@ async def test_a_notebook_computes_on_its_nodes_and_in_jobs_that_end_with_it(hub
         steps = (await kernel.run(STEPS)).splitlines()
         assert steps[0] == "['n1', 'n2'] ['0'] ['0']"
         assert steps[1].endswith("'0']")
-    if scheduler != "torque":
-        await starts_jobs(kernel, lab, {"slurm": "SLURMCluster", "openpbs": "PBSCluster"}[scheduler])
+    await starts_jobs(kernel, lab, "SLURMCluster" if scheduler == "slurm" else "PBSCluster")
     folder, in_home = (await kernel.run(MARK)).split()
     assert (in_home, Path(folder).stat().st_mode & 0o777) == ("False", 0o700)
     hub.stop_server("alice")

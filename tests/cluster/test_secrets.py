@@ -18,7 +18,7 @@ from support import attacker
 from support.faults import within
 from support.hub import PASSWORD, Hub, server_path
 from support.processes import Processes, environment
-from support.schedulers import TORQUE_BIN, torque
+from support.schedulers import torque
 
 DEBUG = """
 c.JupyterHub.log_level = "DEBUG"
@@ -225,9 +225,6 @@ def test_another_user_finds_none_of_her_secrets(alice, host):
     words["name"] = shown(alice.job)["JobName" if alice.scheduler == "slurm" else "Job_Name"]
     needles = {name: forms(secret) for name, secret in (alice.needles | words).items()}
     asked = [*commands(alice), *(argv for job in (alice.job, alice.waiting) for argv in refused(job))]
-    if host == "node":
-        # Torque's commands work where its trqauthd is, on the head.
-        asked = [argv for argv in asked if not argv[0].startswith(TORQUE_BIN)]
     order = {"needles": needles, "commands": asked, "folders": list(folders(alice)), "since": alice.since}
     with planted(alice, words):
         answer = attacker.search(alice.lab, alice.node if host == "node" else host, "bob", **order)

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# A real Torque on the lab's hosts: pbs_server, pbs_sched and trqauthd on the head, pbs_mom on the nodes. Sourced by up
-# and down, never run. There is no package of it: PBS_PROGRAMS names the folder of an archive that holds it.
+# A real Torque on the lab's hosts: pbs_server and pbs_sched on the head, pbs_mom on the nodes, trqauthd on all, so that
+# nodes may submit. Sourced by up and down, never run. There is no package of it: PBS_PROGRAMS names the folder of an archive that holds it.
 #
 # Two places are the same for every Torque: its home, /var/spool/torque, and the socket of trqauthd in /tmp. The lab's
-# wrappers put $LAB/torque/HOST and $LAB/torque/tmp/trqauthd-unix there.
+# wrappers put $LAB/torque/HOST and $LAB/torque/tmp-HOST/trqauthd-unix there.
 
 TORQUE=/opt/torque
 
@@ -46,11 +46,10 @@ start_in_foreground() {
 start_torque() {
     local node create=()
     # The scheduler ends some time after trqauthd.
-    running "$LAB/run/trqauthd.pid" trqauthd head || stop "$LAB/run/pbs_sched.pid" pbs_sched
-    # shellcheck disable=SC2016 # "$@" is for the inner shell
-    start_in_foreground head trqauthd trqauthd.pid unshare --mount --propagation slave bash -c \
-        'rm -f "$0/trqauthd-unix" && mount --bind "$0" /tmp && exec "$@"' "$LAB/torque/tmp" $TORQUE/sbin/trqauthd -F
-    wait_for 30 test -S "$LAB/torque/tmp/trqauthd-unix" || fail "trqauthd does not start" "$LAB/log/trqauthd.start.log"
+    running "$LAB/run/trqauthd.head.pid" trqauthd head || stop "$LAB/run/pbs_sched.pid" pbs_sched
+    for node in head "${NODES[@]}"; do
+        start_trqauthd "$node"
+    done
     [ -s "$LAB/torque/head/server_priv/serverdb" ] || create=(-f -t create)
     # As with Slurm, the jobs of an earlier life are no part of a fresh lab.
     running "$LAB/run/pbs_server.pid" pbs_server head || rm -f "$LAB"/torque/head/server_priv/jobs/*
@@ -69,6 +68,15 @@ start_torque() {
         fail "not every node of Torque is usable" "$(newest server_logs)"
     }
     torque_test_job
+}
+
+start_trqauthd() {
+    local host=$1 place=$LAB/torque/tmp-$1
+    mkdir -p "$place"
+    # shellcheck disable=SC2016 # "$@" is for the inner shell
+    start_in_foreground "$host" trqauthd "trqauthd.$host.pid" unshare --mount --propagation slave bash -c \
+        'rm -f "$0/trqauthd-unix" && mount --bind "$0" /tmp && exec "$@"' "$place" $TORQUE/sbin/trqauthd -F
+    wait_for 30 test -S "$place/trqauthd-unix" || fail "trqauthd does not start on $host" "$LAB/log/trqauthd.start.log"
 }
 
 # It forks, and writes its own pid.
@@ -91,6 +99,7 @@ set server acl_hosts = head
 set server submit_hosts = head
 set server keep_completed = 300
 set server query_other_jobs = True
+set server allow_node_submit = True
 set server scheduler_iteration = 2
 set server job_stat_rate = 5
 set server poll_jobs = True
@@ -152,5 +161,7 @@ stop_torque() {
     done
     stop "$LAB/run/pbs_sched.pid" pbs_sched
     stop "$LAB/run/pbs_server.pid" pbs_server
-    stop "$LAB/run/trqauthd.pid" trqauthd
+    for node in head "${NODES[@]}"; do
+        stop "$LAB/run/trqauthd.$node.pid" trqauthd
+    done
 }
