@@ -82,6 +82,7 @@ LOOK = (
     _(
         "The image {path} is no image that Apptainer knows. Choose another image, or make it for these machines.",
     ),
+    _("The image {path} has no {program}. Choose another image, or add it there."),
     _("another architecture"),
     _("Create it, or choose another."),
     _("Choose another."),

@@ -39,6 +39,7 @@ from hpcspawner.programs.usable import (
     state_of,
     why_no_modules,
     why_not_set_up,
+    why_nothing_inside,
 )
 
 LIMIT_S = 8.0
@@ -150,24 +151,26 @@ def checked(asked: "Dict[str, Any]", home: str) -> "Dict[str, Any]":
     kept, set_up = Kept(os.path.join(home, KEPT)), asked.get("set_up") or {}
     missing, variables = after_modules(set_up, home)
     found = [{"field": "environment", "message": why} for why in why_no_modules(missing)]
-    folder = asked.get("environment") or ""
+    folder, left = asked.get("environment") or "", variables or login_variables(home)
     if not missing and (variables is not None or folder):
         # An environment in a folder needs no module to be looked at, and may need one to run.
         set_up = set_up if variables is not None else {}
-        found += [
-            {"field": "environment", "message": why}
-            for why in why_not_set_up(set_up, folder, variables or login_variables(home), kept)
-        ]
-    found += problems(asked, kept, home)
+        found += [{"field": "environment", "message": why} for why in why_not_set_up(set_up, folder, left, kept)]
+    folders = [*(set_up.get("path") or []), *left.get("PATH", "").split(":")]
+    found += problems(asked, kept, home, folders)
     kept.write()
     unsure = {"unsure": True} if variables is None else {}
     return dict(unsure, problems=found[:MOST_PROBLEMS])
 
 
-def problems(asked: "Dict[str, Any]", kept: Kept, home: str) -> "Iterator[Dict[str, str]]":
-    """What stands against an image and a directory: the form's field, a sentence, and the cure in it."""
+def problems(asked: "Dict[str, Any]", kept: Kept, home: str, folders: "List[str]") -> "Iterator[Dict[str, str]]":
+    """What stands against an image and a directory: the form's field, a sentence, and the cure in it.
+
+    `folders` are those in which the container program is looked for.
+    """
     image, directory = asked.get("image"), asked.get("directory")
-    why = why_no_image(image, kept) if image else ""
+    inside_of = asked.get("inside") or []
+    why = (why_no_image(image, kept) or why_nothing_inside(image, inside_of, folders, kept)) if image else ""
     if why:
         yield {"field": "image", "message": why}
     for one in folders_to_write(directory, home) if directory else ():

@@ -21,6 +21,10 @@ KEPT = ".cache/hpcspawner/usable.json"
 KEPT_S = 86400.0
 
 PACKAGES = {"jupyterhub-singleuser": "jupyterhub", "jupyter-lab": "jupyterlab", "jupyter-notebook": "notebook"}
+CONTAINERS = ("apptainer", "singularity")
+# Inside an image, whose shell may be any: whether one of these words is a program there.
+NO_PROGRAM = 47
+FIND_PROGRAMS = 'for one; do command -v "$one" >/dev/null 2>&1 && exit 0; done; exit %d' % NO_PROGRAM
 # Exits with this where a package is not there; the packages are not imported, which would take seconds.
 NO_PACKAGE = 3
 FIND_PACKAGES = "import importlib.util as u, sys; sys.exit(%d * any(not u.find_spec(n) for n in sys.argv[1:]))"
@@ -253,6 +257,23 @@ def why_no_python(path: str, program: str, variables: "Dict[str, str]") -> str:
             does_not = "The Python of the environment %s does not run on %s: %s. Make it again."
             return does_not % (path, platform.node(), last)
     return ""
+
+
+def why_nothing_inside(image: str, programs: "List[str]", folders: "List[str]", kept: Kept) -> str:
+    """Why an image would start no server: it has none of these programs. Empty where it can't be entered here."""
+    there = [os.path.join(folder, name) for name in CONTAINERS for folder in folders]
+    container = next((one for one in there if is_program(one)), "")
+    places = [os.path.join(image, one) for one in ("bin", "usr/bin", "usr/local/bin", "opt/conda/bin")]
+    state, key = state_of([image, *filter(os.path.isdir, places)]), json.dumps([image, programs])
+    if not programs or not container or kept.has(key, state):
+        return ""
+    words = ["/bin/sh", "-c", FIND_PROGRAMS, "look", *programs]
+    variables = dict(login_variables("/"), PATH=":".join(folders))
+    code, _ = run([container, "exec", "--containall", "--cleanenv", image, *words], variables)
+    if code == 0:
+        kept.keep(key, state)
+    has_none = "The image %s has no %s. Choose another image, or add it there."
+    return has_none % (image, " or ".join(programs)) if code == NO_PROGRAM else ""
 
 
 def is_program(path: str) -> bool:

@@ -107,6 +107,8 @@ def check(profile: SiteProfile, user: LocalAccount, request: JobRequest, fallbac
     image = request.image.path if request.image else ""
     paths = {"directory": request.directory, "environment": conda, "image": image}
     asked: dict[str, object] = {name: path for name, path in paths.items() if path.startswith("/")}
+    if image.startswith("/"):
+        asked["inside"] = _programs(request.interface, profile.job)
     # What comes later in the set-up may bring programs, and an image has its own.
     is_whole = not (request.image or request.own_setup or fallback)
     return _line(

@@ -26,6 +26,19 @@ modules = ["jupyter/1.0"]
 name = "gone"
 modules = ["jupyter/1.0", "nowhere/9"]
 
+[[environments]]
+name = "image"
+path = ["{lab}/apptainer/bin"]
+image = "hub"
+
+[[images]]
+name = "hub"
+path = "{lab}/images/hub"
+
+[[images]]
+name = "bare"
+path = "{lab}/images/bare"
+
 """
 # An environment whose Python has lost its library, and one that counts how often it is run.
 ENVIRONMENTS = """\
@@ -49,7 +62,7 @@ def scheduler():
 @pytest.fixture(scope="module", params=["lmod", "modules"])
 def running_hub(request, make_hub, lab):
     on_head("bash", "-c", ENVIRONMENTS, user="alice")
-    site = SITE.format(modules=lab / "env-modules", system=request.param)
+    site = SITE.format(lab=lab, modules=lab / "env-modules", system=request.param)
     try:
         with make_hub("slurm", change=(PLACE, site + PLACE)) as hub:
             yield hub
@@ -67,6 +80,17 @@ def test_a_module_that_is_missing_is_named_before_anything_is_queued(hub):
     good = check(hub, session, environment="with-module").json()
     assert good["problems"] == []
     assert "are usable" in good["message"]
+
+
+def test_an_image_without_jupyter_is_named_before_anything_is_queued(hub, lab):
+    session = hub.log_in("alice")
+    (problem,) = check(hub, session, environment="image", image="bare").json()["problems"]
+    assert problem == {
+        "field": "image",
+        "message": f"The image {lab}/images/bare has no jupyterhub-singleuser. Choose another image, or add it there.",
+    }
+    good = check(hub, session, environment="image", image="hub").json()
+    assert good["problems"] == []
 
 
 def test_an_environment_that_does_not_run_is_named_and_one_that_does_is_run_once(hub):

@@ -384,3 +384,32 @@ async def test_hpcspawner_check_says_where_it_could_not_look(place):
     if os.geteuid() == 0:
         (one,) = await findings({}, client(), one={"modules": ["x"]})
         assert "run this as the Hub's account" in one.what
+
+
+def test_an_image_is_entered_once_and_asked_for_one_of_the_programs(place):
+    """The container program records how it is called, and runs what it is given."""
+    image, programs = place / "image.simg", place / "programs"
+    image.write_bytes(b"hsqs" + bytes(100))
+    programs.mkdir()
+    apptainer = programs / "apptainer"
+    apptainer.write_text(f'#!/bin/sh\necho "$*" >>{place}/calls\nshift 4\nPATH={place}/inside exec "$@"\n')
+    apptainer.chmod(0o755)
+    (place / "inside").mkdir()
+    os.chmod(place, 0o777)
+    asked = {
+        "image": str(image),
+        "inside": ["jupyterhub-singleuser", "jupyter-lab"],
+        "set_up": {"path": [str(programs)]},
+    }
+    (told,) = problems(**asked)
+    assert told == (
+        f"The image {image} has no jupyterhub-singleuser or jupyter-lab. Choose another image, or add it there."
+    )
+    (place / "inside" / "jupyter-lab").symlink_to("/bin/true")
+    for _ in range(2):
+        assert problems(**asked) == []
+    calls = (place / "calls").read_text().splitlines()
+    assert len(calls) >= 2
+    assert all(call.startswith(f"exec --containall --cleanenv {image} /bin/sh -c ") for call in calls)
+    # Where there is no such program, nothing is said of it.
+    assert problems(**asked | {"set_up": {"path": []}}) == []

@@ -28,6 +28,7 @@ NO_SENTENCES = {
     " or ",
     "gave no answer within %.1f s",
     "another version",
+    'for one; do command -v "$one" >/dev/null 2>&1 && exit 0; done; exit ',
     "The image  . Choose another image, or make it for these machines.",
     "import importlib.util as u, sys; sys.exit( * any(not u.find_spec(n) for n in sys.argv[1:]))",
     "No kernels(?: or terminals)? for (\\d+) seconds; shutting down",
