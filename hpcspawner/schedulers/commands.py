@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import pwd
-import re
 import secrets
 import shlex
 import shutil
@@ -20,6 +19,7 @@ from hpcspawner.programs import helper
 from hpcspawner.programs.joined import joined_look
 from hpcspawner.schedulers import sudo
 from hpcspawner.schedulers.base import Answer, Scheduler, Submission
+from hpcspawner.schedulers.failures import Failures, missing_configuration
 from hpcspawner.schedulers.nodes import Estimate
 from hpcspawner.schedulers.people import People
 from hpcspawner.schedulers.process import Command, GivenUp, run
@@ -36,25 +36,8 @@ if TYPE_CHECKING:
 # Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
 _ACCOUNTING_LAG_S = 1.5
 _MACHINE_IS_FULL = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-# What begins with the name of a program that becomes another user is its own word: the scheduler's commands begin with
-# theirs. sudo goes on after the warning about names of hosts. Of its sentences without its name, all are for one line.
-_PREFIX_REFUSES = re.compile(
-    r"^(?:sudo|sudo-rs|doas|su|runuser|setpriv): (?!unable to resolve host)|"
-    r"^(?:Sorry, user )?\S+ (?:is not in the sudoers file|may not run sudo|is not allowed to (?:execute|run sudo))|"
-    r"^Sorry, (?:user \S+|try again)",
-    re.MULTILINE,
-)
-# What a shell, `timeout` and sudo give for a program that can't be run or found; no scheduler's command does.
-_NO_PROGRAM = (126, 127)
 # With a REST service the first word of what is asked.
 _METHODS = ("GET", "POST", "DELETE")
-_NO_LIBRARY = "error while loading shared libraries"
-
-
-_HELPER_SAYS = re.compile(f"^{helper.SAYS}", re.MULTILINE)
-# Its last words; both tell that it has started the scheduler's command.
-_COMMAND_FAILED = re.compile(rf"{helper.SAYS}{helper.FAILED}\d+\n?\Z")
-_COMMAND_ENDED = re.compile(rf"{helper.SAYS}{helper.ENDED}.*\n?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +66,7 @@ class Client:
         """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
         self._directives = directives
-        commands = (scheduler.submit_command, scheduler.cancel_command("1"), scheduler.query_command("0"))
-        self._commands_words = _lines_of([argv[0] for argv in commands])
-        # A site's own program that becomes the user.
-        self._prefix_words = _lines_of([os.path.basename(word) for word in access.prefix[:1]])
+        self._failures = Failures(scheduler, access, self.own_account, log)
 
     async def submit(self, user: str, job: Submission) -> str:
         """Hand a job to the scheduler as this user; the job id, verbatim."""
@@ -139,7 +119,7 @@ class Client:
         try:
             return self.scheduler.parse_estimate(answer)
         except ValueError:
-            raise self._error(command.argv, answer) from None
+            raise self._failures.error(command.argv, answer) from None
 
     @property
     def can_estimate(self) -> bool:
@@ -165,7 +145,7 @@ class Client:
         command = self._by_user(sudo.CANCEL, argv, user, job_id)
         answer = await self._run(command)
         if answer.code and not self.scheduler.already_gone(answer):
-            raise self._error(command.argv, answer)
+            raise self._failures.error(command.argv, answer)
 
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
@@ -373,77 +353,12 @@ class Client:
     async def _checked(self, command: Command) -> Answer:
         answer = await self._run(command)
         if answer.code:
-            raise self._error(command.argv, answer)
+            raise self._failures.error(command.argv, answer)
         return answer
-
-    def _error(self, argv: Sequence[str], answer: Answer) -> SchedulerError:
-        command, started = shlex.join(argv), self._has_started(answer)
-        answer = replace(answer, err=_COMMAND_FAILED.sub("", answer.err))
-        self.log.warning("command failed (exit code %s): %s: %s", answer.code, command, answer.message)
-        fault = None if started else self._not_started(argv, answer)
-        if fault := fault or self._not_set_up(answer):
-            message, cure, entry = fault
-            return SchedulerNotSetUp(message, command, answer.message, cure, entry)
-        if answer.code < 0 or _COMMAND_ENDED.search(answer.err) or self.scheduler.unreachable(answer):
-            hint = self.scheduler.hint(answer)
-            words = f"{answer.message} ({hint})" if hint else answer.message
-            return SchedulerUnreachable(_("The scheduler is not answering."), command, words)
-        return SchedulerRejected(answer.message or f"exit code {answer.code}", command, answer.message)
-
-    def _has_started(self, answer: Answer) -> bool:
-        """Whether the scheduler's command has surely run: the helper or the command itself says so.
-
-        What comes before may be a warning of sudo's, which goes on after it.
-        """
-        said = (_COMMAND_FAILED, _COMMAND_ENDED, self._commands_words)
-        return any(pattern.search(answer.err) for pattern in said)
-
-    def _not_started(self, argv: Sequence[str], answer: Answer) -> tuple[str, str, str] | None:
-        """Message, cure and entry, where the words are of those who were to start the scheduler's command."""
-        by_helper = answer.code > 0 and (self._login is not None or self.access.helper in argv)
-        if by_helper and _HELPER_SAYS.search(answer.err):
-            again = f"install what `hpcspawner helper` prints for the site's profile anew at {self.access.helper}"
-            return (
-                "The helper program (scheduler.helper) refused the Hub's request; it may be out of date.",
-                again,
-                "helper",
-            )
-        by_prefix = self._prefix_words.search(answer.err) and not self.scheduler.unreachable(answer)
-        if by_helper or by_prefix or _PREFIX_REFUSES.search(answer.err):
-            return "The Hub may not run the scheduler's commands as this user.", self.cure(), "sudo-rule"
-        return None
-
-    def _not_set_up(self, answer: Answer) -> tuple[str, str, str] | None:
-        """Message, cure and entry, where the scheduler's command is not fit to ask the scheduler."""
-        if cure := self.scheduler.wrong_type(answer):
-            name = self.scheduler.name
-            message = f"The commands on the Hub are not those of the scheduler in the profile, {name}."
-            return message, cure, "wrong-scheduler"
-        if cure := self.scheduler.not_set_up(answer):
-            return "The scheduler's commands are not set up on the Hub.", cure, "scheduler-configuration"
-        if _NO_LIBRARY in answer.err:
-            cure = "name the folder of the library as LD_LIBRARY_PATH in scheduler.variables, or have ldconfig know it"
-            return "A command of the scheduler lacks a library on the Hub.", cure, "command-missing"
-        if answer.code in _NO_PROGRAM:
-            cure = (
-                "check that the program and the files it needs exist and can be executed; scheduler.path names its "
-                "folder"
-            )
-            return "A command of the scheduler can't be run on the Hub.", cure, "command-missing"
-        return None
-
-    def _missing_configuration(self) -> str:
-        """What is wrong where Slurm's commands wait a minute for a file that is not there."""
-        path = self.access.variables.get("SLURM_CONF", "")
-        return f"The file {path!r} is not there on the Hub." if path and not os.path.isfile(path) else ""
 
     def cure(self) -> str:
         """How the Hub gets the rights that it needs."""
-        lines = f"`hpcspawner sudoers SITE.toml --account={self.own_account} --group=GROUP`"
-        if self.access.helper:
-            where = "/etc/sudoers.d" + (" on the login nodes" if self._login else "")
-            return f"put what {lines} prints into {where}, and the user into that group"
-        return f"name a helper in the profile (scheduler.helper), and put what {lines} prints into /etc/sudoers.d"
+        return self._failures.cure()
 
     async def _run(self, command: Command) -> Answer:
         """One command, measured."""
@@ -486,7 +401,7 @@ class Client:
         try:
             return await run(command, environment, self.access.command_timeout_s)
         except GivenUp as error:
-            if fault := self._missing_configuration():
+            if fault := missing_configuration(self.access):
                 cure, entry = "correct SLURM_CONF in scheduler.variables", "scheduler-configuration"
                 raise SchedulerNotSetUp(fault, line, str(error), cure, entry) from error
             raised = SchedulerUnreachable(sentence_of(error), line)
@@ -533,11 +448,6 @@ def _valid_user(name: str) -> str:
 def _new_mark() -> str:
     """A random word, as `sudo.MARK` describes it."""
     return secrets.token_hex(8)
-
-
-def _lines_of(programs: Sequence[str]) -> re.Pattern[str]:
-    """What one of these programs says begins with its name."""
-    return re.compile(rf"^(?:{'|'.join(map(re.escape, programs))}): " if programs else r"(?!)", re.MULTILINE)
 
 
 def _valid(command: Callable[..., list[str]], *words: str) -> list[str]:
