@@ -1,8 +1,10 @@
 """The set-up of a job, run by bash: what ends it early, what it may not break, where `module` and conda come from."""
 
+import contextlib
 import os
 import shlex
 import sys
+import time
 
 import pytest
 from support.scripts import SMALL_SITE, job_runs, with_setup
@@ -128,7 +130,11 @@ def test_no_option_of_the_shell_tells_the_ticket(run, option):
 def test_a_job_that_is_cancelled_in_its_set_up_starts_no_launcher(run, tmp_path):
     job = run(profile=with_setup(f"touch {shlex.quote(str(tmp_path / 'begun'))}; read <> <(:)"))
     job.wait_until(tmp_path / "begun")
-    os.killpg(job.process.pid, 15)
+    # One that comes just before bash waits in its `read` is heeded when another one wakes it.
+    while job.process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.process.pid, 15)
+        time.sleep(0.1)
     assert job.ends() in (143, -15)
     assert not (job.record / "launcher").exists()
 
