@@ -29,6 +29,7 @@ from cryptography.x509.oid import NameOID
 from support.launcher import SOURCE, launcher
 
 from hpcspawner.programs.joined import source
+from hpcspawner.programs.launcher import job, start
 from hpcspawner.script.settings import SETTINGS_VERSION, LauncherSettings
 from hpcspawner.script.text import quote
 
@@ -1869,3 +1870,8 @@ def test_a_directory_that_is_a_file_or_missing_has_its_own_words(tmp_path):
     assert "Create it, or choose another" in launcher.why_not_usable(str(tmp_path / "gone"), writable=True)
     assert launcher.why_not_usable(str(tmp_path), writable=True) == ""
     assert list(tmp_path.iterdir()) == [tmp_path / "file"], "the check leaves nothing"
+
+
+def test_what_a_directory_lacks_is_named_within_15_s_of_the_jobs_start():
+    # The limits of the look and of the report; all else is the machine's.
+    assert start.FOLDERS_S + job.END_REPORT_S <= 15
