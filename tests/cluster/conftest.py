@@ -130,6 +130,9 @@ def shown(job_id):
         return attributes(on_head(torque("qstat"), "-x", job_id))[job_id]
     words = on_head("scontrol", "show", "job", job_id).split()
     record = dict(word.split("=", 1) for word in words if "=" in word)
+    if "TresPerNode" in record:
+        # As newer Slurms write it.
+        record["TresPerNode"] = record["TresPerNode"].replace("gres:", "gres/")
     # Newer Slurms tell what was given from what was asked.
     given, asked = record.get("AllocTRES", "(null)"), record.get("ReqTRES", "")
     return {"TRES": asked if given == "(null)" else given} | record

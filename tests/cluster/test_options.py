@@ -37,7 +37,7 @@ ASKED = [
 SLURM_ONLY = [
     pytest.param({"qos": "debug", "walltime": "10m"}, {"QOS": "debug"}, id="qos"),
     pytest.param(
-        {"partition": "gpu-shared", "gpu_type": "v100", "gpus": 2}, {"TresPerNode": "gres:gpu:v100:2"}, id="gpu type"
+        {"partition": "gpu-shared", "gpu_type": "v100", "gpus": 2}, {"TresPerNode": "gres/gpu:v100:2"}, id="gpu type"
     ),
 ]
 

@@ -116,7 +116,8 @@ def found_by_sbatch(words, script):
     match = _FOUND.search(done.stderr)
     assert match, f"sbatch could not read it: {done.stderr[-500:]}"
     pairs = [line.removeprefix("sbatch: ").split(":", 1) for line in match[1].splitlines()]
-    return {name.strip(): value.strip() for name, value in pairs}
+    # Newer releases write gres/gpu.
+    return {name.strip(): value.strip().replace("gres/", "gres:") for name, value in pairs}
 
 
 def wanted_of_slurm(request):

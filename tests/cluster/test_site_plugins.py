@@ -97,7 +97,7 @@ async def test_a_resource_of_the_sites_comes_beside_the_gpus(tmp_path):
     job = await site.submit(gpus=2, gpu_type="v100", memory="64M")
     await site.reaches(job, JobState.RUNNING)
     asked = shown(job.job_id)
-    assert asked["TresPerNode"] == "gres:gpu:v100:2,gres:lscratch:10"
+    assert asked["TresPerNode"] == "gres/gpu:v100:2,gres/lscratch:10"
     assert "gres/gpu=2" in asked["TRES"]
     await site.cancel(job)
 

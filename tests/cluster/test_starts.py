@@ -49,11 +49,13 @@ def refused(hub, **more):
 def small_disk(lab, folder):
     """A file system of 32 kB in this folder, on the node."""
     daemon = (lab / "run" / "slurmd.n1.pid").read_text().strip()
-    on_head("nsenter", "-t", daemon, "-m", "mount", "-t", "tmpfs", "-o", "size=32k,mode=1777", "tmpfs", str(folder))
+    on_head(
+        "nsenter", "-t", daemon, "-m", "-r", "mount", "-t", "tmpfs", "-o", "size=32k,mode=1777", "tmpfs", str(folder)
+    )
     try:
         yield
     finally:
-        on_head("nsenter", "-t", daemon, "-m", "umount", "-l", str(folder))
+        on_head("nsenter", "-t", daemon, "-m", "-r", "umount", "-l", str(folder))
 
 
 def test_a_directory_that_is_missing_closed_or_full_is_named_with_its_cure(hub, lab):
@@ -90,7 +92,7 @@ def silent_disk(lab, folder):
     device = lab / "dev" / "fuse"
     if not device.exists():
         os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(10, 229))  # /dev of another release has none
-    argv = ["nsenter", "-t", daemon, "-m", "python3", "-c", SILENT, str(folder), str(device)]
+    argv = ["nsenter", "-t", daemon, "-m", "-r", "python3", "-c", SILENT, str(folder), str(device)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as server:
         assert server.stdout.readline() == "mounted\n"
         yield

@@ -398,26 +398,38 @@ if LAB:
     PUT_BACK = {"slurm": ["scontrol", "requeue"], "torque": [torque("qrerun")], "openpbs": [openpbs("qrerun")]}
 
     async def test_a_job_that_was_put_back_has_been_started_twice(site):
+        for _ in range(3):
+            job = await put_back(site)
+            if job is not None:
+                break
+        assert job is not None, "each of three jobs failed as it was started again"
+        status = await site.reaches(job, JobState.RUNNING)
+        assert (status.owner, status.tag) == (USER.pw_name, job.tag)
+        assert await site.client.runs(job.job_id) == 2
+        assert await site.client.record(job.job_id) is None
+
+    async def put_back(site):
+        """A job that runs for the second time; None where Slurm started it too soon after its end, and it failed."""
         log = site.folder / "runs"
+        log.unlink(missing_ok=True)
         job = await site.submit(f"echo run >>{log}", "sleep 300", changes={"requeue": True})
         await site.reaches(job, JobState.RUNNING)
         # A job that is put back before its script has begun may fail instead.
         while not log.exists():
             await asyncio.sleep(0.2)
-        before = await site.status(job)
         subprocess.run([*PUT_BACK[site.kind], job.job_id], check=True, cwd="/")
         deadline = time.monotonic() + 100
         while not (log.exists() and log.read_text().count("run") == 2):
-            assert time.monotonic() < deadline, f"not started again: {await site.status(job)}"
+            status = await site.status(job)
+            assert time.monotonic() < deadline, f"not started again: {status}"
+            if site.kind == "slurm" and status.state is JobState.ENDED:
+                return None
             if site.kind == "slurm":
                 # Heeded once the first run has ended.
                 at_once = ["scontrol", "update", f"jobid={job.job_id}", "starttime=now"]
                 subprocess.run(at_once, capture_output=True, check=False, cwd="/")
             await asyncio.sleep(0.5)
-        status = await site.reaches(job, JobState.RUNNING)
-        assert (status.owner, status.tag) == (before.owner, before.tag)
-        assert await site.client.runs(job.job_id) == 2
-        assert await site.client.record(job.job_id) is None
+        return job
 
 
 # --- what is not there
