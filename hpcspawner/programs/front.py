@@ -122,7 +122,7 @@ class Guarded:
         super().on_connection_close()  # type: ignore[misc]
 
     def write_to_reader(self: Any, write: Any, part: Any) -> None:
-        """Pass a part of the answer on, or else end the stream to which nobody listens."""
+        """Pass a part of the answer on, or end the stream once its reader has gone."""
         if not self.reader_left:
             write(part)
         elif self._headers_written and isinstance(part, bytes):  # of a stream, not of an answer that came as a whole
