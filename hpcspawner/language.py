@@ -1,4 +1,4 @@
-"""Sentences for researchers, which are told in the reader's language where a page shows them.
+"""Sentences for researchers, which a page shows in the language of its reader.
 
 `_("Job {id} is running", id=…)` is text in English, which logs, events and programs get, and keeps what it is made of:
 the message of the catalog and its values. A page shows it by `told`, which templates do by themselves. So a sentence
@@ -31,10 +31,10 @@ _folders: list[Path] = [FOLDER]
 
 
 class Text(str):
-    """A sentence in English that can be told in other languages.
+    """A sentence in English that can be shown in other languages.
 
     `messages` are the catalog's: one, or singular and plural by `number`. `values` are filled in, and those that are a
-    Text are told too.
+    Text are translated too.
     """
 
     messages: tuple[str, ...]
