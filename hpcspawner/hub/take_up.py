@@ -34,9 +34,14 @@ _COUNT_AGAIN_S = 1.0
 class _Held:
     """A job that is held: until when, and the start that its server gets in the end."""
 
-    def __init__(self) -> None:
-        self.go = asyncio.Event()
+    def __init__(self, job: Job) -> None:
+        self.job, self.go = job, asyncio.Event()
         self.start: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def let_go(self) -> None:
+        """Have its server started."""
+        self.go.set()
+        self.job.changed.set()
 
 
 class TakingUp:
@@ -76,7 +81,7 @@ class TakingUp:
         """Take up those of these jobs that are in the line before the others."""
         for tag in tags:
             if tag in self._held:
-                self._held[tag].go.set()
+                self._held[tag].let_go()
             elif tag in self._line:
                 self._first[tag] = self._line.pop(tag)
 
@@ -149,7 +154,7 @@ class TakingUp:
     def _hold(self, job: Job, spawner: Any) -> None:
         if spawner.pending or spawner.job is job:
             return  # its user has pressed Start meanwhile, or Cancel
-        held = self._held[job.tag] = _Held()
+        held = self._held[job.tag] = _Held(job)
         spawner.look_after(job)
         internals.hold(spawner, self._while_held(job, spawner, held), partial(self._let_go, job, spawner))
 

@@ -1,7 +1,8 @@
 """The news of one start, for every page that is open."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ _STEP = {
 }
 # Slurm's word for nodes that are being made ready for a job that has them.
 _ASSIGNED = "CONFIGURING"
+# Longer than a page without JavaScript takes to show itself again.
+_READS_AGAIN_S = 30.0
 # What `say` is told of a server that listens.
 _READY_PERCENT = 90
 
@@ -75,11 +78,27 @@ class News:
         self._last: tuple[Any, ...] = ()
         self._over = False
         self._latest: dict[str, Any] = {}
+        self._readers = 0
+        self._read_until = float("-inf")
+        self.on_reader: Callable[[], object] | None = None
+        """Called when somebody begins to read."""
 
     @property
     def latest(self) -> dict[str, Any]:
         """The newest facts about the job, for a page without JavaScript."""
+        self._read()
         return self._latest
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether a page is open that shows this; one without JavaScript was, a short while ago."""
+        return self._readers > 0 or time.monotonic() < self._read_until
+
+    def _read(self) -> None:
+        had_readers = self.has_readers
+        self._read_until = time.monotonic() + _READS_AGAIN_S
+        if self.on_reader is not None and not had_readers:
+            self.on_reader()
 
     @property
     def step(self) -> str:
@@ -146,6 +165,16 @@ class News:
             self._changed.notify_all()
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        self._read()
+        self._readers += 1
+        try:
+            async for event in self._all():
+                # In the language of the page that listens.
+                yield all_told(event)
+        finally:
+            self._readers -= 1
+
+    async def _all(self) -> AsyncIterator[dict[str, Any]]:
         sent = 0
         while True:
             async with self._changed:
@@ -153,9 +182,8 @@ class News:
                     await self._changed.wait()
             fresh = self._events[sent:]
             sent += len(fresh)
-            # In the language of the page that listens.
             for event in fresh:
-                yield all_told(event)
+                yield event
             if self._over and sent == len(self._events):
                 return
 

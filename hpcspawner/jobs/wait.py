@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from hpcspawner.errors import HPCSpawnerError, Reason, ServerLost
@@ -32,6 +32,8 @@ _FRESH_S = 120.0
 # will tell.
 _PUT_BACK_S = 30.0
 _SOON_S = 1.0
+# So many intervals between listings may pass until a job in its queue is looked at that no listing has news of.
+_RARELY = 3
 _random = random.SystemRandom()
 _MARK_IS_GONE = (
     "%s: job %s is cancelled: the scheduler shows it without the Hub's mark, %s. A job_submit plugin, a cli_filter or "
@@ -61,40 +63,54 @@ class Waiting:
         self._hidden_since: float | None = None
         self._unmarked_since: float | None = None
         self._killed_since: float | None = None
+        self._in_queue = False
 
     async def until_it_answers(self, answers: Callable[[], Awaitable[bool]], *, details: bool) -> None:
         """Return when the server answers; raise ServerLost when the job ends before, or waits too long."""
         job, known = self.job, bool(self.job.record.port)
         # A launcher reports the port when its server listens. One that is known from before must show itself, and only
         # where the job still is: the port may be somebody else's by now.
-        while known or not job.record.port:
-            job.changed.clear()
-            state = await self._look(details=details)
-            if known and job.record.port and state in _MAY_ANSWER and await answers():
-                break
-            if known and job.record.port and state is JobState.RUNNING:
-                message = _("The server of job {id} on {node} does not answer yet; waiting for it")
-                await self.news.say(message.fill(id=job.record.job_id, node=job.record.host))
-            known = known and bool(job.record.port)
-            if job.changed.is_set():
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SOON_S if job.report else self._until_next_look_s()):
-                    await job.changed.wait()
+        with self._woken():
+            while known or not job.record.port:
+                job.changed.clear()
+                state = await self._look(details=details)
+                if known and job.record.port and state in _MAY_ANSWER and await answers():
+                    break
+                if known and job.record.port and state is JobState.RUNNING:
+                    message = _("The server of job {id} on {node} does not answer yet; waiting for it")
+                    await self.news.say(message.fill(id=job.record.job_id, node=job.record.host))
+                known = known and bool(job.record.port)
+                await self._pause(_SOON_S if job.report else self._until_next_look_s())
         job.is_ready(adopted=known)
 
     async def while_it_waits(self, go: asyncio.Event, *, details: bool) -> None:
-        """Return when the job does anything but wait in its queue, or when `go` is set."""
+        """Return when the job does anything but wait in its queue, or when `go` is set and the job's `changed`."""
         job = self.job
-        while job.record.wanted and job.end is None and not go.is_set():
-            status = await self._status()
-            job.expect(status)
-            if not self.only_waits(status):
-                return
-            await self._tell(status, details=details)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_next_look_s()):
-                    await go.wait()
+        with self._woken():
+            while job.record.wanted and job.end is None and not go.is_set():
+                job.changed.clear()
+                status = await self._status()
+                job.expect(status)
+                if not self.only_waits(status):
+                    return
+                await self._tell(status, details=details)
+                await self._pause(self._until_next_look_s())
+
+    @contextlib.contextmanager
+    def _woken(self) -> Iterator[None]:
+        """Be woken when a listing has news of the job, and when somebody opens its page."""
+        wake = self.job.changed.set
+        self.news.on_reader = wake
+        try:
+            with self.cluster.queue.watched(self.job.listed, wake, self.limits.poll_interval_s):
+                yield
+        finally:
+            self.news.on_reader = None
+
+    async def _pause(self, longest_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self.job.changed.wait()
 
     def only_waits(self, status: JobStatus) -> bool:
         """Whether all that there is to do for a job is to wait; an answer that says nothing changes nothing."""
@@ -103,16 +119,27 @@ class Waiting:
         return status.state in _WAITING and not status.hopeless and not self._waits_too_long(status)
 
     def _waits_too_long(self, status: JobStatus) -> bool:
-        return status.state in _WAITING and time.time() - self.job.record.submitted_at > self.limits.queue_limit_s
+        return status.state in _WAITING and time.time() > self._gives_up_at()
 
     async def _status(self) -> JobStatus:
         job = self.job
-        after = now() if job.report else max(job.listed_after, now() - self.limits.poll_interval_s / 2)
-        return await self.cluster.queue.status(job.listed, after)
+        good_for_s = self.limits.poll_interval_s * (1.0 if self._in_queue else 0.5)
+        after = now() if job.report else max(job.listed_after, now() - good_for_s)
+        status = await self.cluster.queue.status(job.listed, after)
+        self._in_queue = status.state in _WAITING and not status.hopeless
+        return status
 
     def _until_next_look_s(self) -> float:
+        """A job in its queue is looked at when a listing has news of it; its readers want to know its place there."""
+        looks = _RARELY if self._in_queue and not self.news.has_readers else 1
         # A thousand that a slow listing has woken together must not wake together for ever.
-        return self.limits.poll_interval_s * _random.uniform(0.8, 1.0)
+        pause_s = looks * self.limits.poll_interval_s * _random.uniform(0.8, 1.0)
+        if not self._in_queue:
+            return pause_s
+        return min(pause_s, max(_SOON_S, self._gives_up_at() - time.time()))
+
+    def _gives_up_at(self) -> float:
+        return self.job.record.submitted_at + self.limits.queue_limit_s
 
     async def _look(self, *, details: bool) -> JobState:
         job = self.job
@@ -232,17 +259,18 @@ class Waiting:
                     record = await self.cluster.client.details(job.record.job_id)
             why = "" if status.state is JobState.RUNNING else explained(self.cluster, status)
             await news.status(job.record.job_id, status, why, record, self._wait(status))
-        elif status.state in _WAITING:
+        elif status.state in _WAITING and news.has_readers:
             await news.moved_up(self._wait(status))
 
     def _wait(self, status: JobStatus) -> Wait:
         record, cluster = self.job.record, self.cluster
-        facts = cluster.board.latest(3 * self.limits.poll_interval_s)
+        # The scheduler is not asked for what no page shows.
+        facts = cluster.board.latest(3 * self.limits.poll_interval_s) if self.news.has_readers else None
         return Wait(
             advice=cluster.client.scheduler.advise(status.reason) if status.reason else "",
             since=record.submitted_at,
-            until=record.submitted_at + self.limits.queue_limit_s if record.submitted_at else 0.0,
-            ahead=ahead(record, facts),
+            until=self._gives_up_at() if record.submitted_at else 0.0,
+            ahead=ahead(record, facts) if facts else None,
         )
 
 

@@ -1,16 +1,18 @@
 """One query per cluster for all jobs, whatever their number; the spawners read memory."""
 
 import asyncio
+import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
 from hpcspawner.language import _
 from hpcspawner.schedulers.commands import Client, Listing
 from hpcspawner.schedulers.state import JobState, JobStatus
+from hpcspawner.schedulers.watchers import Wake, Watcher, Watchers, stirred
 
 _SHORTEST_GAP_S = 1.0
 # So many listings of a quick scheduler may follow one another, after as many gaps without one, for those who ask at
@@ -68,6 +70,9 @@ class Queue:
         self._spaced: Listing | None = None
         self._counts: Mapping[JobState, int] = {}
         self._asking: asyncio.Task[None] | None = None
+        self._watchers = Watchers()
+        self._following: asyncio.Task[None] | None = None
+        self._every_s = 0.0
         self._owners_seen: set[str] = set()
         self._sees_all = False
         self._visibility_due = float("-inf")
@@ -111,6 +116,25 @@ class Queue:
                 return await self._absence(job, status)
             return status
         return JobStatus(JobState.UNKNOWN, reason=self.error.sentence if self.error else "")
+
+    @contextlib.contextmanager
+    def watched(self, job: OwnedJob, wake: Wake, every_s: float) -> Iterator[None]:
+        """Have a listing every so many seconds until the block is left, and `wake` called when one has news of the job.
+
+        All who watch share the listings; the newest watcher's `every_s` holds. Needs a running event loop.
+        """
+        self._every_s = every_s
+        with self._watchers.added(job.job_id, job.owner, job.tag, wake):
+            if self._following is None or self._following.done():
+                self._following = asyncio.create_task(self._follow())
+            yield
+
+    async def _follow(self) -> None:
+        while self._watchers:
+            await self._ask(self._clock() - self._every_s)
+            age_s = self._clock() - self._last_attempt
+            pause_s = self._every_s if self.error is None else min(self._every_s, _GAP_AFTER_FAILURE_S)
+            await asyncio.sleep(max(_SHORTEST_GAP_S, pause_s - age_s))
 
     async def _absence(self, job: OwnedJob, status: JobStatus) -> JobStatus:
         """What the absence of a job from two listings is worth."""
@@ -164,12 +188,13 @@ class Queue:
         if self.error is not None:
             gap = min(gap, _GAP_AFTER_FAILURE_S)
         await asyncio.sleep(self._pause_s(gap, at_once=at_once))
-        begun = self._begins(gap)
+        begun, had_failed, watchers = self._begins(gap), self.error is not None, self._watchers.all()
+        woken: Sequence[Wake] = ()
         try:
             # The promise is as old as the listing that it is to vouch for.
             listing, _ = await asyncio.gather(self.client.listing(), self._refresh_visibility())
             # Of a long queue this takes longer than the loop should be held.
-            counts = await asyncio.to_thread(_count, listing)
+            counts, woken = await asyncio.to_thread(_read, listing, self._newest, watchers)
         except SchedulerError as error:
             self.error = error
         except Exception as error:
@@ -185,6 +210,8 @@ class Queue:
                 self._previous, self._spaced = self._spaced, listing
             self._newest, self._counts = listing, counts
             self._owners_seen.update(job.owner for job in listing.jobs.values())
+        comes_or_goes = had_failed != (self.error is not None)
+        self._watchers.wake([wake for _, wake in self._watchers.all()] if comes_or_goes else woken)
 
     def _pause_s(self, gap: float, *, at_once: bool) -> float:
         """How long to leave the scheduler in peace: no more than a listing for each gap, in the long run."""
@@ -206,8 +233,12 @@ class Queue:
         self._visibility_due = self._clock() + (_SIGHT_S if self._sees_all else _NO_SIGHT_S)
 
 
-def _count(listing: Listing) -> Mapping[JobState, int]:
-    return Counter(job.state for job in listing.jobs.values())
+def _read(
+    listing: Listing, before: Listing | None, watchers: Sequence[Watcher]
+) -> tuple[Counter[JobState], list[Wake]]:
+    """How many jobs are in each state, and whom to wake."""
+    jobs = before.jobs if before is not None else {}
+    return Counter(job.state for job in listing.jobs.values()), stirred(watchers, jobs, listing.jobs)
 
 
 def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> JobStatus:
