@@ -16,6 +16,10 @@ upstream: a spawner's state "waiting", in which a server is shown as pending and
 `ConfigurableHTTPProxy._check_previous_process`: a Hub that was killed has left its proxy, and JupyterHub ends whatever
 process has the number in the proxy's file, then sleeps for a second or two. For upstream: look whether that process is
 a proxy, and whether it has ended, every 10 ms; one that has ended but whose parent has not noticed is gone.
+
+`register_ping_connection`: before each transaction JupyterHub asks its database whether the connection still works,
+eight times for a start. A connection over a network may have been cut; a file of SQLite can't. For upstream: leave it
+out there.
 """
 
 import asyncio
@@ -32,6 +36,8 @@ from typing import Any
 from jupyterhub import objects, orm, user, utils
 from jupyterhub.oauth.provider import JupyterHubOAuthServer
 from jupyterhub.proxy import ConfigurableHTTPProxy
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 _Stamp = tuple[Any, ...]
 _kept: dict[Any, tuple[_Stamp, ssl.SSLContext]] = {}
@@ -49,6 +55,15 @@ def install() -> None:
         module.make_ssl_context = ssl_context
     JupyterHubOAuthServer.add_client = add_client
     ConfigurableHTTPProxy._check_previous_process = check_previous_proxy
+
+
+def leave_out_pings(engine: Engine) -> None:
+    """Have JupyterHub use the connections of its SQLite as they are; another database's are checked as before."""
+    if engine.dialect.name != "sqlite":
+        return
+    for listener in list(engine.dispatch.engine_connect):
+        if listener.__qualname__.startswith(f"{orm.register_ping_connection.__name__}."):
+            event.remove(engine, "engine_connect", listener)
 
 
 def hold(spawner: Any, work: Coroutine[Any, Any, None], over: Callable[[asyncio.Task[None]], None]) -> None:

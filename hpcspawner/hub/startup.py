@@ -1,7 +1,6 @@
 """What the Hub checks and starts once JupyterHub is initialised."""
 
 import asyncio
-import gc
 import logging
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 
 from hpcspawner.errors import more
-from hpcspawner.hub import audit, double_start, languages, servers, startup_checks
+from hpcspawner.hub import audit, double_start, garbage, internals, languages, servers, startup_checks
 from hpcspawner.hub.housekeeping import Housekeeping, HousekeepingLimits
 from hpcspawner.hub.users import forget_with_their_users
 from hpcspawner.jobs.table import LOCK_TIMEOUT_S
@@ -19,9 +18,6 @@ from hpcspawner.pages import content_security, site_templates
 from hpcspawner.pages.pages import LinkFillsForm, server_of
 
 _AGAIN_S = 10
-# Python's own (700, 10, 10) has it go through all that is there several times a minute with a thousand servers, 200 ms
-# each. These are a million objects more than were let go of, some 100 MiB.
-_COLLECT_AFTER = (5_000, 10, 20)
 
 
 def schedule_startup() -> None:
@@ -63,10 +59,9 @@ async def _after_init() -> None:
         app.exit(1)
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
-    # The objects made so far stay until the Hub ends. Each collection that looks at them would stop the loop.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
+    internals.leave_out_pings(app.db.get_bind())
+    garbage.leave_alone_what_stays()
+    in_background(garbage.collect_as_memory_grows(app.log), app.log)
     # Done once JupyterHub serves; its check of the servers that it knows may still be going on.
     await app._start_future
     looks = True

@@ -26,13 +26,20 @@ class Users:
         """JupyterHub's object for this user, or None where there is no such user."""
         user = self._known(name)
         if user is None:
-            orm_user = orm.User.find(self._app.db, name)
-            user = self._app.users[orm_user] if orm_user is not None else None
-            if user is None:
-                self._numbers.pop(name, None)
-            else:
-                self._numbers[name] = user.id
+            self._learn(name)
+            user = self._known(name)
+        if user is None and name in self._numbers:
+            # JupyterHub has not met this one since it started.
+            user = self._app.users.get(self._numbers[name])
         return user
+
+    def _learn(self, name: str) -> None:
+        """The number alone: a whole user is seven questions."""
+        number = self._app.db.query(orm.User.id).filter(orm.User.name == name).scalar()
+        if number is None:
+            self._numbers.pop(name, None)
+        else:
+            self._numbers[name] = number
 
     def _known(self, name: str) -> Any:
         # As a plain dictionary: JupyterHub's own look-up asks the database for what it does not have.

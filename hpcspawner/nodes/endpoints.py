@@ -245,7 +245,6 @@ class ReportHandler(_LauncherHandler):
         if job.certify is not None and not job.record.run.startswith(certificates.KEY):
             self.refuse(409, "this server has no certificate", "the server has no TLS", job)
         if not job.record.port:
-            self.log.info("%s: job %s listens on %s:%s", job.log_name, job.record.job_id, job.record.host, call.port)
             job.listening(call.port)
             await self.ledger.save(job)
 

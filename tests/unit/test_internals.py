@@ -20,6 +20,7 @@ from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.oauth.provider import JupyterHubOAuthServer
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.spawner import Spawner
+from sqlalchemy import event
 from support.faults import within
 from support.internal_tls import InternalTls
 
@@ -86,6 +87,43 @@ def test_it_checks_what_jupyterhubs_own_checks(files):
 
 def test_there_is_none_without_a_key(made):
     assert internals.ssl_context("", "", cafile=None) is None
+
+
+@pytest.fixture
+def statements():
+    """A database as JupyterHub opens it, and what it is asked."""
+
+    def opened(**more):
+        session = orm.new_session_factory("sqlite://", **more)()
+        asked = []
+        event.listen(session.get_bind(), "before_cursor_execute", lambda *called: asked.append(called[2]))
+        return session, asked
+
+    return opened
+
+
+def test_jupyterhub_asks_its_database_before_each_transaction_whether_it_is_there(statements):
+    session, asked = statements()
+    session.query(orm.User).count()
+    assert asked[0] == "SELECT 1"
+
+
+def test_a_file_is_not_asked_whether_it_is_there(statements):
+    session, asked = statements()
+    internals.leave_out_pings(session.get_bind())
+    for _ in range(2):
+        session.query(orm.User).count()
+        session.commit()
+    assert len(asked) == 2
+    assert "SELECT 1" not in asked
+
+
+def test_a_database_over_the_network_is_still_asked(statements, monkeypatch):
+    session, asked = statements()
+    monkeypatch.setattr(session.get_bind().dialect, "name", "postgresql")
+    internals.leave_out_pings(session.get_bind())
+    session.query(orm.User).count()
+    assert asked[0] == "SELECT 1"
 
 
 async def test_the_secret_of_a_servers_client_costs_one_round(replaced, hub):

@@ -1,0 +1,47 @@
+"""When Python looks through the Hub's memory for what is of no use, which stops all that the Hub does.
+
+With a thousand servers these are 300,000 objects. Python's own settings have it do so by the number of new objects,
+several times a minute; here it does so when the Hub's memory has grown.
+"""
+
+import asyncio
+import gc
+import logging
+import resource
+from pathlib import Path
+
+# Of the young, often: that is quick. Of all, never by their number.
+_COLLECT_AFTER = (2_000, 5, 1_000_000)
+_LOOK_S = 10.0
+# What servers that have ended may leave behind meanwhile: some 20 KiB each. The share is for large Hubs, where a look
+# takes longer.
+_GROWTH_BYTES = 64 * 2**20
+_GROWTH_SHARE = 1 / 8
+_MEMORY = Path("/proc/self/statm")
+_PAGE_BYTES = resource.getpagesize()
+
+
+def leave_alone_what_stays() -> None:
+    """Have no look at the objects that there are now; they are there until the Hub ends."""
+    gc.collect()
+    gc.freeze()
+
+
+async def collect_as_memory_grows(log: logging.Logger) -> None:
+    """Until the Hub ends. Where the system does not tell how much memory it has, Python's own settings stay."""
+    try:
+        base = resident_bytes()
+    except OSError as error:
+        log.warning("hpcspawner: can't read %s (%s): Python collects its garbage by its own settings", _MEMORY, error)
+        return
+    gc.set_threshold(*_COLLECT_AFTER)
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if resident_bytes() - base > max(_GROWTH_BYTES, _GROWTH_SHARE * base):
+            gc.collect()
+            base = resident_bytes()
+
+
+def resident_bytes() -> int:
+    """How much of this process is in memory."""
+    return int(_MEMORY.read_text().split()[1]) * _PAGE_BYTES

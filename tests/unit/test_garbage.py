@@ -1,0 +1,57 @@
+"""When Python looks through a Hub's whole memory: once it has grown. Each in a process of its own."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BOUND_MIB = 64
+PROGRAM = """
+    import asyncio, gc, logging
+    from hpcspawner.hub import garbage
+
+    garbage._LOOK_S = 0.01
+
+    class Server:
+        def __init__(self):
+            self.itself, self.holds = self, bytearray(100_000)
+
+    async def ends(servers):
+        # They have been there for long when they end.
+        gc.collect(0)
+        gc.collect(1)
+        servers.clear()
+        await asyncio.sleep(0.05)
+
+    async def main():
+        garbage.leave_alone_what_stays()
+        task = asyncio.create_task(garbage.collect_as_memory_grows(logging.getLogger()))
+        await asyncio.sleep(0.05)
+        before, first = gc.get_stats()[2]["collections"], garbage.resident_bytes()
+        {work}
+        print(gc.get_stats()[2]["collections"] - before, (garbage.resident_bytes() - first) // 2**20)
+
+    asyncio.run(main())
+"""
+
+
+def looks_and_growth(work):
+    """How often all was looked through, and by how many MiB the process has grown."""
+    program = textwrap.dedent(PROGRAM.format(work=work))
+    argv = [sys.executable, "-c", program]
+    out = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
+    return tuple(map(int, out.split()))
+
+
+def test_many_new_objects_alone_are_no_reason_to_look():
+    looks, growth = looks_and_growth("kept = [[] for _ in range(400_000)]; await asyncio.sleep(0.05)")
+    assert looks == 0
+    assert growth < BOUND_MIB
+
+
+def test_what_servers_leave_behind_is_bounded():
+    """Three hundred megabytes of them."""
+    looks, growth = looks_and_growth("[await ends([Server() for _ in range(100)]) for _ in range(30)]")
+    assert looks >= 2
+    assert growth < 2 * BOUND_MIB
