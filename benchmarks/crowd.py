@@ -1,4 +1,5 @@
-"""A Hub with a thousand servers that run, which one machine can't hold: a scheduler and a node that stand in for them.
+"""A Hub with a thousand servers that run and more that wait, which one machine can't hold: a scheduler and a node that
+stand in for them.
 
 The Hub, its proxy, TLS to the servers and what a launcher says are real; no job runs.
 """
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hubs import measured
+from benchmarks.hubs import Measured, measured
 from benchmarks.meters import Probe, cpu_s, until
 
 USERS = [f"u{number:03}" for number in range(1, 101)]
 NODE = "n1"
 AFTER_S = 20
+WAITING_SHARE = 5
+"""For so many servers that run, one waits."""
 
 # They are run as the user, in a folder that all may write to. The listing's fields stand as `%i` to `%k` are asked for.
 SBATCH = """#!/bin/sh
@@ -26,8 +29,12 @@ exec 9>lock
 flock 9
 id=$(($(wc -l <jobs) + 1))
 cat >scripts/new
-mv scripts/new "scripts/$id"
-echo "$id|RUNNING|{node}|$(id -un)|$(date +%s)|None|$tag" >>jobs
+if [ -e full ]; then
+    echo "$id|PENDING||$(id -un)|N/A|Resources|$tag" >>jobs
+else
+    mv scripts/new "scripts/$id"
+    echo "$id|RUNNING|{node}|$(id -un)|$(date +%s)|None|$tag" >>jobs
+fi
 chmod a+rw jobs lock 2>/dev/null
 echo "$id"
 """
@@ -41,20 +48,26 @@ printf '%s\\n' 'JOBID|STATE|EXEC_HOST|USER|START_TIME|REASON|COMMENT' | cat - jo
 
 
 def crowd(lab: Path, spawner: str, servers: int = 1000) -> dict[str, Any]:
-    """Kill -9 of a Hub with servers that run, and a new start: API, pauses and listings until it knows them all."""
+    """Kill -9 of a Hub with servers that run and a fifth as many that wait, and a new start until it knows them all."""
     if spawner != "ours":
         return {}
+    more = max(1, servers // WAITING_SHARE)
     with measured(lab, spawner, ["alice", *USERS]) as hub, _stand_ins(lab, hub.folder):
         began = time.monotonic()
-        hub.ask_for([(USERS[number % len(USERS)], f"s{number // len(USERS)}") for number in range(servers)])
+        names = [(USERS[number % len(USERS)], f"s{number // len(USERS)}") for number in range(servers + more)]
+        hub.ask_for(names[:servers])
         until(lambda: hub.ready() >= servers, 600, 2)
         started_s = time.monotonic() - began
+        (hub.folder / "full").touch()
+        hub.ask_for(names[servers:])
+        until(lambda: _jobs(hub) >= servers + more, 300, 1)
         hub.hub.kill()
+        hub.mark()
         listings, began = hub.listings(), time.monotonic()
         hub.hub.start()
         answers_s = time.monotonic() - began
         used = cpu_s(hub.pid)[0]
-        until(lambda: hub.ready() >= servers, 300, 1)
+        until(lambda: hub.ready() >= servers and hub.logged("taken up again") >= more, 300, 0.5)
         ready_s = time.monotonic() - began
         first = hub.loop()
         with Probe(hub) as probe:
@@ -62,16 +75,21 @@ def crowd(lab: Path, spawner: str, servers: int = 1000) -> dict[str, Any]:
         after = hub.loop()
         return {
             "servers": servers,
+            "waiting": more,
             "all_started_s": round(started_s, 1),
             "api_after_s": round(answers_s, 1),
             "hub_cpu_s_until_then": round(used, 2),
-            "all_ready_after_s": round(ready_s, 1),
+            "all_known_after_s": round(ready_s, 1),
             "listings_until_then": hub.listings() - listings,
             "api_p50_ms_after": probe.percentile_ms(0.5),
             "api_p99_ms_after": probe.percentile_ms(0.99),
             **{f"{name}_until_then": value for name, value in first.items()},
             **{f"{name}_after": value for name, value in after.items()},
         }
+
+
+def _jobs(hub: Measured) -> int:
+    return (hub.folder / "jobs").read_text().count("\n")
 
 
 @contextlib.contextmanager
