@@ -12,10 +12,11 @@ from typing import Any
 from cluster.conftest import on_head
 
 from benchmarks.figures import FIGURES
+from benchmarks.peers import SLURM_PEERS
 
-SPAWNERS = ("ours", "batchspawner", "moss", "jupyterhub")
-# batchspawner asks the scheduler for each waiting server twice a second: a thousand would measure the machine.
-MOST_OF_BATCHSPAWNER = 100
+SPAWNERS = ("ours", *SLURM_PEERS, "moss", "jupyterhub")
+# These ask the scheduler for each waiting server twice a second: a thousand would measure the machine.
+MOST_OF_PEERS = 100
 SETS = {
     "all": [
         *("burst", "morning", "waiting:10", "waiting:100", "waiting:1000", "running", "crowd", "start", "submits"),
@@ -40,7 +41,7 @@ SETS = {
 
 
 def main() -> None:
-    """Measure, one after the other, each with both spawners in turn."""
+    """Measure, one after the other, each with every spawner in turn."""
     lab, rows = Path(os.environ["HPC_LAB"]), []
     spawners = os.environ.get("BENCH_SPAWNERS", " ".join(SPAWNERS)).split()
     where = machine(lab)
@@ -55,9 +56,9 @@ def main() -> None:
             label = f"{name}:{servers}" if servers else name
             rows += [(label, spawner, key, value) for key, value in found.items() if not isinstance(value, list)]
     for name, value in where.items():
-        print(f"{name:14} {value}")
+        print(f"{name:16} {value}")
     for row in rows:
-        print("{:14} {:14} {:32} {}".format(*map(str, row)))
+        print("{:14} {:16} {:32} {}".format(*map(str, row)))
 
 
 def asked_for(words: list[str]) -> list[tuple[str, int]]:
@@ -76,8 +77,8 @@ def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]
     """One figure of one spawner."""
     if (spawner == "moss" and name != "form") or (spawner == "jupyterhub" and name != "memory"):
         return {}  # the one starts and waits as batchspawner, of which it is one; the other starts nothing
-    if spawner == "batchspawner" and name in ("waiting", "submits", "memory"):
-        servers = min(servers or MOST_OF_BATCHSPAWNER, MOST_OF_BATCHSPAWNER)
+    if spawner in SLURM_PEERS and name in ("waiting", "submits", "memory"):
+        servers = min(servers or MOST_OF_PEERS, MOST_OF_PEERS)
     return FIGURES[name](lab, spawner, *([servers] if servers else []))
 
 
@@ -89,10 +90,15 @@ def machine(lab: Path) -> dict[str, str]:
         "load at first": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "python": platform.python_version(),
         "jupyterhub": version("jupyterhub"),
-        "batchspawner": (lab / "batchspawner" / ".versions").read_text().split()[0],
-        "jupyterhub-moss": (lab / "moss" / ".versions").read_text().strip(),
+        **dict(_first_package(lab / name) for name in (*SLURM_PEERS, "moss")),
         "slurm": on_head("squeue", "--version").split()[-1],
     }
+
+
+def _first_package(environment: Path) -> tuple[str, str]:
+    """Name and version of what an environment was made for."""
+    name, _, number = (environment / ".versions").read_text().split()[0].partition("==")
+    return name, number
 
 
 main()

@@ -45,9 +45,10 @@ exec awk -v format="$format" -v jobs={jobs} 'BEGIN {{
 
 def form(lab: Path, spawner: str, partitions: int = 200) -> dict[str, Any]:
     """The form and its facts at a site with so many partitions, fifty nodes in each, twenty GPU types, 50,000 jobs."""
-    if spawner == "moss":
-        return _of_moss(lab, partitions)
-    return asyncio.run(_measured(partitions)) if spawner == "ours" else {}
+    if spawner == "ours":
+        return asyncio.run(_measured(partitions))
+    peers = {"moss": _of_moss, "slurmformspawner": _of_slurmformspawner}
+    return peers[spawner](lab, partitions) if spawner in peers else {}
 
 
 def _of_moss(lab: Path, partitions: int) -> dict[str, Any]:
@@ -62,6 +63,23 @@ def _of_moss(lab: Path, partitions: int) -> dict[str, Any]:
         argv = [lab / "moss/bin/python", program, f"{name}/sinfo", *map(str, (partitions, GPU_TYPES, ROUNDS))]
         found: dict[str, Any] = json.loads(subprocess.check_output(argv))
         return found
+
+
+def _of_slurmformspawner(lab: Path, partitions: int) -> dict[str, Any]:
+    """slurmformspawner's form of the same site, in its own environment; it asks scontrol and sacctmgr, with a cache."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        told = json.dumps({"nodes": [_as_json(one, partitions) for one in _nodes(partitions)]}, indent=2)
+        none = _printed(folder, "reservations", ['{"reservations": []}'])
+        counted = f"echo >>'{folder}/asked'\n"
+        nodes = _printed(folder, "nodes", [told])
+        _program(folder, "scontrol", f'{counted}case "$*" in *res*) {none};; esac\n{nodes}')
+        _program(folder, "sacctmgr", counted + _printed(folder, "accounts", ["physics", "chemistry"]))
+        program = Path(__file__).with_name("slurm_form.py")
+        argv = [lab / "slurmformspawner/bin/python", program, name, str(ROUNDS)]
+        path = {"PATH": f"{name}:/usr/bin:/bin"}
+        found: dict[str, Any] = json.loads(subprocess.check_output(argv, env=path))
+        return {"partitions": partitions, **found}
 
 
 async def _measured(partitions: int) -> dict[str, Any]:
@@ -115,12 +133,58 @@ async def _pauses(name: str, work: Any) -> dict[str, float]:
 
 def _programs(folder: Path, partitions: int) -> None:
     """Commands of a scheduler that print what a real one of this size would, as fast as a disk."""
-    nodes = range(partitions * NODES_PER_PARTITION)
-    told = [NODE.format(number=one, used=one % 65, kind=one % GPU_TYPES, partition=one % partitions) for one in nodes]
+    told = [
+        NODE.format(number=one, used=one % 65, kind=one % GPU_TYPES, partition=one % partitions)
+        for one in _nodes(partitions)
+    ]
     _program(folder, "scontrol", _printed(folder, "nodes", told))
     _program(folder, "sinfo", _printed(folder, "open", [f"p{one}|up" for one in range(partitions)]))
     waiting = [f"{one}|p{one % partitions}|{one % 9999}" for one in range(JOBS)]
     _program(folder, "squeue", SQUEUE.format(jobs=JOBS, waiting=_printed(folder, "waiting", waiting)))
+
+
+def _nodes(partitions: int) -> range:
+    return range(partitions * NODES_PER_PARTITION)
+
+
+def _as_json(number: int, partitions: int) -> dict[str, Any]:
+    """The same node with the fields that `scontrol --json show node` of Slurm 24.11 prints."""
+    kind = f"gpu:t{number % GPU_TYPES}"
+    moment = {"set": True, "infinite": False, "number": 1793491200}
+    numbers = {"boards": 1, "cores": 32, "cpu_load": 100, "cpus": 64, "effective_cpus": 64, "port": 6818}
+    numbers |= {"specialized_cores": 0, "cpu_binding": 0, "specialized_memory": 0, "res_cores_per_gpu": 0, "weight": 1}
+    numbers |= {"real_memory": 257000, "alloc_memory": 128000, "sockets": 2, "threads": 1, "temporary_disk": 0}
+    numbers |= {"alloc_cpus": number % 65, "alloc_idle_cpus": 64 - number % 65}
+    empty = ("burstbuffer_network_address", "cluster_name", "specialized_cpus", "extra", "gpu_spec", "instance_id")
+    empty += ("instance_type", "mcs_label", "owner", "comment", "reason", "reason_set_by_user", "reservation")
+    moments = ("boot_time", "free_mem", "last_busy", "reason_changed_at", "resume_after", "slurmd_start_time")
+    return {
+        **numbers,
+        **dict.fromkeys(empty, ""),
+        **dict.fromkeys(moments, moment),
+        **dict.fromkeys(("name", "address", "hostname"), f"n{number}"),
+        "features": ["avx512"],
+        "active_features": ["avx512"],
+        "energy": {
+            **dict.fromkeys(("average_watts", "base_consumed_energy", "consumed_energy", "last_collected"), 0),
+            "current_watts": moment,
+            "previous_consumed_energy": 0,
+        },
+        "external_sensors": {},
+        "power": {},
+        "gres": f"{kind}:8(S:0-1)",
+        "gres_drained": "N/A",
+        "gres_used": f"{kind}:3(IDX:0-2)",
+        "next_state_after_reboot": ["INVALID"],
+        "state": ["MIXED"],
+        "architecture": "x86_64",
+        "operating_system": "Linux 5.10 #1 SMP",
+        "partitions": [f"p{number % partitions}"],
+        "tres": "cpu=64,mem=257000M,billing=64,gres/gpu=8",
+        "tres_used": f"cpu={number % 65},mem=128000M,gres/gpu=3",
+        "tres_weighted": 0.0,
+        "version": "24.11.5",
+    }
 
 
 def _printed(folder: Path, name: str, lines: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The Hubs that are measured: ours, and one with batchspawner as it comes, on the lab's Slurm with the same servers."""
+"""The Hubs that are measured: ours, and one of each peer as it comes, on the lab's Slurm with the same servers."""
 
 import contextlib
 import os
@@ -14,11 +14,13 @@ from cluster.conftest import on_head
 from support.faults import within
 from support.hub import Hub, server_path
 
+from benchmarks.peers import SLURM_PEERS, configuration
+
 HERE = Path(__file__).parent
 CALLERS = 20
 LIGHT_SERVER = HERE.parent / "tests" / "cluster" / "bin" / "light_server.py"
 
-# What both have alike. `jupyterhub` reads it from a folder of its own.
+# What all have alike. `jupyterhub` reads it from a folder of its own.
 EXTRA = """
 import sys
 sys.path.insert(0, {bench!r})
@@ -60,30 +62,6 @@ command = ["{folder}/bin/light-server"]
 name = "lab"
 title = "JupyterLab"
 programs = ["jupyter-lab"]
-"""
-BATCHSPAWNER = """\
-import batchspawner
-
-c = get_config()
-c.JupyterHub.extra_handlers = []
-c.JupyterHub.spawner_class = "batchspawner.SlurmSpawner"
-c.JupyterHub.cleanup_servers = False
-c.JupyterHub.concurrent_spawn_limit = 0
-c.Spawner.start_timeout = 86400
-c.Spawner.cmd = [{command!r}]
-c.BatchSpawnerBase.exec_prefix = "sudo -n -E -u {{username}}"
-c.BatchSpawnerBase.batchspawner_singleuser_cmd = {wrapper!r}
-c.BatchSpawnerBase.req_memory = {memory!r}
-c.BatchSpawnerBase.req_runtime = "00:20:00"
-c.SlurmSpawner.req_srun = ""
-c.SlurmSpawner.batch_script = '''#!/bin/bash
-#SBATCH --output=/dev/null
-#SBATCH --chdir=/
-#SBATCH --export={{{{keepvars}}}}
-#SBATCH --time={{{{runtime}}}}
-#SBATCH --mem={{{{memory}}}}
-{{{{cmd}}}}
-'''
 """
 # What a server that waits costs JupyterHub alone: a start that does not end.
 JUPYTERHUB = """\
@@ -130,14 +108,11 @@ class Measured:
         extra = EXTRA.format(bench=str(HERE))
         if self.name == "jupyterhub":
             return Hub(place, "", host="10.77.0.1", config=JUPYTERHUB, extra=extra)
-        if self.name == "batchspawner":
-            env = self.lab / "batchspawner" / "bin"
-            light = f"{self.folder}/bin/light-server"
-            command = str(env / self.server) if self.server else light
-            memory = "1G" if self.server else "100M"
-            words = {"command": command, "wrapper": f"{env}/batchspawner-singleuser", "memory": memory}
-            hub = Hub(place, "", host="10.77.0.1", config=BATCHSPAWNER.format(**words), extra=extra)
-            hub.programs = env
+        if self.name in SLURM_PEERS:
+            programs = self.lab / self.name / "bin"
+            config = configuration(self.name, programs, self.folder, self.server)
+            hub = Hub(place, "", host="10.77.0.1", config=config, extra=extra)
+            hub.programs = programs
             return hub
         site = place / "site.toml"
         site.write_text(PROFILE.format(lab=self.lab, folder=self.folder), encoding="utf-8")
@@ -160,8 +135,7 @@ class Measured:
 
     def listings(self) -> int:
         """How often the scheduler has been asked for its jobs."""
-        counted = self.folder / "seen" / "listings"
-        return counted.stat().st_size if counted.exists() else 0
+        return (self.folder / "seen" / "listings").stat().st_size
 
     def ask_for(self, servers: list[tuple[str, str]]) -> None:
         """Have these servers of users started, by so many callers at once; RuntimeError where the Hub refuses one."""
@@ -190,9 +164,9 @@ class Measured:
 
 @contextlib.contextmanager
 def measured(lab: Path, name: str, users: list[str], server: str = "") -> Iterator[Measured]:
-    """A Hub with these users, "ours" or "batchspawner"; it and its jobs are gone afterwards.
+    """A Hub with these users, "ours" or a peer's; it and its jobs are gone afterwards.
 
-    batchspawner starts a light server, or the one that is named.
+    A peer starts a light server, or the one that is named.
     """
     found = Measured(lab, name, server)
     try:
@@ -231,4 +205,7 @@ def _furnish(lab: Path) -> Path:
     (folder / "bin" / "squeue").write_text(COUNTED.format(folder=folder))
     for path in (folder / "bin").iterdir():
         path.chmod(0o755)
+    # batchspawner asks as the user, slurmformspawner as the Hub.
+    (folder / "seen" / "listings").touch()
+    (folder / "seen" / "listings").chmod(0o666)
     return folder
