@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hubs import Measured, measured
+from benchmarks.hubs import USERS, Measured, measured
 from benchmarks.meters import Probe, cpu_s, until
 
-USERS = [f"u{number:03}" for number in range(1, 101)]
 NODE = "n1"
 AFTER_S = 20
 WAITING_SHARE = 5

@@ -1,7 +1,5 @@
 """The figures. Each is a function of the lab's folder and a spawner's name, and gives what it found by name."""
 
-import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster.conftest import drained, nothing_starts, on_head
+from cluster.conftest import nothing_starts, on_head
 from support.hub import server_path
 
 from benchmarks.crowd import crowd
 from benchmarks.form import form
-from benchmarks.hubs import CALLERS, Measured, measured
-from benchmarks.meters import Probe, cpu_s, memory_kib, until
+from benchmarks.hubs import CALLERS, USERS, Measured, measured
+from benchmarks.meters import Probe, cpu_s, have_started, memory_kib, until
 from benchmarks.rounds import rounds
+from benchmarks.starts import start
 
-USERS = [f"u{number:03}" for number in range(1, 101)]
 WATCH_S = 20
 MORNING_S = 10
 Found = dict[str, Any]
@@ -31,7 +29,7 @@ def burst(lab: Path, spawner: str, servers: int = 30) -> Found:
         hub.loop()
         before, began = cpu_s(hub.pid), time.monotonic()
         hub.ask_for([(user, "") for user in USERS[:servers]])
-        until(partial(_have_started, hub, servers), 300)
+        until(partial(have_started, hub, servers), 300)
         took_s = time.monotonic() - began
         time.sleep(3)
         used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
@@ -86,7 +84,7 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
         for first in range(0, servers, CALLERS):
             some = USERS[first : min(first + CALLERS, servers)]
             hub.ask_for([(user, "") for user in some])
-            until(partial(_have_started, hub, first + len(some)), 300)
+            until(partial(have_started, hub, first + len(some)), 300)
         time.sleep(3)
         hub.hub.kill()
         began = time.monotonic()
@@ -102,26 +100,6 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
             "hub_cpu_s": round(used, 2),
             **loop,
         }
-
-
-def start(lab: Path, spawner: str, pairs: int = 5) -> Found:
-    """From the click to the open JupyterLab, and from a bare `sbatch` of `jupyter lab` to its answer, in turn."""
-    by_hub, bare = [], []
-    with measured(lab, spawner, ["alice", *USERS], server="jupyterhub-singleuser") as hub, drained("n2", "n3"):
-        _bare_start(lab, hub)
-        for number in range(pairs):
-            bare.append(_bare_start(lab, hub))
-            by_hub.append(_hub_start(hub, USERS[number]))
-        phases = hub.phases() if spawner == "ours" else {}
-    return {
-        "pairs": pairs,
-        "ratio": round(statistics.median(by_hub) / statistics.median(bare), 2),
-        "median_s": round(statistics.median(by_hub), 2),
-        "bare_median_s": round(statistics.median(bare), 2),
-        **{f"{phase}_s": round(seconds / pairs, 2) for phase, seconds in phases.items()},
-        "by_hub_s": [round(seconds, 2) for seconds in by_hub],
-        "bare_s": [round(seconds, 2) for seconds in bare],
-    }
 
 
 def morning(lab: Path, spawner: str, servers: int = 200) -> Found:
@@ -162,7 +140,7 @@ def _warm(hub: Measured) -> None:
     """One server first: what is read once is not a burst's."""
     hub.mark()
     hub.ask_for([("alice", "")])
-    until(partial(_have_started, hub, 1), 120)
+    until(partial(have_started, hub, 1), 120)
     hub.mark()
 
 
@@ -173,10 +151,6 @@ def _submitted(hub: Measured, servers: int) -> Found:
     took_s = time.monotonic() - began
     used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
     return {"wall_s": round(took_s, 1), "hub_cpu_s": round(used[0], 1), "commands_cpu_s": round(used[1], 1)}
-
-
-def _have_started(hub: Measured, servers: int) -> bool:
-    return hub.logged("seconds to start") >= servers
 
 
 def _queued() -> int:
@@ -223,35 +197,6 @@ def _restarted(hub: Measured, servers: int) -> Found:
         "listings": hub.listings() - listings,
         **watched,
     }
-
-
-def _hub_start(hub: Measured, user: str) -> float:
-    hub.mark()
-    began = time.monotonic()
-    hub.hub.api("POST", server_path(user), json={"interface": "lab", "memory": "1G"})
-    until(partial(_have_started, hub, 1), 120, 0.01)
-    took_s = time.monotonic() - began
-    hub.hub.stop_server(user)
-    return took_s
-
-
-def _bare_start(lab: Path, hub: Measured) -> float:
-    """As somebody without a Hub would: a job, and a look whether it answers."""
-    port = 30000 + time.monotonic_ns() % 20000
-    command = f"exec {lab}/env/bin/jupyter-lab --no-browser --ip=0.0.0.0 --port={port} --ServerApp.token= 2>/dev/null"
-    size = ("--mem=1G", "--time=10", "--chdir=/home/alice", "--output=/dev/null", "--parsable")
-    began = time.monotonic()
-    job = on_head("sbatch", *size, f"--wrap={command}", user="alice").strip()
-    until(lambda: _answers(port), 120, 0.02)
-    took_s = time.monotonic() - began
-    on_head("scancel", job)
-    until(lambda: not on_head("squeue", "--noheader", "--user=alice").strip(), 60)
-    return took_s
-
-
-def _answers(port: int) -> bool:
-    argv = ["curl", "-sf", "--noproxy", "*", "-m", "5", "-o", "/dev/null", f"http://10.77.0.11:{port}/api"]
-    return subprocess.run(argv, check=False).returncode == 0
 
 
 FIGURES = {

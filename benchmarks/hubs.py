@@ -17,6 +17,7 @@ from support.hub import Hub, server_path
 from benchmarks.peers import SLURM_PEERS, configuration
 
 HERE = Path(__file__).parent
+USERS = [f"u{number:03}" for number in range(1, 101)]
 CALLERS = 20
 LIGHT_SERVER = HERE.parent / "tests" / "cluster" / "bin" / "light_server.py"
 
@@ -154,6 +155,9 @@ class Measured:
         headers = {"Authorization": f"token {self.hub.token}"}
         text = self.hub.get("/hub/metrics", headers=headers).text
         found = re.findall(r'^hpcspawner_start_phase_seconds_sum\{.*phase="(\w+)"\} (\S+)$', text, re.MULTILINE)
+        found += re.findall(r"^hpcspawner_(queue)_wait_seconds_sum\{.*\} (\S+)$", text, re.MULTILINE)
+        route = r'^jupyterhub_proxy_add_duration_seconds_sum\{status="success"\} (\S+)$'
+        found += [("route", seconds) for seconds in re.findall(route, text, re.MULTILINE)]
         return {phase: float(seconds) for phase, seconds in found}
 
     def loop(self) -> dict[str, Any]:

@@ -36,6 +36,11 @@ def until(condition: Callable[[], bool], limit_s: float, every_s: float = 0.2) -
     return time.monotonic() - began
 
 
+def have_started(hub: Measured, servers: int) -> bool:
+    """Whether the Hub's log has told of so many starts since the mark."""
+    return hub.logged("seconds to start") >= servers
+
+
 class Probe:
     """Asks the Hub's API for one user, 20 times a second, for as long as the block takes."""
 

@@ -66,7 +66,7 @@ class HPCSpawner(Watch):
 
     async def start(self) -> str:
         """Submit a job, or take up the one that is there, and wait until its server listens; the server's address."""
-        cluster, news = self.cluster, self.news
+        cluster, news, began = self.cluster, self.news, time.time()
         if news is None:
             raise RuntimeError("start() was called before the options were checked")
         job = None
@@ -74,7 +74,9 @@ class HPCSpawner(Watch):
             await self._old_jobs_have_ended()
             job = await self._kept_or_lost()
             self._check_taken_up(job)
-            job = job or self._new_job()
+            if job is None:
+                job = self._new_job()
+                job.begun_at = began
             await self._adopt(job)
             write = await self._writer(job)
             await news.say(_("Looking for the job") if job.record.asked_at else _("Submitting the job"), 5)

@@ -25,7 +25,7 @@ QUEUE_WAIT = Histogram(
 )
 START_PHASE = Histogram(
     "hpcspawner_start_phase_seconds",
-    "Seconds of a start, by phase: submit, launch (launcher to a listening server), answer (to the Hub's first answer)",
+    "Seconds of a start beside its time in the queue, by phase",
     ["cluster", "phase"],
     buckets=_PHASES_S,
 )
@@ -117,7 +117,9 @@ def _moved(event: Moved) -> None:
 
 
 def _submitted(job: Job, cluster: str) -> None:
-    _phase(cluster, "submit", time.time() - job.record.asked_at if job.record.asked_at else None)
+    asked_at = job.record.asked_at
+    _phase(cluster, "gate", asked_at - job.begun_at if job.begun_at else None)
+    _phase(cluster, "submit", time.time() - asked_at if asked_at else None)
 
 
 def _runs(job: Job, cluster: str) -> None:
@@ -130,7 +132,12 @@ def _runs(job: Job, cluster: str) -> None:
 
 
 def _listens(job: Job, cluster: str) -> None:
-    _phase(cluster, "launch", time.time() - job.record.started_at if job.record.started_at else None)
+    for phase, seconds in job.phases.items():
+        _phase(cluster, phase, seconds)
+    if job.phases and job.record.started_at:
+        # Since the Hub answered the ticket, the launcher has prepared and started the server.
+        known_s = sum(job.phases.get(phase, 0.0) for phase in ("prepare", "server"))
+        _phase(cluster, "report", time.time() - job.record.started_at - known_s)
 
 
 def _answers(job: Job, cluster: str) -> None:

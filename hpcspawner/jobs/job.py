@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,9 @@ class IllegalMove(RuntimeError):
     """A change would move a job to a stage that it can't reach from where it is: a mistake of ours."""
 
 
+_NO_PHASES: Mapping[str, float] = {}
+
+
 def now() -> float:
     """Seconds of the one clock that listings and jobs share; no change of the time of day disturbs it."""
     return time.monotonic()
@@ -42,7 +45,8 @@ class Job:
     Hub itself gave the job up, `attached` whether one of the Hub's spawners looks after it, `answered` whether its
     server has answered that spawner, `adopted` whether the server was there before this start. `listed_after` is a time
     of `now()`: an older listing says nothing of the job. `inherited`: another process began this run of the job, so its
-    last report may be missing. `parent_id` is the id of the job that this one follows.
+    last report may be missing. `begun_at` is when the start that asked for it began (seconds since 1970; 0 where
+    another process did). `phases` are the launcher's, in seconds. `parent_id` is the job that this one follows.
     """
 
     record: JobRecord
@@ -61,6 +65,8 @@ class Job:
     parent_id: str = ""
     ask: "Callable[[float], Awaitable[Any]] | None" = None
     count_runs: Callable[[], Awaitable[int]] | None = None
+    begun_at: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)
     certify: Callable[[CertificateSigningRequest], Awaitable[dict[str, str]]] | None = None
     on_report: Callable[[], object] | None = None
     tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict, repr=False)
@@ -162,8 +168,9 @@ class Job:
         self.change(wanted=False)
         self.changed.set()
 
-    def listening(self, port: int) -> None:
-        """Note where the server is."""
+    def listening(self, port: int, phases: Mapping[str, float] = _NO_PHASES) -> None:
+        """Note where the server is, and for how many seconds its launcher was at what."""
+        self.phases = phases
         self.change(port=port)
         self.notify()
 

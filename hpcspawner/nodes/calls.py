@@ -57,11 +57,12 @@ class TicketRequest(_Body):
 
 
 class Listening(_Body):
-    """The server listens on this port; the host is never taken from here."""
+    """The server listens on this port; the host is never taken from here. `phases` are seconds, for the metrics."""
 
     report_key: Secret
     event: Literal["listening"]
     port: Annotated[int, Field(ge=1024, le=65535)]
+    phases: dict[Literal["key", "ticket", "prepare", "server"], Annotated[float, Field(ge=0, le=86_400)]] = {}
 
 
 class Ended(_Body):

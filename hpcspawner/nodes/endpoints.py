@@ -245,7 +245,7 @@ class ReportHandler(_LauncherHandler):
         if job.certify is not None and not job.record.run.startswith(certificates.KEY):
             self.refuse(409, "this server has no certificate", "the server has no TLS", job)
         if not job.record.port:
-            job.listening(call.port)
+            job.listening(call.port, dict(call.phases.items()))
             await self.ledger.save(job)
 
     async def _renew(self, job: Job) -> str:

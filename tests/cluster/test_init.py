@@ -20,7 +20,11 @@ OPEN_METRICS = "c.JupyterHub.authenticate_prometheus = False"
 METRICS = [
     'hpcspawner_queue_wait_seconds_count{cluster="site",partition="{partition}"} 1.0',
     'hpcspawner_start_phase_seconds_count{cluster="site",phase="submit"} 1.0',
-    'hpcspawner_start_phase_seconds_count{cluster="site",phase="launch"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="key"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="ticket"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="prepare"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="server"} 1.0',
+    'hpcspawner_start_phase_seconds_count{cluster="site",phase="report"} 1.0',
     'hpcspawner_start_phase_seconds_count{cluster="site",phase="answer"} 1.0',
     'hpcspawner_jobs{cluster="site",stage="ready"} 0.0',
     'hpcspawner_cluster_up{cluster="site"} 1.0',

@@ -437,7 +437,10 @@ open("seen.json", "w").write(json.dumps(seen))
     as_found = {"LD_BIND_NOW": "found", "OPENSSL_X": "found", "HPC_LOG_SPARE": "", "HPC_OPENSSL": "/usr/bin/openssl"}
     run = launch(MODULES="loaded", HPC_SET_LD_BIND_NOW="set up", HPC_SET_SSL_X="set up", **as_found)
     report = hub.reported("listening")
+    phases = report.pop("phases")
     assert report == {"report_key": REPORT_KEY, "event": "listening", "port": report["port"]}
+    assert set(phases) == {"key", "ticket", "prepare", "server"}
+    assert all(0 <= seconds < 600 for seconds in phases.values())
     Path(settings["directory"], "end").touch()
     assert run.ends() == 7
     seen = json.loads((Path(settings["directory"]) / "seen.json").read_text())

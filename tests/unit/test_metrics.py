@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import time
+from functools import partial
 from pathlib import Path
 
 import prometheus_client
@@ -44,11 +45,12 @@ def moved(job, before, after):
 
 
 def test_a_start_is_measured_by_its_phases():
+    phase = partial(Since, "hpcspawner_start_phase_seconds_sum", cluster="cluster")
+    counted = partial(Since, "hpcspawner_start_phase_seconds_count", cluster="cluster")
     seen = {
         "queue": Since("hpcspawner_queue_wait_seconds_sum", cluster="cluster", partition="debug"),
-        "submit": Since("hpcspawner_start_phase_seconds_count", cluster="cluster", phase="submit"),
-        "launch": Since("hpcspawner_start_phase_seconds_count", cluster="cluster", phase="launch"),
-        "answer": Since("hpcspawner_start_phase_seconds_count", cluster="cluster", phase="answer"),
+        **{name: phase(phase=name) for name in ("gate", "key", "ticket", "prepare", "server")},
+        **{name: counted(phase=name) for name in ("submit", "report", "answer")},
         "ready": Since("hpcspawner_jobs", cluster="cluster", stage="ready"),
         "queued": Since("hpcspawner_jobs", cluster="cluster", stage="queued"),
         "taken up": Since("hpcspawner_taken_up_total", cluster="cluster"),
@@ -56,14 +58,17 @@ def test_a_start_is_measured_by_its_phases():
     began = time.time()
     times = {"asked_at": began, "submitted_at": began, "started_at": began + 90}
     job = a_job(choices={"partition": "debug"}, **times)
+    job.begun_at, job.phases = began - 2, {"key": 1.0, "ticket": 3.0, "prepare": 4.0, "server": 5.0}
     steps = [Stage.INTENT, Stage.QUEUED, Stage.RUNNING, Stage.LISTENING, Stage.READY]
-    # The launch would have taken less than nothing, as after a clock was set back: it is not measured.
+    # The report would have taken less than nothing, as after a clock was set back: it is not measured.
     for before, after in itertools.pairwise(steps):
         moved(job, before, after)
-    assert {name: one.grown for name, one in seen.items()} == {
-        **{"queue": 90.0, "submit": 1, "launch": 0, "answer": 1},
+    expected = {
+        **{"queue": 90.0, "gate": 2.0, "submit": 1, "report": 0, "answer": 1},
+        **job.phases,
         **{"ready": 1, "queued": 0, "taken up": 0},
     }
+    assert {name: one.grown for name, one in seen.items()} == pytest.approx(expected)
     moved(job, Stage.READY, Stage.LISTENING)
     job.adopted = True
     moved(job, Stage.LISTENING, Stage.READY)

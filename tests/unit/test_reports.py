@@ -517,6 +517,29 @@ def test_the_host_comes_from_the_scheduler_alone(job):
     assert (job.row.record.host, job.row.record.port) == ("n1", 20000)
 
 
+@pytest.mark.parametrize(
+    "phases",
+    [
+        {"server": -1},
+        {"server": 1e9},
+        {"server": "2"},
+        {"server": float("nan")},
+        {"server": float("inf")},
+        {"gate": 1.0},
+        {"x" * 1000: 1.0},
+        [1.0],
+        None,
+    ],
+    ids=str,
+)
+def test_phases_that_no_launcher_has_are_refused(job, phases):
+    job.started()
+    assert job.report(event="listening", port=20000, phases=phases).status == 400
+    assert not job.row.record.port
+    job.report(event="listening", port=20000, phases={"key": 0.5, "server": 2})
+    assert (job.row.record.port, job.row.phases) == (20000, {"key": 0.5, "server": 2.0})
+
+
 # --- the ticket of a job that shows a key
 
 

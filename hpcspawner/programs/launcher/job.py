@@ -81,7 +81,7 @@ class Job(Start):
         if self._stopped():
             return
         say("server listens on port %d" % self.port)
-        body = {"report_key": self.report_key, "event": "listening", "port": self.port}
+        body = {"report_key": self.report_key, "event": "listening", "port": self.port, "phases": self.phases}
         # For as long as it takes: a server that runs must not be lost because the Hub is away.
         answer = self.hub.ask("/report", body, math.inf, self._stopped)
         if self.keeper and answer:

@@ -62,6 +62,14 @@ class Start:
         self.report_key = None
         self.server = None
         self.port = None
+        self.phases = {}
+        self.phase_since = time.monotonic()
+
+    def _phase_is_over(self, name):
+        """Note for how long the start was at this."""
+        now = time.monotonic()
+        self.phases[name] = round(now - self.phase_since, 3)
+        self.phase_since = now
 
     def _ending(self):
         return bool(self.signals.ending)
@@ -97,10 +105,12 @@ class Start:
             except EndError as error:
                 self._heed_signals()
                 self.keyless = error
+        self._phase_is_over("key")
         # The key, or else the mark, lets the Hub give the same run the same answer when the first was lost on its way.
         body.update({"csr": request} if request else {"run": secrets.token_urlsafe(24)})
         answer = exchange(self.hub, body, max(self.limit_s, TICKET_S), self._ending)
         self._heed_signals()
+        self._phase_is_over("ticket")
         self.environment, self.report_key, certificates = answer
         for name, text in certificates.items():
             self._keep("%s.pem" % name, text)
@@ -239,6 +249,7 @@ class Start:
         extra.update(self._shown(extra))
         deadline = time.monotonic() + self.limit_s
         tried = set()
+        self._phase_is_over("prepare")
         for _ in range(4):
             self.port, held = take_port(host, self.settings.ports, tried)
             tried.add(self.port)
@@ -250,6 +261,7 @@ class Start:
             variables = self.behind.environment(extra) if is_program else extra
             self.server = Server(self._argv(), variables, self.signals, hidden=self.settings.hidden)
             if self._begins(extra, deadline) and self._has_port(host, deadline):
+                self._phase_is_over("server")
                 return
             say("another process took port %d; trying another port" % self._taken_port())
             self._end_server()
