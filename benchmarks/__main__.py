@@ -74,6 +74,8 @@ def asked_for(words: list[str]) -> list[tuple[str, int]]:
 
 def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]:
     """One figure of one spawner."""
+    if name == "emulated" and not os.environ.get("LAB_NODES"):
+        sys.exit("the figure emulated needs a lab of its own: benchmarks/run emulated")
     if (spawner == "moss" and name != "form") or (spawner == "jupyterhub" and name != "memory"):
         return {}  # the one starts and waits as batchspawner, of which it is one; the other starts nothing
     if spawner == "batchspawner" and name in ("waiting", "submits", "memory"):
@@ -83,14 +85,14 @@ def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]
 
 def machine(lab: Path) -> dict[str, str]:
     """Where all this was measured."""
+    others = {"batchspawner": lab / "batchspawner" / ".versions", "jupyterhub-moss": lab / "moss" / ".versions"}
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "processor": f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}",
         "load at first": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "python": platform.python_version(),
         "jupyterhub": version("jupyterhub"),
-        "batchspawner": (lab / "batchspawner" / ".versions").read_text().split()[0],
-        "jupyterhub-moss": (lab / "moss" / ".versions").read_text().strip(),
+        **{name: versions.read_text().split()[0] for name, versions in others.items() if versions.exists()},
         "slurm": on_head("squeue", "--version").split()[-1],
     }
 
