@@ -4,7 +4,9 @@ Runs on a lab of its own (`LAB_NODES=1000 tests/cluster/lab/up`), as `benchmarks
 """
 
 import contextlib
+import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -135,6 +137,8 @@ def _asked(hub: Measured, found: dict[str, Found], name: str) -> Iterator[None]:
         "commands": [f"{key} {count}" for key, count in ran.items()],
         "rpcs": [f"{key} {count}, {us / 1000 / count:.1f} ms each" for key, count, us in counted],
     }
+    # Beside the line in the end, which comes after half an hour if nothing fails.
+    print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
 
 
 def _rpcs() -> dict[str, tuple[int, int]]:
