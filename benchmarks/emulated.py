@@ -43,6 +43,7 @@ def emulated(lab: Path, spawner: str, servers: int = 10_000) -> Found:
     """Servers that wait on a full cluster: still, with facts, as one comes and goes, after kill -9; some start."""
     if spawner != "ours":
         return {}
+    _open("up")
     with measured(lab, spawner, ["alice", *USERS]) as hub, _full():
         _count_commands(hub)
         found = {"idle": watched(hub, lambda: time.sleep(WATCH_S))}
@@ -72,7 +73,6 @@ def emulated(lab: Path, spawner: str, servers: int = 10_000) -> Found:
 @contextlib.contextmanager
 def _full() -> Iterator[None]:
     """Every core is taken and others' jobs wait; afterwards nothing of that is left, and no job of ours starts."""
-    _open("up")
     try:
         plain = f"--nodes={HOLES} --nodelist=e[0001-{HOLES:04}] --mem-per-cpu=1000"
         all_nodes = int(on_head("sinfo", "--noheader", f"--partition={EVERYBODY}", "--format=%D"))
