@@ -75,6 +75,8 @@ def asked_for(words: list[str]) -> list[tuple[str, int]]:
 
 def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]:
     """One figure of one spawner."""
+    if name == "large-site" and not os.environ.get("LAB_NODES"):
+        sys.exit("the figure large-site needs a lab of its own: benchmarks/run large-site")
     if (spawner == "moss" and name != "form") or (spawner == "jupyterhub" and name != "memory"):
         return {}  # the one starts and waits as batchspawner, of which it is one; the other starts nothing
     if spawner in SLURM_PEERS and name in ("waiting", "submits", "memory"):
@@ -84,13 +86,14 @@ def measured(lab: Path, name: str, spawner: str, servers: int) -> dict[str, Any]
 
 def machine(lab: Path) -> dict[str, str]:
     """Where all this was measured."""
+    peers = [lab / name for name in (*SLURM_PEERS, "moss")]
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "processor": f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}",
         "load at first": " ".join(f"{load:.1f}" for load in os.getloadavg()),
         "python": platform.python_version(),
         "jupyterhub": version("jupyterhub"),
-        **dict(_first_package(lab / name) for name in (*SLURM_PEERS, "moss")),
+        **dict(_first_package(peer) for peer in peers if peer.exists()),
         "slurm": on_head("squeue", "--version").split()[-1],
     }
 

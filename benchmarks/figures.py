@@ -1,25 +1,25 @@
 """The figures. Each is a function of the lab's folder and a spawner's name, and gives what it found by name."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from cluster.conftest import nothing_starts, on_head
-from support.hub import server_path
+from cluster.conftest import nothing_starts
 
+from benchmarks.asked import asked, count_commands
 from benchmarks.crowd import crowd
 from benchmarks.form import form
 from benchmarks.hubs import CALLERS, USERS, Measured, measured
-from benchmarks.meters import Probe, cpu_s, have_started, memory_kib, until
+from benchmarks.large_site import large_site
+from benchmarks.meters import cpu_s, have_started, memory_kib, until
 from benchmarks.rounds import rounds
 from benchmarks.starts import start
+from benchmarks.steps import WATCH_S, Found, come_and_go, queued, restarted, server, submitted, watched
 
-WATCH_S = 20
 MORNING_S = 10
-Found = dict[str, Any]
+# Of six listings one more or less is a sixth.
+STILL_S = 60
 
 
 def burst(lab: Path, spawner: str, servers: int = 30) -> Found:
@@ -46,23 +46,23 @@ def burst(lab: Path, spawner: str, servers: int = 30) -> Found:
 def submits(lab: Path, spawner: str, servers: int = 1000) -> Found:
     """Servers asked for by twenty callers, while no job starts."""
     with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
-        return {"servers": servers, **_submitted(hub, servers)}
+        return {"servers": servers, **submitted(hub, servers)}
 
 
 def waiting(lab: Path, spawner: str, servers: int = 1000) -> Found:
     """Servers that wait in the queue while one more comes and goes every two seconds; then kill -9, and a new start."""
     with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
-        idle = _watched(hub, lambda: time.sleep(WATCH_S))
+        count_commands(hub)
+        found = {"idle": watched(hub, lambda: time.sleep(WATCH_S))}
         light = memory_kib(hub.pid)
-        submitted = _submitted(hub, servers)
+        found["submit"] = submitted(hub, servers)
         time.sleep(10)
-        submitted["memory_kib_per_server"] = round((memory_kib(hub.pid) - light) / servers, 1)
-        commands, began = hub.listings(), time.monotonic()
-        still = _watched(hub, lambda: time.sleep(2 * WATCH_S))
-        still["commands_per_s"] = round((hub.listings() - commands) / (time.monotonic() - began), 2)
-        busy = _watched(hub, partial(_come_and_go, hub))
-        restarted = _restarted(hub, servers) if spawner == "ours" else {}
-        found = {"idle": idle, "still": still, "busy": busy, "restart": restarted, "submit": submitted}
+        found["submit"]["memory_kib_per_server"] = round((memory_kib(hub.pid) - light) / servers, 1)
+        for name, act in (("still", lambda: time.sleep(STILL_S)), ("busy", partial(come_and_go, hub))):
+            with asked(hub, found, name):
+                found[name] = watched(hub, act)
+        if spawner == "ours":
+            found["restart"] = restarted(hub, servers)
         flat = {f"{when}_{name}": value for when, part in found.items() for name, value in part.items()}
         return {"servers": servers, **flat}
 
@@ -71,8 +71,8 @@ def memory(lab: Path, spawner: str, servers: int = 500) -> Found:
     """What each server that waits adds to the Hub's memory; of JupyterHub alone, its starts do not end."""
     with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
         light = memory_kib(hub.pid)
-        hub.ask_for([_server(number) for number in range(servers)])
-        until(lambda: spawner == "jupyterhub" or _queued() >= servers, 300, 1)
+        hub.ask_for([server(number) for number in range(servers)])
+        until(lambda: spawner == "jupyterhub" or queued() >= servers, 300, 1)
         time.sleep(10)
         return {"servers": servers, "kib_per_server": round((memory_kib(hub.pid) - light) / servers, 1)}
 
@@ -105,17 +105,17 @@ def running(lab: Path, spawner: str, servers: int = 50) -> Found:
 def morning(lab: Path, spawner: str, servers: int = 200) -> Found:
     """Servers asked for evenly within ten seconds, two for each user, while no job starts: until all are submitted."""
     with nothing_starts(), measured(lab, spawner, ["alice", *USERS]) as hub:
-        idle = _watched(hub, lambda: time.sleep(WATCH_S))
+        idle = watched(hub, lambda: time.sleep(WATCH_S))
         hub.mark()
         began = time.monotonic()
-        watched = _watched(hub, partial(_arrive, hub, servers))
+        arrival = watched(hub, partial(_arrive, hub, servers))
         return {
             "servers": servers,
             "asked_within_s": MORNING_S,
             "all_submitted_s": round(time.monotonic() - began, 1),
             "failed": hub.logged("failed to start"),
             "idle_p99_ms": idle["p99_ms"],
-            **watched,
+            **arrival,
         }
 
 
@@ -125,15 +125,10 @@ def _arrive(hub: Measured, servers: int) -> None:
         asked = []
         for number in range(servers):
             time.sleep(max(0.0, began + number * MORNING_S / servers - time.monotonic()))
-            asked.append(pool.submit(hub.ask_for, [_server(number)]))
+            asked.append(pool.submit(hub.ask_for, [server(number)]))
         for one in asked:
             one.result()
-    until(lambda: _queued() >= servers, 300, 0.2)
-
-
-def _server(number: int) -> tuple[str, str]:
-    """User and name of the server with this number."""
-    return USERS[number % len(USERS)], f"s{number // len(USERS)}"
+    until(lambda: queued() >= servers, 300, 0.2)
 
 
 def _warm(hub: Measured) -> None:
@@ -142,61 +137,6 @@ def _warm(hub: Measured) -> None:
     hub.ask_for([("alice", "")])
     until(partial(have_started, hub, 1), 120)
     hub.mark()
-
-
-def _submitted(hub: Measured, servers: int) -> Found:
-    before, began = cpu_s(hub.pid), time.monotonic()
-    hub.ask_for([_server(number) for number in range(servers)])
-    until(lambda: _queued() >= servers, 300, 1)
-    took_s = time.monotonic() - began
-    used = [after - was for after, was in zip(cpu_s(hub.pid), before, strict=True)]
-    return {"wall_s": round(took_s, 1), "hub_cpu_s": round(used[0], 1), "commands_cpu_s": round(used[1], 1)}
-
-
-def _queued() -> int:
-    return len(on_head("squeue", "--noheader", "--format=%i").split())
-
-
-def _watched(hub: Measured, act: Callable[[], object]) -> Found:
-    """The API's answers, the loop's steps and the Hub's processor time while something happens."""
-    hub.loop()
-    before, began = cpu_s(hub.pid)[0], time.monotonic()
-    with Probe(hub) as probe:
-        act()
-    share = (cpu_s(hub.pid)[0] - before) / (time.monotonic() - began)
-    loop = hub.loop()
-    return {
-        "p50_ms": probe.percentile_ms(0.5),
-        "p99_ms": probe.percentile_ms(0.99),
-        "cpu_percent": round(100 * share),
-        **loop,
-    }
-
-
-def _come_and_go(hub: Measured) -> None:
-    """One more server comes and goes every two seconds."""
-    until_ = time.monotonic() + WATCH_S
-    while time.monotonic() < until_:
-        began = time.monotonic()
-        hub.hub.api("POST", server_path("alice", "guest"))
-        hub.hub.api("DELETE", server_path("alice", "guest"))
-        until(lambda: "guest" not in hub.hub.servers("alice"), 60, 0.3)
-        time.sleep(max(0, began + 2 - time.monotonic()))
-
-
-def _restarted(hub: Measured, servers: int) -> Found:
-    hub.hub.kill()
-    hub.mark()
-    listings, began = hub.listings(), time.monotonic()
-    hub.hub.start()
-    answers_s = time.monotonic() - began
-    watched = _watched(hub, lambda: until(lambda: hub.logged("taken up again") >= servers, 900))
-    return {
-        "api_after_s": round(answers_s, 1),
-        "all_after_s": round(time.monotonic() - began, 1),
-        "listings": hub.listings() - listings,
-        **watched,
-    }
 
 
 FIGURES = {
@@ -210,5 +150,6 @@ FIGURES = {
     "morning": morning,
     "rounds": rounds,
     "form": form,
+    "large-site": large_site,
 }
 """By the names that `make bench ARGS=…` takes."""

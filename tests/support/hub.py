@@ -102,7 +102,7 @@ class Hub:
         finally:
             self.stop()
 
-    def start(self, prefix=()):
+    def start(self, prefix=(), limit_s=120):
         """Start it, again if need be; `prefix` is put before its command."""
         environment = {
             "PATH": os.environ["PATH"],
@@ -125,7 +125,7 @@ class Hub:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the Hub ended at its start:\n{self.log()}")

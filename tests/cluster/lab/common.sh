@@ -10,10 +10,10 @@ NODES=(n1 n2 n3)
 netns() { echo "${LAB_NET:-hpc}$1"; }
 
 # use_lab NUMBER: from here on the labs beside the first in which tests/run lets a part of its suites run meanwhile;
-# `down` stops all of them. What users' programs lie in is made once, in the first.
+# "large" is that of benchmarks. `down` stops all of them. What users' programs lie in is made once, in the first.
 use_lab() {
     FIRST_LAB=$LAB FIRST_NET=${LAB_NET:-hpc}
-    [ "$1" -eq 1 ] || export LAB=$FIRST_LAB-$1 LAB_NET=$FIRST_NET$1
+    [ "$1" = 1 ] || export LAB=$FIRST_LAB-$1 LAB_NET=$FIRST_NET$1
 }
 
 # Environments, Apptainer, ttyd and images of the first lab, in one that has none of its own.
