@@ -1,6 +1,7 @@
 """What the Hub checks and starts once JupyterHub is initialised."""
 
 import asyncio
+import functools
 import logging
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def ledger_url_beside_the_hubs() -> str:
     return ledger_url_beside(JupyterHub.instance().db_url)
 
 
+@functools.cache
 def ledger_url_beside(db_url: str) -> str:
     """The same for a Hub with this database."""
     url = make_url(db_url)

@@ -35,6 +35,7 @@ def replaced(monkeypatch):
     monkeypatch.setattr(JupyterHubOAuthServer, "add_client", JupyterHubOAuthServer.add_client)
     check = ConfigurableHTTPProxy._check_previous_process
     monkeypatch.setattr(ConfigurableHTTPProxy, "_check_previous_process", check)
+    monkeypatch.setattr(JupyterHub, "cleanup_oauth_clients", JupyterHub.cleanup_oauth_clients)
     internals.install()
 
 
@@ -87,6 +88,53 @@ def test_it_checks_what_jupyterhubs_own_checks(files):
 
 def test_there_is_none_without_a_key(made):
     assert internals.ssl_context("", "", cafile=None) is None
+
+
+LEFT = (
+    ["jupyterhub", "jupyterhub-user-alice"],
+    ["code of jupyterhub-user-alice"],
+    ["jupyterhub-user-alice"],
+)
+"""Clients, codes and the clients of tokens once a Hub has started again."""
+
+
+def with_clients(hub, servers):
+    """The OAuth clients of so many servers, one of a service and one that runs, each with a token and a code."""
+    alice = orm.User.find(hub.db, "alice")
+    names = [f"jupyterhub-user-alice-s{number}" for number in range(servers)]
+    for identifier in [*names, "jupyterhub-user-alice", "service-gone"]:
+        client = hub.oauth_provider.add_client(identifier, orm.new_token(), "/user/alice/oauth_callback")
+        hub.db.add(orm.OAuthCode(client=client, user=alice, code=f"code of {identifier}"))
+        hub.db.commit()
+        alice.new_api_token(oauth_client=client)
+    # Has an object, as JupyterHub makes for each server that may run.
+    hub.users[alice].get_spawner("")
+
+
+def what_is_left(hub):
+    db = hub.db
+    db.expire_all()
+    clients = sorted(identifier for (identifier,) in db.query(orm.OAuthClient.identifier))
+    codes = sorted(code for (code,) in db.query(orm.OAuthCode.code))
+    return clients, codes, sorted(str(one) for (one,) in db.query(orm.APIToken.client_id))
+
+
+async def test_the_clients_that_jupyterhub_deletes_are_deleted_a_hundred_at_a_time(replaced, hub):
+    with_clients(hub, 250)
+    # Held, as elsewhere in the Hub.
+    tokens = hub.db.query(orm.APIToken).all()
+    asked = []
+    event.listen(hub.db.get_bind(), "before_cursor_execute", lambda *called: asked.append(called[2]))
+    hub.cleanup_oauth_clients()
+    assert len(tokens) == 252
+    assert len(asked) < 60
+    assert what_is_left(hub) == LEFT
+
+
+async def test_what_is_left_is_what_jupyterhub_itself_leaves(hub):
+    with_clients(hub, 7)
+    internals._cleanup_oauth_clients(hub)
+    assert what_is_left(hub) == LEFT
 
 
 @pytest.fixture
