@@ -1,6 +1,7 @@
 """What tests of the Hub's rights need: accounts, mounts that nobody else sees, commands as another account."""
 
 import contextlib
+import itertools
 import pwd
 import subprocess
 from pathlib import Path
@@ -39,6 +40,14 @@ def must(*argv, **kwargs):
     return out
 
 
+# From the top another Debian of the lab takes its own, such as mysql's, whose processes are seen here by their numbers.
+_NUMBERS = [
+    word
+    for kind, limit in itertools.product(("UID", "GID"), ("MIN=600", "MAX=699"))
+    for word in ("--key", f"SYS_{kind}_{limit}")
+]
+
+
 def remove_accounts(account, group):
     """Those of an earlier run, too, that was killed."""
     run("userdel", account)
@@ -55,7 +64,7 @@ def accounts(account, group, shell="/usr/sbin/nologin", members=("alice",)):
     try:
         with accounts_stay():
             must("groupadd", group)
-            must("useradd", "--system", "--user-group", "--home-dir", "/", "--shell", shell, account)
+            must("useradd", "--system", "--user-group", *_NUMBERS, "--home-dir", "/", "--shell", shell, account)
             # Without a password, and yet not locked, which sshd would heed.
             must("usermod", "--password", "*", account)
             for member in members:
