@@ -66,7 +66,7 @@ class HPCSpawner(Watch):
 
     async def start(self) -> str:
         """Submit a job, or take up the one that is there, and wait until its server listens; the server's address."""
-        cluster, news, began = self.cluster, self.news, time.time()
+        cluster, news = self.cluster, self.news
         if news is None:
             raise RuntimeError("start() was called before the options were checked")
         job = None
@@ -76,7 +76,7 @@ class HPCSpawner(Watch):
             self._check_taken_up(job)
             if job is None:
                 job = self._new_job()
-                job.begun_at = began
+                job.begun_at = time.time() - self._judging_s
             await self._adopt(job)
             write = await self._writer(job)
             await news.say(_("Looking for the job") if job.record.asked_at else _("Submitting the job"), 5)

@@ -28,7 +28,7 @@ from hpcspawner.hub.hub_ledger import open_ledger
 from hpcspawner.hub.traits import Traits
 from hpcspawner.jobs import secret
 from hpcspawner.jobs.causes import entry_of
-from hpcspawner.jobs.job import Job
+from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.keys import Keys
 from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.jobs.news import News
@@ -62,6 +62,7 @@ class Doors(Traits):
     """The spawner's methods that JupyterHub hands options to."""
 
     news: News | None = None
+    _judging_s = 0.0
     job: Job | None = None
     _request: JobRequest | None = None
     _account: LocalAccount | None = None
@@ -233,6 +234,7 @@ class Doors(Traits):
 
     async def accept(self, options: Mapping[str, Any]) -> None:
         """Judge options of any origin, just before the start. A job that is there already is not judged again."""
+        began = now()
         # The pages that are open have those of a job that was held until now.
         self.news = getattr(self.handler, "news", None) or News()
         job = self._kept()
@@ -251,6 +253,7 @@ class Doors(Traits):
             raise self._no_account(error) from error
         except ServerLost as error:
             raise as_hub_error(error, self.cluster.profile) from error
+        self._judging_s = now() - began
         if job is None:
             self._keep_choices(options)
             return

@@ -5,6 +5,7 @@ several times a minute; here it does so when the Hub's memory has grown.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import resource
@@ -37,9 +38,11 @@ async def collect_as_memory_grows(log: logging.Logger) -> None:
     gc.set_threshold(*_COLLECT_AFTER)
     while True:
         await asyncio.sleep(_LOOK_S)
-        if resident_bytes() - base > max(_GROWTH_BYTES, _GROWTH_SHARE * base):
-            gc.collect()
-            base = resident_bytes()
+        # A Hub that may open no more files at the moment has other troubles, and looks again.
+        with contextlib.suppress(OSError):
+            if resident_bytes() - base > max(_GROWTH_BYTES, _GROWTH_SHARE * base):
+                gc.collect()
+                base = resident_bytes()
 
 
 def resident_bytes() -> int:

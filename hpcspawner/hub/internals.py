@@ -70,7 +70,8 @@ def leave_out_pings(engine: Engine) -> None:
     if engine.dialect.name != "sqlite":
         return
     for listener in list(engine.dispatch.engine_connect):
-        if listener.__qualname__.startswith(f"{orm.register_ping_connection.__name__}."):
+        # A site's own may be no function, and without a name.
+        if getattr(listener, "__qualname__", "").startswith(f"{orm.register_ping_connection.__name__}."):
             event.remove(engine, "engine_connect", listener)
 
 

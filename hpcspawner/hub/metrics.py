@@ -9,7 +9,7 @@ from collections.abc import Callable
 from prometheus_client import Counter, Gauge, Histogram
 
 from hpcspawner.jobs.events import Event, Moved, Reaped, Refusal, Stage
-from hpcspawner.jobs.job import Job
+from hpcspawner.jobs.job import Job, now
 from hpcspawner.jobs.ledger import Ledger
 from hpcspawner.schedulers.cluster import Cluster
 
@@ -134,10 +134,10 @@ def _runs(job: Job, cluster: str) -> None:
 def _listens(job: Job, cluster: str) -> None:
     for phase, seconds in job.phases.items():
         _phase(cluster, phase, seconds)
-    if job.phases and job.record.started_at:
+    if job.phases and job.handed_out_at:
         # Since the Hub answered the ticket, the launcher has prepared and started the server.
         known_s = sum(job.phases.get(phase, 0.0) for phase in ("prepare", "server"))
-        _phase(cluster, "report", time.time() - job.record.started_at - known_s)
+        _phase(cluster, "report", now() - job.handed_out_at - known_s)
 
 
 def _answers(job: Job, cluster: str) -> None:

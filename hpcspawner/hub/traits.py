@@ -83,7 +83,7 @@ class Traits(Parent):
         10.0,
         config=True,
         help="""
-        Seconds for which the Hub reuses one listing of the scheduler's queue.
+        Seconds for which the Hub reuses one listing of the scheduler's queue; between two while servers wait.
 
         One listing serves all users' servers. Values below about 5 load a busy controller; above about 30 the waiting
         page lags. A started server reports itself at once.

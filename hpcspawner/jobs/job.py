@@ -45,8 +45,9 @@ class Job:
     Hub itself gave the job up, `attached` whether one of the Hub's spawners looks after it, `answered` whether its
     server has answered that spawner, `adopted` whether the server was there before this start. `listed_after` is a time
     of `now()`: an older listing says nothing of the job. `inherited`: another process began this run of the job, so its
-    last report may be missing. `begun_at` is when the start that asked for it began (seconds since 1970; 0 where
-    another process did). `phases` are the launcher's, in seconds. `parent_id` is the job that this one follows.
+    last report may be missing. `begun_at` (since 1970) is when the Hub began to work on the start, `handed_out_at` (of
+    `now()`) when the launcher got its environment; 0 where another process did it. `phases` are the launcher's seconds.
+    `parent_id` is the job that this one follows.
     """
 
     record: JobRecord
@@ -66,6 +67,7 @@ class Job:
     ask: "Callable[[float], Awaitable[Any]] | None" = None
     count_runs: Callable[[], Awaitable[int]] | None = None
     begun_at: float = 0.0
+    handed_out_at: float = 0.0
     phases: Mapping[str, float] = field(default_factory=dict)
     certify: Callable[[CertificateSigningRequest], Awaitable[dict[str, str]]] | None = None
     on_report: Callable[[], object] | None = None

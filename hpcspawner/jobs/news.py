@@ -1,6 +1,7 @@
 """The news of one start, for every page that is open."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _STEP = {
 _ASSIGNED = "CONFIGURING"
 # Longer than a page without JavaScript takes to show itself again.
 _READS_AGAIN_S = 30.0
+# So long nothing is said to a page. What follows changes nothing on it.
+_SHOWS_ITSELF_S = 120.0
 # What `say` is told of a server that listens.
 _READY_PERCENT = 90
 
@@ -177,12 +180,14 @@ class News:
     async def _all(self) -> AsyncIterator[dict[str, Any]]:
         sent = 0
         while True:
-            async with self._changed:
-                while len(self._events) == sent and not self._over:
-                    await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SHOWS_ITSELF_S), self._changed:
+                    while len(self._events) == sent and not self._over:
+                        await self._changed.wait()
             fresh = self._events[sent:]
             sent += len(fresh)
-            for event in fresh:
+            # JupyterHub notices that a page is gone when it writes to it.
+            for event in fresh or [{"job": {"ahead": self._latest.get("ahead", "")}}]:
                 yield event
             if self._over and sent == len(self._events):
                 return

@@ -126,7 +126,8 @@ class Waiting:
         good_for_s = self.limits.poll_interval_s * (1.0 if self._in_queue else 0.5)
         after = now() if job.report else max(job.listed_after, now() - good_for_s)
         status = await self.cluster.queue.status(job.listed, after)
-        self._in_queue = status.state in _WAITING and not status.hopeless
+        if self.cluster.queue.error is None:
+            self._in_queue = status.state in _WAITING and not status.hopeless
         return status
 
     def _until_next_look_s(self) -> float:

@@ -56,13 +56,25 @@ class TicketRequest(_Body):
         return certificates.mark(self.request) if self.request else str(self.run)
 
 
+_Seconds = Annotated[float, Field(ge=0, le=86_400)]
+
+
+class Phases(_Body):
+    """How many seconds a launcher was at what, for the metrics."""
+
+    key: _Seconds | None = None
+    ticket: _Seconds | None = None
+    prepare: _Seconds | None = None
+    server: _Seconds | None = None
+
+
 class Listening(_Body):
-    """The server listens on this port; the host is never taken from here. `phases` are seconds, for the metrics."""
+    """The server listens on this port; the host is never taken from here."""
 
     report_key: Secret
     event: Literal["listening"]
     port: Annotated[int, Field(ge=1024, le=65535)]
-    phases: dict[Literal["key", "ticket", "prepare", "server"], Annotated[float, Field(ge=0, le=86_400)]] = {}
+    phases: Phases = Phases()
 
 
 class Ended(_Body):

@@ -195,6 +195,7 @@ class TicketHandler(_LauncherHandler):
             self.log.info(
                 "%s: job %s is running on %s and got its environment", job.log_name, job.record.job_id, job.record.host
             )
+        job.handed_out_at = now()
         self.answer(200, answer)
 
     async def _bind(self, job: Job, call: TicketRequest, host: str) -> bool:
@@ -245,7 +246,7 @@ class ReportHandler(_LauncherHandler):
         if job.certify is not None and not job.record.run.startswith(certificates.KEY):
             self.refuse(409, "this server has no certificate", "the server has no TLS", job)
         if not job.record.port:
-            job.listening(call.port, dict(call.phases.items()))
+            job.listening(call.port, call.phases.model_dump(exclude_none=True))
             await self.ledger.save(job)
 
     async def _renew(self, job: Job) -> str:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Seconds after which the accounting, which hears of an end a moment later, is asked once more who cancelled a job.
 _ACCOUNTING_LAG_S = 1.5
+# A thousand jobs may end in one moment; each question of a single job is a process.
+_QUESTIONS_AT_ONCE = 10
 _MACHINE_IS_FULL = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 # With a REST service the first word of what is asked.
 _METHODS = ("GET", "POST", "DELETE")
@@ -65,6 +67,7 @@ class Client:
         self.observe: Callable[[str, str, float], object] = lambda *_: None
         """Called after each command with its program's name, its outcome and its seconds."""
         self._complained: set[str] = set()
+        self._few = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
         self._directives = directives
         self._failures = Failures(scheduler, access, self.own_account, log)
 
@@ -150,7 +153,8 @@ class Client:
     async def details(self, job_id: str) -> str:
         """All that the scheduler tells the Hub's own account of a job, in its own layout."""
         argv = _valid(self.scheduler.details_command, job_id)
-        answer = await self._checked(self._by_hub(Question(DETAILS, (job_id,), argv)))
+        async with self._few:
+            answer = await self._checked(self._by_hub(Question(DETAILS, (job_id,), argv)))
         return self.scheduler.shortened(answer.out)[:20_000]
 
     async def runs(self, job_id: str) -> int:
@@ -189,7 +193,8 @@ class Client:
         return found
 
     async def _record(self, job_id: str, commands: Sequence[Question], mark: str) -> Record | None:
-        outs = await asyncio.gather(*(self._quietly(question) for question in commands))
+        async with self._few:
+            outs = await asyncio.gather(*(self._quietly(question) for question in commands))
         # Off the loop: the names of accounts may come from a directory service.
         account = self.people.name_of if self.people else _account
         return await asyncio.to_thread(self.scheduler.parse_end, job_id, outs, mark, account)
@@ -242,7 +247,8 @@ class Client:
         """Whether the scheduler itself says that it knows no such job; any other answer is a no. Raises nothing."""
         try:
             argv = _valid(self.scheduler.details_command, job_id)
-            answer = await self._run(self._by_hub(Question(DETAILS, (job_id,), argv)))
+            async with self._few:
+                answer = await self._run(self._by_hub(Question(DETAILS, (job_id,), argv)))
         except SchedulerError as error:
             self.complain("is_unknown", str(error))
             return False

@@ -5,7 +5,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hpcspawner.errors import SchedulerError, SchedulerUnreachable
@@ -188,13 +188,16 @@ class Queue:
         if self.error is not None:
             gap = min(gap, _GAP_AFTER_FAILURE_S)
         await asyncio.sleep(self._pause_s(gap, at_once=at_once))
-        begun, had_failed, watchers = self._begins(gap), self.error is not None, self._watchers.all()
-        woken: Sequence[Wake] = ()
+        begun, had_failed = self._begins(gap), self.error is not None
+        woken: list[Wake] = []
         try:
             # The promise is as old as the listing that it is to vouch for.
             listing, _ = await asyncio.gather(self.client.listing(), self._refresh_visibility())
+            watchers = self._watchers.all()
             # Of a long queue this takes longer than the loop should be held.
-            counts, woken = await asyncio.to_thread(_read, listing, self._newest, watchers)
+            counts, woken = await asyncio.to_thread(_read, listing, self._newest, watchers.values())
+            # Those who have begun to watch meanwhile have looked at the older listing.
+            woken += [wake for key, (_, wake) in self._watchers.all().items() if key not in watchers]
         except SchedulerError as error:
             self.error = error
         except Exception as error:
@@ -211,7 +214,7 @@ class Queue:
             self._newest, self._counts = listing, counts
             self._owners_seen.update(job.owner for job in listing.jobs.values())
         comes_or_goes = had_failed != (self.error is not None)
-        self._watchers.wake([wake for _, wake in self._watchers.all()] if comes_or_goes else woken)
+        self._watchers.wake([wake for _, wake in self._watchers.all().values()] if comes_or_goes else woken)
 
     def _pause_s(self, gap: float, *, at_once: bool) -> float:
         """How long to leave the scheduler in peace: no more than a listing for each gap, in the long run."""
@@ -234,7 +237,7 @@ class Queue:
 
 
 def _read(
-    listing: Listing, before: Listing | None, watchers: Sequence[Watcher]
+    listing: Listing, before: Listing | None, watchers: Iterable[Watcher]
 ) -> tuple[Counter[JobState], list[Wake]]:
     """How many jobs are in each state, and whom to wake."""
     jobs = before.jobs if before is not None else {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hpcspawner.schedulers.state import JobStatus
 
@@ -10,7 +10,7 @@ Wake = Callable[[], object]
 Watcher = tuple[tuple[str, str, str], Wake]
 """The number, owner and tag of a job, and what to call."""
 
-# Each that is woken looks at its job. A thousand may stir at once, as when a partition goes down.
+# Each that is woken looks at its job. A thousand may stir at once, as when a maintenance begins.
 _AT_ONCE = 20
 
 
@@ -34,9 +34,9 @@ class Watchers:
         finally:
             del self._wakes[key]
 
-    def all(self) -> Sequence[Watcher]:
+    def all(self) -> dict[object, Watcher]:
         """Everybody who waits now."""
-        return tuple(self._wakes.values())
+        return dict(self._wakes)
 
     def wake(self, wakes: Sequence[Wake]) -> None:
         """Wake these, a few at a time; needs a running event loop."""
@@ -53,7 +53,7 @@ async def _wake(wakes: Sequence[Wake]) -> None:
             await asyncio.sleep(0)
 
 
-def stirred(watchers: Sequence[Watcher], before: Mapping[str, JobStatus], after: Mapping[str, JobStatus]) -> list[Wake]:
+def stirred(watchers: Iterable[Watcher], before: Mapping[str, JobStatus], after: Mapping[str, JobStatus]) -> list[Wake]:
     """Those of the watchers whose job two listings show otherwise, and of whose job the newer one says nothing.
 
     The absence of a job takes more than one listing to prove, and so does a mark that is not the Hub's.

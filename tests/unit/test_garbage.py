@@ -50,6 +50,14 @@ def test_many_new_objects_alone_are_no_reason_to_look():
     assert growth < BOUND_MIB
 
 
+def test_one_look_that_fails_is_not_the_last():
+    """As of a process that may open no more files."""
+    fails = "import pathlib; garbage._MEMORY, there = pathlib.Path('/none'), garbage._MEMORY; await asyncio.sleep(0.05)"
+    again = "garbage._MEMORY = there; [await ends([Server() for _ in range(100)]) for _ in range(15)]"
+    looks, _growth = looks_and_growth(f"{fails}; {again}")
+    assert looks >= 1
+
+
 def test_what_servers_leave_behind_is_bounded():
     """Three hundred megabytes of them."""
     looks, growth = looks_and_growth("[await ends([Server() for _ in range(100)]) for _ in range(30)]")

@@ -58,7 +58,8 @@ def test_a_start_is_measured_by_its_phases():
     began = time.time()
     times = {"asked_at": began, "submitted_at": began, "started_at": began + 90}
     job = a_job(choices={"partition": "debug"}, **times)
-    job.begun_at, job.phases = began - 2, {"key": 1.0, "ticket": 3.0, "prepare": 4.0, "server": 5.0}
+    job.begun_at, job.handed_out_at = began - 2, now() - 8
+    job.phases = {"key": 1.0, "ticket": 3.0, "prepare": 4.0, "server": 5.0}
     steps = [Stage.INTENT, Stage.QUEUED, Stage.RUNNING, Stage.LISTENING, Stage.READY]
     # The report would have taken less than nothing, as after a clock was set back: it is not measured.
     for before, after in itertools.pairwise(steps):

@@ -540,6 +540,15 @@ def test_phases_that_no_launcher_has_are_refused(job, phases):
     assert (job.row.record.port, job.row.phases) == (20000, {"key": 0.5, "server": 2.0})
 
 
+def test_what_a_stranger_calls_its_phases_gets_nowhere(job):
+    name = "x\n[I 2099-01-01 JupyterHub] forged line"
+    body = {"report_key": "k" * 30, "event": "listening", "port": 20000, "phases": {name: 1.0}}
+    answer = job.server.post(REPORT, body)
+    assert answer.status == 400
+    assert b"forged" not in answer.data
+    assert "forged" not in job.server.log.getvalue()
+
+
 # --- the ticket of a job that shows a key
 
 

@@ -7,10 +7,14 @@ from dataclasses import replace
 import pytest
 from support.jobs import put
 
+from hpcspawner.jobs import news as news_module
+from hpcspawner.jobs.job import now
 from hpcspawner.jobs.news import News
 from hpcspawner.jobs.wait import Limits, Waiting
 from hpcspawner.schedulers import facts as facts_module
 from hpcspawner.schedulers import queue as queue_module
+from hpcspawner.schedulers.base import Answer
+from hpcspawner.schedulers.commands import Client
 from hpcspawner.schedulers.state import JobState, JobStatus
 from hpcspawner.schedulers.watchers import Watchers, stirred
 
@@ -143,3 +147,64 @@ async def test_a_limit_of_the_queue_is_not_slept_through(desk, waits, until):
     put(row, submitted_at=time.time() - 3600 + 1.5)
     row.changed.set()
     await asyncio.wait_for(task, 30)
+
+
+async def test_who_begins_to_watch_during_a_listing_hears_of_it(desk, quick, until):
+    """By then he has looked at the one before."""
+    row = await desk.submitted("12")
+    queue, heard = desk.cluster.queue, []
+    desk.shows(desk.line(row, "PENDING", reason="Priority"))
+    await queue.status(row.listed, now())
+    desk.shows(desk.line(row))
+    desk.order("delay", "0.5")
+    asking = asyncio.create_task(queue.status(row.listed, now()))
+    await asyncio.sleep(0.3)
+    with queue.watched(row.listed, lambda: heard.append(1), 3600):
+        await asking
+        await until(lambda: heard)
+
+
+async def test_a_thousand_jobs_that_end_together_are_asked_about_a_few_at_a_time(desk, monkeypatch):
+    """Each question is a process."""
+    client, under_way, most = desk.cluster.client, [], []
+
+    async def slow(_self, question):
+        under_way.append(question)
+        most.append(len(under_way))
+        await asyncio.sleep(0)
+        under_way.remove(question)
+        return Answer(1, "", "gone")
+
+    monkeypatch.setattr(Client, "_run", slow)
+    monkeypatch.setattr(Client, "_checked", slow)
+    await asyncio.gather(*(client.record(str(number)) for number in range(200)))
+    await asyncio.gather(*(client.is_unknown(str(number)) for number in range(200)))
+    assert len(most) >= 400
+    # Of the end of one job there may be two questions.
+    assert max(most) <= 20
+
+
+async def test_a_page_hears_something_now_and_then(monkeypatch):
+    """Else it would not be noticed that it was closed."""
+    monkeypatch.setattr(news_module, "_SHOWS_ITSELF_S", 0.05)
+    news = News()
+    await news.say("Submitting the job")
+    page = aiter(news)
+    first, second = await anext(page), await anext(page)
+    assert first["message"] == "Submitting the job"
+    assert second == {"job": {"ahead": ""}}
+    await news.say("The job waits")
+    assert (await anext(page))["message"] == "The job waits"
+    await page.aclose()
+    assert len(news._events) == 2
+
+
+async def test_a_scheduler_that_is_away_is_asked_no_more_often_for_those_who_wait(desk, waits, until):
+    row, news, _task = await waits(0.2)
+    await until(lambda: news._latest)
+    waiting = Waiting(row, news, Limits(0.2, queue_limit_s=3600, start_limit_s=60))
+    await waiting._status()
+    desk.goes_down()
+    await until(lambda: desk.cluster.queue.error)
+    assert (await waiting._status()).state is JobState.UNKNOWN
+    assert waiting._in_queue

@@ -31,6 +31,7 @@ FIRST_LOOK_S = 0.05
 LAST_LOOK_S = 0.2
 LOOK_ANYWAY_S = 1.0
 BESIDE_S = 15.0
+DAY_S = 86400.0  # the most that the Hub takes
 FOLDERS_S = 8.0  # with the start itself and END_REPORT_S within 15 s of the job's start
 PACKAGES = {"jupyterhub-singleuser": "jupyterhub", "jupyter-lab": "jupyterlab", "jupyter-notebook": "notebook"}
 _PEM = re.compile("(-----BEGIN (PRIVATE KEY|CERTIFICATE REQUEST)-----[^-]+-----END \\2-----)")
@@ -68,7 +69,8 @@ class Start:
     def _phase_is_over(self, name):
         """Note for how long the start was at this."""
         now = time.monotonic()
-        self.phases[name] = round(now - self.phase_since, 3)
+        # A job may have been suspended meanwhile.
+        self.phases[name] = min(round(now - self.phase_since, 3), DAY_S)
         self.phase_since = now
 
     def _ending(self):
