@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpcspawner.hub import garbage
 from hpcspawner.pages.pages import Draft, render_form
 from hpcspawner.schedulers.cluster import Cluster
 from hpcspawner.site.profile import parse
@@ -88,10 +89,15 @@ async def _measured(partitions: int) -> dict[str, Any]:
         _programs(folder, partitions)
         profile = parse(_profile(folder, partitions), "huge")
         cluster = Cluster.of(profile, folder, logging.getLogger())
+        # As in a Hub.
+        garbage.leave_alone_what_stays()
+        collecting = asyncio.create_task(garbage.collect_as_memory_grows(logging.getLogger()))
+        await asyncio.sleep(0)
         found = {"partitions": partitions, "nodes": partitions * NODES_PER_PARTITION, "jobs_listed": JOBS}
         for label, work in (("facts", cluster.board.fresh()), ("listing", cluster.client.listing())):
             found |= await _pauses(label, work)
         facts = await cluster.board.fresh()
+        collecting.cancel()
         return found | _drawn(cluster, facts)
 
 

@@ -195,7 +195,7 @@ class Queue:
             listing, _ = await asyncio.gather(self.client.listing(), self._refresh_visibility())
             watchers = self._watchers.all()
             # Of a long queue this takes longer than the loop should be held.
-            counts, woken = await asyncio.to_thread(_read, listing, self._newest, watchers.values())
+            counts, owners, woken = await asyncio.to_thread(_read, listing, self._newest, watchers.values())
             # Those who have begun to watch meanwhile have looked at the older listing.
             woken += [wake for key, (_, wake) in self._watchers.all().items() if key not in watchers]
         except SchedulerError as error:
@@ -212,7 +212,7 @@ class Queue:
             if self._spaced is None or begun - self._spaced.begun_at >= 0.9 * _SHORTEST_GAP_S:
                 self._previous, self._spaced = self._spaced, listing
             self._newest, self._counts = listing, counts
-            self._owners_seen.update(job.owner for job in listing.jobs.values())
+            self._owners_seen |= owners
         comes_or_goes = had_failed != (self.error is not None)
         self._watchers.wake([wake for _, wake in self._watchers.all().values()] if comes_or_goes else woken)
 
@@ -238,10 +238,11 @@ class Queue:
 
 def _read(
     listing: Listing, before: Listing | None, watchers: Iterable[Watcher]
-) -> tuple[Counter[JobState], list[Wake]]:
-    """How many jobs are in each state, and whom to wake."""
+) -> tuple[Counter[JobState], set[str], list[Wake]]:
+    """How many jobs are in each state, whose they are, and whom to wake."""
     jobs = before.jobs if before is not None else {}
-    return Counter(job.state for job in listing.jobs.values()), stirred(watchers, jobs, listing.jobs)
+    counts = Counter(job.state for job in listing.jobs.values())
+    return counts, {job.owner for job in listing.jobs.values()}, stirred(watchers, jobs, listing.jobs)
 
 
 def judge(job: OwnedJob, newest: Listing | None, previous: Listing | None) -> JobStatus:

@@ -4,6 +4,7 @@ import re
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +15,7 @@ from hpcspawner.schedulers import slurm_words as words
 from hpcspawner.schedulers.backend import Backend, Size, of_slurm
 from hpcspawner.schedulers.base import COUNT, Answer, JobLabel, Resources
 from hpcspawner.schedulers.inventory import InventoryReader
+from hpcspawner.schedulers.pieces import split
 from hpcspawner.schedulers.records import FOLLOW_UP_REMOVED, cancelled, exited
 from hpcspawner.schedulers.slurm_facts import SlurmFacts
 from hpcspawner.schedulers.slurm_inventory import SlurmInventory
@@ -152,16 +154,18 @@ class Slurm(SlurmFacts):
     def parse_query(self, out: str, mark: str) -> dict[str, JobStatus]:
         """Jobs by id. An answer without squeue's own header line, or one that breaks off, is not believed."""
         # Text between jobs, then a job's fields: the pattern repeats, header included.
-        parts = out.split(mark)
-        width = len(_FIELDS) + 2
-        if len(parts) <= width or len(parts) % width != 1:
-            raise ValueError(f"squeue's listing is incomplete: {out[-200:]!r}")
+        parts, width = split(out, mark), len(_FIELDS) + 2
+        next(parts)
         jobs: dict[str, JobStatus] = {}
-        for start in range(1, len(parts) - 1, width):
-            job_id, *fields = parts[start : start + width - 1]
+        lines = 0
+        while len(line := tuple(islice(parts, width))) == width:
+            job_id, *fields, _between = line
+            lines += 1
             if _ANY_JOB.fullmatch(job_id):
                 # Clusters of a federation may both list a job; the listing does not show which of them is right.
                 jobs[job_id] = JobStatus(JobState.UNKNOWN) if job_id in jobs else status_of(*fields)
+        if line or not lines:
+            raise ValueError(f"squeue's listing is incomplete: {out[-200:]!r}")
         return jobs
 
     def details_command(self, job_id: str) -> list[str]:
