@@ -13,13 +13,19 @@ from pathlib import Path
 
 # Of the young, often: that is quick. Of all, never by their number.
 _COLLECT_AFTER = (2_000, 5, 1_000_000)
+_PYTHONS_OWN = gc.get_threshold()
 _LOOK_S = 10.0
 # What servers that have ended may leave behind meanwhile: some 20 KiB each. The share is for large Hubs, where a look
 # takes longer.
-_GROWTH_BYTES = 64 * 2**20
+_GROWTH_BYTES = 128 * 2**20
 _GROWTH_SHARE = 1 / 8
 _MEMORY = Path("/proc/self/statm")
 _PAGE_BYTES = resource.getpagesize()
+
+
+def look_at_the_young_alone() -> None:
+    """Have Python collect what is new, and never look through all there is by itself."""
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def leave_alone_what_stays() -> None:
@@ -34,8 +40,9 @@ async def collect_as_memory_grows(log: logging.Logger) -> None:
         base = resident_bytes()
     except OSError as error:
         log.warning("hpcspawner: can't read %s (%s): Python collects its garbage by its own settings", _MEMORY, error)
+        gc.set_threshold(*_PYTHONS_OWN)
         return
-    gc.set_threshold(*_COLLECT_AFTER)
+    look_at_the_young_alone()
     while True:
         await asyncio.sleep(_LOOK_S)
         # A Hub that may open no more files at the moment has other troubles, and looks again.

@@ -27,6 +27,8 @@ def schedule_startup() -> None:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
+    # JupyterHub is about to read what there is of users and servers.
+    garbage.look_at_the_young_alone()
     task = loop.create_task(_after_init())
     # The loop keeps weak references only.
     task.add_done_callback(_keep.discard)

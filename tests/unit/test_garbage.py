@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BOUND_MIB = 64
+BOUND_MIB = 128
 PROGRAM = """
     import asyncio, gc, logging
     from hpcspawner.hub import garbage
@@ -53,13 +53,13 @@ def test_many_new_objects_alone_are_no_reason_to_look():
 def test_one_look_that_fails_is_not_the_last():
     """As of a process that may open no more files."""
     fails = "import pathlib; garbage._MEMORY, there = pathlib.Path('/none'), garbage._MEMORY; await asyncio.sleep(0.05)"
-    again = "garbage._MEMORY = there; [await ends([Server() for _ in range(100)]) for _ in range(15)]"
+    again = "garbage._MEMORY = there; [await ends([Server() for _ in range(100)]) for _ in range(20)]"
     looks, _growth = looks_and_growth(f"{fails}; {again}")
     assert looks >= 1
 
 
 def test_what_servers_leave_behind_is_bounded():
-    """Three hundred megabytes of them."""
-    looks, growth = looks_and_growth("[await ends([Server() for _ in range(100)]) for _ in range(30)]")
+    """Four hundred and fifty megabytes of them."""
+    looks, growth = looks_and_growth("[await ends([Server() for _ in range(100)]) for _ in range(45)]")
     assert looks >= 2
     assert growth < 2 * BOUND_MIB
