@@ -59,7 +59,7 @@ class TakingUp:
         self._workers: set[asyncio.Task[None]] = set()
         self._counted: Any = None
         self._counted_at = float("-inf")
-        # One listing serves all that are in the line by then, as that which JupyterHub's own look at its servers has had.
+        # One listing serves all that are in the line by then, as that of JupyterHub's own look at its servers.
         self._seen_after = now() - _SEEN_S
 
     def add(self, job: Job) -> None:
