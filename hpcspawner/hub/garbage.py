@@ -9,10 +9,14 @@ import contextlib
 import gc
 import logging
 import resource
+import time
 from pathlib import Path
 
 # Of the young, often: that is quick. Of all, never by their number.
 _COLLECT_AFTER = (2_000, 5, 1_000_000)
+# So long a Hub that starts again takes up its servers. They are not looked at either; once they have ended, what they
+# leave behind stays, as much as they are.
+_SETTLES_S = 120.0
 _PYTHONS_OWN = gc.get_threshold()
 _LOOK_S = 10.0
 # What servers that have ended may leave behind meanwhile: some 20 KiB each. The share is for large Hubs, where a look
@@ -43,11 +47,15 @@ async def collect_as_memory_grows(log: logging.Logger) -> None:
         gc.set_threshold(*_PYTHONS_OWN)
         return
     look_at_the_young_alone()
+    settled_at = time.monotonic() + _SETTLES_S
     while True:
         await asyncio.sleep(_LOOK_S)
         # A Hub that may open no more files at the moment has other troubles, and looks again.
         with contextlib.suppress(OSError):
-            if resident_bytes() - base > max(_GROWTH_BYTES, _GROWTH_SHARE * base):
+            if time.monotonic() < settled_at:
+                gc.freeze()
+                base = resident_bytes()
+            elif resident_bytes() - base > max(_GROWTH_BYTES, _GROWTH_SHARE * base):
                 gc.collect()
                 base = resident_bytes()
 

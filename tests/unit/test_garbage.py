@@ -11,7 +11,7 @@ PROGRAM = """
     import asyncio, gc, logging
     from hpcspawner.hub import garbage
 
-    garbage._LOOK_S = 0.01
+    garbage._LOOK_S, garbage._SETTLES_S = 0.01, {settles_s}
 
     class Server:
         def __init__(self):
@@ -36,9 +36,9 @@ PROGRAM = """
 """
 
 
-def looks_and_growth(work):
+def looks_and_growth(work, settles_s=0.0):
     """How often all was looked through, and by how many MiB the process has grown."""
-    program = textwrap.dedent(PROGRAM.format(work=work))
+    program = textwrap.dedent(PROGRAM.format(work=work, settles_s=settles_s))
     argv = [sys.executable, "-c", program]
     out = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
     return tuple(map(int, out.split()))
@@ -48,6 +48,13 @@ def test_many_new_objects_alone_are_no_reason_to_look():
     looks, growth = looks_and_growth("kept = [[] for _ in range(400_000)]; await asyncio.sleep(0.05)")
     assert looks == 0
     assert growth < BOUND_MIB
+
+
+def test_what_a_start_reads_is_not_looked_through():
+    kept = "kept = [Server() for _ in range(2_000)]; await asyncio.sleep(0.05)"
+    looks, growth = looks_and_growth(kept, settles_s=3600)
+    assert looks == 0
+    assert growth > BOUND_MIB
 
 
 def test_one_look_that_fails_is_not_the_last():
