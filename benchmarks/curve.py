@@ -1,4 +1,4 @@
-"""`python -m benchmarks.curve < LINES > FILE.svg`: the figure `waiting` over the number of servers, as a picture.
+"""`python -m benchmarks.curve < LINES > FILE.svg`: figures over the number of servers that wait, as a picture.
 
 LINES are those of JSON that the benchmarks have printed.
 """
@@ -57,4 +57,4 @@ def _scale(values: list[float], low: float, high: float) -> Any:
 
 if __name__ == "__main__":
     lines = [json.loads(line) for line in sys.stdin if line.startswith("{")]
-    sys.stdout.write(curve([one for one in lines if one["figure"] == "waiting"]))
+    sys.stdout.write(curve([one for one in lines if one["figure"] in ("waiting", "large-site")]))
