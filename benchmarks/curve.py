@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 24, 44, 48
 LINES = {
     "busy_p99_ms": ("API p99 while servers come and go, ms", "#1f5fa8"),
     "idle_p99_ms": ("API p99 of an idle Hub, ms", "#6b7280"),
-    "still_commands_per_s": ("commands of the scheduler per second", "#b45309"),
+    "still_commands_per_s": ("commands per second", "#b45309"),
 }
 
 
@@ -44,7 +44,7 @@ def curve(found: list[dict[str, Any]]) -> str:
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        x = LEFT + (0, 220, 372)[place]
+        x = LEFT + (0, 252, 428)[place]
         parts.append(f'<text x="{x}" y="20" font-size="11" fill="{colour}">{escape(title)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
