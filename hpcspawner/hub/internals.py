@@ -22,7 +22,7 @@ eight times for a start. A connection over a network may have been cut; a file o
 out there.
 
 `JupyterHub.cleanup_oauth_clients`: a Hub that starts again deletes the OAuth client of each server that does not run,
-as one that waits in the queue: with its tokens, one by one, 3 ms each before the Hub answers. For upstream: delete
+as one that waits in the queue: with its tokens, one by one, 1 ms each before the Hub answers. For upstream: delete
 a hundred by one statement.
 """
 

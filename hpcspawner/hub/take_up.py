@@ -29,7 +29,6 @@ _HELD_AT_ONCE = 4
 _LONGEST_TURN_S = 5.0
 _LOOK_S = 0.01
 _COUNT_AGAIN_S = 1.0
-_SEEN_S = 5.0
 
 
 class _Held:
@@ -59,8 +58,8 @@ class TakingUp:
         self._workers: set[asyncio.Task[None]] = set()
         self._counted: Any = None
         self._counted_at = float("-inf")
-        # One listing serves all that are in the line by then, as that of JupyterHub's own look at its servers.
-        self._seen_after = now() - _SEEN_S
+        # One listing serves all that are in the line by then.
+        self._seen_after = now()
 
     def add(self, job: Job) -> None:
         """Have a job taken up when its turn comes, unless that has just failed."""
@@ -68,7 +67,7 @@ class TakingUp:
         if known or now() < self._not_before.get(job.tag, 0.0):
             return
         if not self._workers:
-            self._seen_after = now() - _SEEN_S
+            self._seen_after = now()
         self._line[job.tag] = job
         self._hire()
 
