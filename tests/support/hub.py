@@ -249,15 +249,15 @@ class Kernel:
         self.hub = hub
         made = hub.api("POST", f"/users/{user}/tokens", json={"scopes": [f"access:servers!user={user}"]})
         self._token = {"Authorization": f"token {made.json()['token']}"}
-        base = f"{hub.url}/user/{user}" + (f"/{name}" if name else "")
-        answer = self._ask("POST", f"{base}/api/kernels", json={})
+        self._base = f"{hub.url}/user/{user}" + (f"/{name}" if name else "")
+        answer = self.ask("POST", "/api/kernels", json={})
         assert answer.ok, answer.text
-        self._url = f"{base}/api/kernels/{answer.json()['id']}"
+        self._path = f"/api/kernels/{answer.json()['id']}"
 
     async def run(self, code):
         """What the code prints."""
         trust = ssl.create_default_context(cafile=str(self.hub.folder / "ca.pem"))
-        address = self._url.replace("https", "wss", 1) + "/channels"
+        address = f"{self._base}{self._path}/channels".replace("https", "wss", 1)
         request = HTTPRequest(address, headers=self._token, ssl_options=trust)
         # A browser knows no limit.
         socket_ = await websocket_connect(request, ping_interval=None, max_message_size=1 << 30)
@@ -267,11 +267,12 @@ class Kernel:
             socket_.close()
 
     def end(self):
-        self._ask("DELETE", self._url)
+        self.ask("DELETE", self._path)
 
-    def _ask(self, method, url, **kwargs):
+    def ask(self, method, path, **kwargs):
+        """Ask the server itself."""
         ca = self.hub.folder / "ca.pem"
-        return requests.request(method, url, headers=self._token, verify=ca, timeout=60, **kwargs)
+        return requests.request(method, self._base + path, headers=self._token, verify=ca, timeout=60, **kwargs)
 
 
 async def _execute(socket_, code):
