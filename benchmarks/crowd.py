@@ -68,6 +68,7 @@ def crowd(lab: Path, spawner: str, servers: int = 1000) -> dict[str, Any]:
         used = cpu_s(hub.pid)[0]
         until(lambda: hub.ready() >= servers and hub.logged("taken up again") >= more, 300, 0.5)
         ready_s = time.monotonic() - began
+        asked = hub.listings() - listings
         first = hub.loop()
         with Probe(hub) as probe:
             time.sleep(AFTER_S)
@@ -79,7 +80,7 @@ def crowd(lab: Path, spawner: str, servers: int = 1000) -> dict[str, Any]:
             "api_after_s": round(answers_s, 1),
             "hub_cpu_s_until_then": round(used, 2),
             "all_known_after_s": round(ready_s, 1),
-            "listings_until_then": hub.listings() - listings,
+            "listings_until_then": asked,
             "api_p50_ms_after": probe.percentile_ms(0.5),
             "api_p99_ms_after": probe.percentile_ms(0.99),
             **{f"{name}_until_then": value for name, value in first.items()},

@@ -7,7 +7,12 @@ system's authorities, which have no say in who is a server of the Hub.
 
 `JupyterHubOAuthServer.add_client`: the secret of a server's OAuth client is its API token, which JupyterHub has made at
 random and keeps with one round of hashing among its tokens; as the client's secret it gets 16,384 rounds, 12 ms on the
-loop for each start and each login. For upstream: say there too that it was generated.
+loop for each start and each login. For upstream: say there too that it was generated. And its commit is one more than
+is needed, for each caller commits right away; without it the client is stored whole, by one statement and not three.
+
+JupyterHub's own OAuth client, which it reads for each token that it makes, and `orm.Server.spawner`, which SQLAlchemy
+looks for in the database when a server that was just made gets its spawner: three statements for each start. For
+upstream: hold the one, and say of the other that there is none.
 
 `Spawner._spawn_pending` and `_spawn_future`: JupyterHub has no start that costs nothing while its job waits. A Hub that
 starts again would make a token, an OAuth client and seven commits for each job in the queue, 25 ms on the loop. For
@@ -31,8 +36,8 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +48,8 @@ from jupyterhub.oauth.provider import JupyterHubOAuthServer
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 _Stamp = tuple[Any, ...]
 _kept: dict[Any, tuple[_Stamp, ssl.SSLContext]] = {}
@@ -63,6 +70,8 @@ def install() -> None:
     JupyterHubOAuthServer.add_client = add_client
     ConfigurableHTTPProxy._check_previous_process = check_previous_proxy
     JupyterHub.cleanup_oauth_clients = cleanup_oauth_clients
+    if not event.contains(orm.Server, "init", _has_no_spawner):
+        event.listen(orm.Server, "init", _has_no_spawner)
 
 
 def leave_out_pings(engine: Engine) -> None:
@@ -104,9 +113,29 @@ def add_client(self: Any, client_id: str, client_secret: str, *args: Any, **more
     """As JupyterHub's; its caller commits. A service's secret is an admin's own, which may need all its rounds."""
     if not client_id.startswith(_SERVERS):
         return _add_client(self, client_id, client_secret, *args, **more)
-    client = _add_client(self, client_id, "", *args, **more)
+    with _left_to_the_caller(self.db):
+        client = _add_client(self, client_id, "", *args, **more)
     client.secret = quick_hash(client_secret)
     return client
+
+
+@contextmanager
+def _left_to_the_caller(session: Session) -> Iterator[None]:
+    """Leave out the commits of a block, in which no other task has its turn."""
+    session.__dict__["commit"] = lambda: None
+    try:
+        yield
+    finally:
+        del session.__dict__["commit"]
+
+
+def hold_own_client(session: Session) -> None:
+    """Keep JupyterHub's own OAuth client in memory, with what it has been found to belong to."""
+    session.info["hpcspawner_own_client"] = session.query(orm.OAuthClient).filter_by(identifier="jupyterhub").first()
+
+
+def _has_no_spawner(made: orm.Server, _args: Any, _more: Any) -> None:
+    set_committed_value(made, "spawner", None)
 
 
 def cleanup_oauth_clients(app: Any) -> None:

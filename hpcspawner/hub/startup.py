@@ -63,6 +63,7 @@ async def _after_init() -> None:
     app.log.addFilter(_is_no_link)
     _wait_for_locks(app)
     internals.leave_out_pings(app.db.get_bind())
+    internals.hold_own_client(app.db)
     garbage.leave_alone_what_stays()
     in_background(garbage.collect_as_memory_grows(app.log), app.log)
     # Done once JupyterHub serves; its check of the servers that it knows may still be going on.

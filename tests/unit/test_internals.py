@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jupyterhub import apihandlers, objects, orm, user, utils
+from jupyterhub import apihandlers, objects, orm, scopes, user, utils
 from jupyterhub import proxy as proxy_module
 from jupyterhub.app import JupyterHub
 from jupyterhub.handlers.base import BaseHandler
@@ -37,6 +37,8 @@ def replaced(monkeypatch):
     monkeypatch.setattr(ConfigurableHTTPProxy, "_check_previous_process", check)
     monkeypatch.setattr(JupyterHub, "cleanup_oauth_clients", JupyterHub.cleanup_oauth_clients)
     internals.install()
+    yield
+    event.remove(orm.Server, "init", internals._has_no_spawner)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +186,67 @@ async def test_the_secret_of_a_servers_client_costs_one_round(replaced, hub):
 async def test_the_secret_of_a_service_keeps_its_rounds(replaced, hub):
     client = hub.oauth_provider.add_client("service-tests", "typed by an admin", "/services/tests/oauth_callback")
     assert client.secret.split(":")[1] == str(orm.APIToken.rounds)
+
+
+@pytest.fixture
+def asked(hub):
+    """What JupyterHub asks its database, and when it commits."""
+    statements, engine = [], hub.db.get_bind()
+    internals.leave_out_pings(engine)
+    event.listen(engine, "before_cursor_execute", lambda *called: statements.append(called[2]))
+    event.listen(engine, "commit", lambda _connection: statements.append("COMMIT"))
+    return statements
+
+
+async def test_a_servers_client_is_stored_once_by_who_asked_for_it(replaced, hub, asked):
+    hub.oauth_provider.add_client("jupyterhub-user-alice", orm.new_token(), "/user/alice/oauth_callback")
+    assert "COMMIT" not in asked
+    hub.db.commit()
+    writes = [one.split()[0] for one in asked if not one.startswith("SELECT")]
+    assert writes == ["INSERT", "COMMIT"]
+
+
+async def test_a_servers_client_that_was_not_committed_is_not_there(replaced, hub):
+    hub.oauth_provider.add_client("jupyterhub-user-alice", orm.new_token(), "/user/alice/oauth_callback")
+    hub.db.rollback()
+    assert hub.db.query(orm.OAuthClient).filter_by(identifier="jupyterhub-user-alice").count() == 0
+
+
+async def test_the_database_commits_again_after_a_client_that_could_not_be_made(replaced, hub, asked):
+    with pytest.raises(TypeError):
+        hub.oauth_provider.add_client("jupyterhub-user-alice", orm.new_token())
+    hub.db.add(orm.User(name="bob"))
+    hub.db.commit()
+    assert asked[-1] == "COMMIT"
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_what_jupyterhubs_own_client_belongs_to_is_looked_up_once(hub, asked, held):
+    def as_a_start_does(scope):
+        client = hub.db.query(orm.OAuthClient).filter_by(identifier="jupyterhub").one()
+        scopes.expand_scopes({scope}, owner=orm.User.find(hub.db, "alice"), oauth_client=client)
+
+    if held:
+        internals.hold_own_client(hub.db)
+    as_a_start_does("users:activity!user")
+    asked.clear()
+    # JupyterHub remembers what a scope comes to.
+    as_a_start_does("read:users!user")
+    assert any("FROM spawners" in one or "FROM services" in one for one in asked) is not held
+
+
+async def test_a_new_server_is_not_looked_for_among_spawners(replaced, hub, asked):
+    spawner = orm.Spawner(name="", user=orm.User.find(hub.db, "alice"))
+    server = orm.Server(base_url="/user/alice/")
+    hub.db.add_all([spawner, server])
+    hub.db.commit()
+    asked.clear()
+    spawner.server = server
+    hub.db.commit()
+    assert [one.split()[0] for one in asked] == ["UPDATE", "COMMIT"]
+    hub.db.expire_all()
+    assert spawner.server is server
+    assert server.spawner is spawner
 
 
 # --- servers that are held
